@@ -1,0 +1,240 @@
+//! One record: what a caller appends, and what a reader gets back.
+//!
+//! ```text
+//! length | attributes | timestamp delta | offset delta | key length | key | value length | value | headers
+//! zigzag | u8 = 0     | zigzag          | zigzag       | zigzag     |     | zigzag       |       | zigzag count, then
+//!                                                                              (zigzag length, name, zigzag length, value)*
+//! ```
+//! The layout of a record in Kafka's record batch v2. Deltas count from the frame that holds the record.
+
+use crate::error::Corruption;
+use crate::varint::{self, zigzag};
+
+/// A name and bytes that travel with a record. Names may repeat.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Header<'a> {
+    /// Any UTF-8.
+    pub name: &'a str,
+    /// Any bytes.
+    pub value: &'a [u8],
+}
+
+/// A record to append.
+///
+/// ```
+/// use logmill_storage::Record;
+/// let record = Record::value(b"signed up").key(b"user-7").timestamp(1_700_000_000_000);
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Record<'a> {
+    pub(crate) key: Option<&'a [u8]>,
+    pub(crate) value: Option<&'a [u8]>,
+    pub(crate) headers: &'a [Header<'a>],
+    pub(crate) timestamp: Option<i64>,
+}
+
+impl<'a> Record<'a> {
+    /// A record with a value and no key.
+    pub const fn value(value: &'a [u8]) -> Record<'a> {
+        Record { key: None, value: Some(value), headers: &[], timestamp: None }
+    }
+
+    /// A record with a key and no value: after compaction, `key` has no latest value.
+    pub const fn tombstone(key: &'a [u8]) -> Record<'a> {
+        Record { key: Some(key), value: None, headers: &[], timestamp: None }
+    }
+
+    /// Sets the key.
+    pub const fn key(mut self, key: &'a [u8]) -> Record<'a> {
+        self.key = Some(key);
+        self
+    }
+
+    /// Sets the headers.
+    pub const fn headers(mut self, headers: &'a [Header<'a>]) -> Record<'a> {
+        self.headers = headers;
+        self
+    }
+
+    /// Sets the timestamp in ms since 1970; without it the record gets the time of the append.
+    pub const fn timestamp(mut self, ms: i64) -> Record<'a> {
+        self.timestamp = Some(ms);
+        self
+    }
+
+    /// Bytes after the length field.
+    fn body_len(&self, timestamp_delta: i64, offset_delta: u32) -> usize {
+        1 + varint::len(zigzag(timestamp_delta))
+            + varint::len(zigzag(i64::from(offset_delta)))
+            + optional_len(self.key)
+            + optional_len(self.value)
+            + varint::len(zigzag(self.headers.len() as i64))
+            + self.headers.iter().map(|h| sized_len(h.name.len()) + sized_len(h.value.len())).sum::<usize>()
+    }
+
+    /// An upper bound of the encoded size in bytes, whatever the deltas are.
+    pub(crate) fn encoded_len_max(&self) -> u64 {
+        (self.body_len(i64::MIN, u32::MAX) + varint::LEN_MAX) as u64
+    }
+
+    #[inline]
+    pub(crate) fn encode(&self, out: &mut Vec<u8>, timestamp_delta: i64, offset_delta: u32) {
+        put_signed(out, self.body_len(timestamp_delta, offset_delta) as i64);
+        out.push(0);
+        put_signed(out, timestamp_delta);
+        put_signed(out, i64::from(offset_delta));
+        put_optional(out, self.key);
+        put_optional(out, self.value);
+        put_signed(out, self.headers.len() as i64);
+        for header in self.headers {
+            put_optional(out, Some(header.name.as_bytes()));
+            put_optional(out, Some(header.value));
+        }
+    }
+}
+
+const fn sized_len(len: usize) -> usize {
+    varint::len(zigzag(len as i64)) + len
+}
+
+fn optional_len(bytes: Option<&[u8]>) -> usize {
+    bytes.map_or(1, |b| sized_len(b.len()))
+}
+
+#[inline]
+fn put_signed(out: &mut Vec<u8>, value: i64) {
+    varint::put(out, zigzag(value));
+}
+
+#[inline]
+fn put_optional(out: &mut Vec<u8>, bytes: Option<&[u8]>) {
+    match bytes {
+        Some(bytes) => {
+            put_signed(out, bytes.len() as i64);
+            out.extend_from_slice(bytes);
+        }
+        None => put_signed(out, -1),
+    }
+}
+
+/// A record as it was read, borrowed from the batch that holds it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RecordView<'a> {
+    /// Its place in the log.
+    pub offset: u64,
+    /// Milliseconds since 1970.
+    pub timestamp: i64,
+    /// The key, if it has one.
+    pub key: Option<&'a [u8]>,
+    /// The value; `None` is a tombstone.
+    pub value: Option<&'a [u8]>,
+    /// The headers, in the order in which they were appended.
+    pub headers: Headers<'a>,
+}
+
+/// The headers of a record: an iterator over borrowed [`Header`]s.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Headers<'a> {
+    /// Checked when the record was decoded: `count` well-formed headers and nothing else.
+    bytes: &'a [u8],
+    count: usize,
+}
+
+impl Headers<'_> {
+    /// How many are left.
+    pub const fn len(&self) -> usize {
+        self.count
+    }
+
+    /// Whether none is left.
+    pub const fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+}
+
+impl<'a> Iterator for Headers<'a> {
+    type Item = Header<'a>;
+
+    fn next(&mut self) -> Option<Header<'a>> {
+        if self.count == 0 {
+            return None;
+        }
+        let header = take_header(&mut self.bytes).ok()?;
+        self.count -= 1;
+        Some(header)
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        (self.count, Some(self.count))
+    }
+}
+
+impl ExactSizeIterator for Headers<'_> {}
+
+fn take_bytes<'a>(bytes: &mut &'a [u8], len: i64) -> Result<&'a [u8], Corruption> {
+    let len = usize::try_from(len).map_err(|_| Corruption::Field("a negative length in a record"))?;
+    let (taken, rest) = bytes.split_at_checked(len).ok_or(Corruption::Field("a record longer than its frame"))?;
+    *bytes = rest;
+    Ok(taken)
+}
+
+#[inline]
+fn take_optional<'a>(bytes: &mut &'a [u8]) -> Result<Option<&'a [u8]>, Corruption> {
+    match varint::take_signed(bytes)? {
+        -1 => Ok(None),
+        len => take_bytes(bytes, len).map(Some),
+    }
+}
+
+fn take_header<'a>(bytes: &mut &'a [u8]) -> Result<Header<'a>, Corruption> {
+    let len = varint::take_signed(bytes)?;
+    let name = std::str::from_utf8(take_bytes(bytes, len)?)
+        .map_err(|_| Corruption::Field("a header name that is not UTF-8"))?;
+    let len = varint::take_signed(bytes)?;
+    Ok(Header { name, value: take_bytes(bytes, len)? })
+}
+
+fn take_headers<'a>(bytes: &mut &'a [u8]) -> Result<Headers<'a>, Corruption> {
+    let count = varint::take_signed(bytes)?;
+    let count = usize::try_from(count).map_err(|_| Corruption::Field("a negative header count"))?;
+    let all = *bytes;
+    for _ in 0..count {
+        take_header(bytes)?;
+    }
+    Ok(Headers { bytes: &all[..all.len() - bytes.len()], count })
+}
+
+/// Takes one record off the front of `bytes`; its offset delta must be in `least..=most`.
+#[inline]
+pub(crate) fn take<'a>(
+    bytes: &mut &'a [u8],
+    base_offset: u64,
+    base_timestamp: i64,
+    least: u32,
+    most: u32,
+) -> Result<RecordView<'a>, Corruption> {
+    let len = varint::take_signed(bytes)?;
+    let mut body = take_bytes(bytes, len)?;
+    let body = &mut body;
+    match body.split_first() {
+        Some((0, rest)) => *body = rest,
+        Some(_) => return Err(Corruption::Field("record attributes")),
+        None => return Err(Corruption::Field("an empty record")),
+    }
+    let timestamp_delta = varint::take_signed(body)?;
+    let offset_delta = varint::take_signed(body)?;
+    let in_order = u32::try_from(offset_delta).ok().filter(|delta| (least..=most).contains(delta));
+    let Some(offset_delta) = in_order else {
+        return Err(Corruption::Field("a record's offset delta out of order"));
+    };
+    let view = RecordView {
+        offset: base_offset + u64::from(offset_delta),
+        timestamp: base_timestamp
+            .checked_add(timestamp_delta)
+            .ok_or(Corruption::Field("a timestamp beyond 64 bits"))?,
+        key: take_optional(body)?,
+        value: take_optional(body)?,
+        headers: take_headers(body)?,
+    };
+    if body.is_empty() { Ok(view) } else { Err(Corruption::Field("bytes after a record's headers")) }
+}
