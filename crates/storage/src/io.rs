@@ -3,7 +3,7 @@
 //! Paths are relative to the store directory that the [`Io`] was made for, and have only the components that
 //! docs/format.md names. An implementation never follows a symbolic link and never leaves its directory.
 
-use std::fmt::Debug;
+use std::fmt::{self, Debug};
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -106,6 +106,10 @@ pub trait Io: Debug + Send + Sync + 'static {
 }
 
 /// An open file. Every call may be used from any thread.
+#[expect(
+    clippy::len_without_is_empty,
+    reason = "lengths here are asked for, and never compared with zero"
+)]
 pub trait File: Debug + Send + Sync + 'static {
     /// Reads at `position`; 0 means end of file, fewer bytes than asked mean nothing.
     fn read_at(&self, buffer: &mut [u8], position: u64) -> io::Result<usize>;
@@ -126,6 +130,10 @@ pub trait File: Debug + Send + Sync + 'static {
 }
 
 /// A mapped prefix of a file that can be stored to. What is stored survives the death of the process.
+#[expect(
+    clippy::len_without_is_empty,
+    reason = "lengths here are asked for, and never compared with zero"
+)]
 pub trait Region: Debug + Send + Sync {
     /// Length in bytes.
     fn len(&self) -> u64;
@@ -136,6 +144,27 @@ pub trait Region: Debug + Send + Sync {
     fn store(&mut self, position: u64, bytes: &[u8]);
     /// Brings the pages of a range in, so that storing there does not fault. A hint.
     fn populate(&self, position: u64, len: u64);
+}
+
+/// What an [`Io`] answers when a name stands for something that it never opens: see [`Kind::Other`].
+#[derive(Debug)]
+struct NotAFile;
+
+impl fmt::Display for NotAFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("not a plain file or directory with one name")
+    }
+}
+
+impl std::error::Error for NotAFile {}
+
+fn not_a_file() -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, NotAFile)
+}
+
+/// Whether `error` says that a name stood for a link, a device or a file with more than one name, which was not touched.
+pub fn is_not_a_file(error: &io::Error) -> bool {
+    error.get_ref().is_some_and(|inner| inner.is::<NotAFile>())
 }
 
 /// Reads exactly `buffer.len()` bytes unless the file ends first; returns how many there were.

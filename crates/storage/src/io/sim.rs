@@ -1,0 +1,1 @@
+//! A simulated disk that is weaker than any real file system.
