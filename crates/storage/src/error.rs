@@ -63,6 +63,16 @@ pub enum Error {
     },
     /// A batch needs at least one record. Nothing was written.
     EmptyBatch,
+    /// A timestamp is more than 2^61 ms away from 1970. Nothing was written.
+    TimestampOutOfRange {
+        /// The timestamp, ms since 1970.
+        timestamp: i64,
+    },
+    /// `name` is not the name of a log: one or two numbers, as `0` or `7/3`.
+    InvalidName {
+        /// What was given.
+        name: String,
+    },
     /// A producer's batch does not follow its last one. Nothing was written.
     OutOfOrderSequence {
         /// The producer.
@@ -197,17 +207,28 @@ impl fmt::Display for Corruption {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Corruption::Magic => f.write_str("the magic bytes are wrong"),
-            Corruption::Version { found } => write!(f, "format version {found} is not known to this build"),
-            Corruption::Features { unknown } => write!(f, "feature bits {unknown:#x} are not known to this build"),
+            Corruption::Version { found } => {
+                write!(f, "format version {found} is not known to this build")
+            }
+            Corruption::Features { unknown } => {
+                write!(f, "feature bits {unknown:#x} are not known to this build")
+            }
             Corruption::Checksum { expected, found } => {
                 write!(f, "checksum {found:#010x} found, {expected:#010x} computed")
             }
-            Corruption::Truncated { expected, found } => write!(f, "{expected} bytes expected, {found} found"),
+            Corruption::Truncated { expected, found } => {
+                write!(f, "{expected} bytes expected, {found} found")
+            }
             Corruption::Misplaced => f.write_str("the bytes belong to another log or place"),
-            Corruption::Offset { expected, found } => write!(f, "offset {expected} expected, {found} found"),
+            Corruption::Offset { expected, found } => {
+                write!(f, "offset {expected} expected, {found} found")
+            }
             Corruption::Field(what) => write!(f, "impossible value: {what}"),
             Corruption::Gap { expected, found } => {
-                write!(f, "a segment that begins at offset {expected} is missing, the next begins at {found}")
+                write!(
+                    f,
+                    "a segment that begins at offset {expected} is missing, the next begins at {found}"
+                )
             }
             Corruption::Hash => f.write_str("the bytes differ from the hash in the footer"),
             Corruption::LostDurable { durable_upto } => {
@@ -222,7 +243,11 @@ impl fmt::Display for Error {
         match self {
             Error::Io { op, path, source } => write!(f, "{op} {}: {source}", path.display()),
             Error::DiskFull { path, source } => {
-                write!(f, "no space for {}: {source}; nothing was lost, free space and append again", path.display())
+                write!(
+                    f,
+                    "no space for {}: {source}; nothing was lost, free space and append again",
+                    path.display()
+                )
             }
             Error::Corrupt { path, position, offset, what } => write!(
                 f,
@@ -230,12 +255,24 @@ impl fmt::Display for Error {
                 path.display()
             ),
             Error::NotAFile { path } => {
-                write!(f, "{} is not a plain file or directory of its own and was not touched", path.display())
+                write!(
+                    f,
+                    "{} is not a plain file or directory of its own and was not touched",
+                    path.display()
+                )
             }
             Error::OffsetOutOfRange { offset, start, end } => {
                 write!(f, "offset {offset} is outside {start}..{end}")
             }
-            Error::RecordTooLarge { bytes, max } => write!(f, "record of {bytes} bytes is larger than {max}"),
+            Error::RecordTooLarge { bytes, max } => {
+                write!(f, "record of {bytes} bytes is larger than {max}")
+            }
+            Error::TimestampOutOfRange { timestamp } => {
+                write!(f, "timestamp {timestamp} is more than 2^61 ms from 1970")
+            }
+            Error::InvalidName { name } => {
+                write!(f, "{name:?} is not the name of a log, such as 0 or 7/3")
+            }
             Error::EmptyBatch => f.write_str("a batch needs at least one record"),
             Error::OutOfOrderSequence { producer_id, expected, found } => {
                 write!(f, "producer {producer_id}: sequence {expected} expected, {found} found")
@@ -243,15 +280,23 @@ impl fmt::Display for Error {
             Error::ProducerFenced { producer_id, current, found } => {
                 write!(f, "producer {producer_id}: epoch {found} was fenced by epoch {current}")
             }
-            Error::Locked { path, pid: Some(pid) } => write!(f, "{} is open in process {pid}", path.display()),
-            Error::Locked { path, pid: None } => write!(f, "{} is open in another process", path.display()),
+            Error::Locked { path, pid: Some(pid) } => {
+                write!(f, "{} is open in process {pid}", path.display())
+            }
+            Error::Locked { path, pid: None } => {
+                write!(f, "{} is open in another process", path.display())
+            }
             Error::OutcomeUnknown { path } => write!(
                 f,
                 "{}: a sync failed, the records may or may not be on disk; reopen the log to learn which",
                 path.display()
             ),
             Error::Poisoned { path } => {
-                write!(f, "{}: an earlier write or sync failed; reopen the log to recover", path.display())
+                write!(
+                    f,
+                    "{}: an earlier write or sync failed; reopen the log to recover",
+                    path.display()
+                )
             }
             Error::ReadOnly { path } => write!(f, "{} is open for reading only", path.display()),
             Error::Closed { path } => write!(f, "{} is closed", path.display()),
@@ -264,7 +309,9 @@ impl fmt::Display for Error {
             Error::InvalidConfig { name, value, least, most } => {
                 write!(f, "{name} is {value}, permitted are {least} to {most}")
             }
-            Error::UnsupportedCodec { codec } => write!(f, "compression codec {codec} is not in this build"),
+            Error::UnsupportedCodec { codec } => {
+                write!(f, "compression codec {codec} is not in this build")
+            }
         }
     }
 }
@@ -279,13 +326,22 @@ impl std::error::Error for Error {
 }
 
 impl Error {
+    /// Wraps what the system said about opening `path`, telling what is no plain file from the rest.
+    pub(crate) fn open(path: impl Into<PathBuf>, source: io::Error) -> Error {
+        if crate::io::is_not_a_file(&source) {
+            Error::NotAFile { path: path.into() }
+        } else {
+            Error::io("open", path, source)
+        }
+    }
+
     /// Wraps what the system said about `op` on `path`, telling a full disk from the rest.
     pub(crate) fn io(op: &'static str, path: impl Into<PathBuf>, source: io::Error) -> Error {
         let path = path.into();
         match source.kind() {
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {
-                Error::DiskFull { path, source }
-            }
+            io::ErrorKind::StorageFull
+            | io::ErrorKind::QuotaExceeded
+            | io::ErrorKind::FileTooLarge => Error::DiskFull { path, source },
             _ => Error::Io { op, path, source },
         }
     }

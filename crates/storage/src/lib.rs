@@ -1,11 +1,64 @@
-//! placeholder until the modules below are in
-#![deny(unsafe_code)]
-pub mod clock;
-mod error;
-pub mod io;
-mod record;
-mod varint;
+//! A durable, segmented, append-only log, and a journal of atomic batches on it: the ground under logmill.
+//!
+//! This crate knows bytes, files and offsets. It knows no topic and no queue.
+//!
+//! ```
+//! use logmill_storage::{DataDir, Log, LogConfig, Record};
+//! # let place = tempfile::tempdir().unwrap();
+//! # let path = place.path();
+//! let dir = DataDir::open(path)?;
+//! let log = Log::open(&dir, "0", LogConfig::default())?;
+//! let offset = log.append(&Record::value(b"signed up").key(b"user-7"))?; // on the device when this returns
+//!
+//! let mut reader = log.reader(offset)?;
+//! while let Some(batch) = reader.next_batch()? {
+//!     for record in batch.records().flatten() {
+//!         println!("{} {:?}", record.offset, record.value);
+//!     }
+//! }
+//! log.close()?;
+//! # Ok::<(), logmill_storage::Error>(())
+//! ```
 
+#![deny(unsafe_code)]
+
+mod active;
+mod batch;
+pub mod clock;
+mod commit;
+mod compress;
+mod config;
+mod data_dir;
+mod error;
+mod follower;
+mod frames;
+mod index;
+pub mod io;
+mod layout;
+mod log;
+mod manifest;
+mod producers;
+mod reader;
+mod record;
+pub mod recovery;
+mod schedule;
+mod segment;
+mod ticket;
+mod varint;
+mod view;
+mod writer;
+
+pub use batch::{Batch, Producer, RecordBuf, Records};
 pub use clock::{Clock, ManualClock, SystemClock};
+pub use compress::Compression;
+pub use config::{CompactionConfig, Durability, LogConfig, Retention, Visibility, WritePath};
+pub use data_dir::{DataDir, DataDirOptions};
 pub use error::{Corruption, Error, Result};
+pub use log::{Log, LogStats};
+pub use reader::Reader;
 pub use record::{Header, Headers, Record, RecordView};
+pub use recovery::RecoveryReport;
+pub use schedule::Task;
+pub use ticket::Ticket;
+pub use view::Wake;
+pub use writer::{AppendOptions, Appended};

@@ -69,7 +69,11 @@ impl<'a> Record<'a> {
             + optional_len(self.key)
             + optional_len(self.value)
             + varint::len(zigzag(self.headers.len() as i64))
-            + self.headers.iter().map(|h| sized_len(h.name.len()) + sized_len(h.value.len())).sum::<usize>()
+            + self
+                .headers
+                .iter()
+                .map(|h| sized_len(h.name.len()) + sized_len(h.value.len()))
+                .sum::<usize>()
     }
 
     /// An upper bound of the encoded size in bytes, whatever the deltas are.
@@ -172,8 +176,10 @@ impl<'a> Iterator for Headers<'a> {
 impl ExactSizeIterator for Headers<'_> {}
 
 fn take_bytes<'a>(bytes: &mut &'a [u8], len: i64) -> Result<&'a [u8], Corruption> {
-    let len = usize::try_from(len).map_err(|_| Corruption::Field("a negative length in a record"))?;
-    let (taken, rest) = bytes.split_at_checked(len).ok_or(Corruption::Field("a record longer than its frame"))?;
+    let len =
+        usize::try_from(len).map_err(|_| Corruption::Field("a negative length in a record"))?;
+    let (taken, rest) =
+        bytes.split_at_checked(len).ok_or(Corruption::Field("a record longer than its frame"))?;
     *bytes = rest;
     Ok(taken)
 }
@@ -236,5 +242,9 @@ pub(crate) fn take<'a>(
         value: take_optional(body)?,
         headers: take_headers(body)?,
     };
-    if body.is_empty() { Ok(view) } else { Err(Corruption::Field("bytes after a record's headers")) }
+    if body.is_empty() {
+        Ok(view)
+    } else {
+        Err(Corruption::Field("bytes after a record's headers"))
+    }
 }

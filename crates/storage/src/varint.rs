@@ -84,7 +84,10 @@ mod tests {
 
     #[test]
     fn zigzag_maps_small_magnitudes_to_small_numbers() {
-        assert_eq!([0, -1, 1, -2, i64::MAX, i64::MIN].map(zigzag), [0, 1, 2, 3, u64::MAX - 1, u64::MAX]);
+        assert_eq!(
+            [0, -1, 1, -2, i64::MAX, i64::MIN].map(zigzag),
+            [0, 1, 2, 3, u64::MAX - 1, u64::MAX]
+        );
         for value in [0, -1, 1, i64::MIN, i64::MAX, 123_456_789, -987_654_321] {
             assert_eq!(unzigzag(zigzag(value)), value);
         }

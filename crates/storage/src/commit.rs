@@ -1,0 +1,187 @@
+//! Group commit: who syncs, who waits, and what they are told.
+//!
+//! Whoever needs an offset durable and finds nobody syncing becomes the leader and syncs everything that was appended
+//! before; the others wait for it. A failed sync ends the log's writing life: every waiter learns that its outcome is
+//! unknown, and nobody ever syncs those files again, since the kernel would say yes to pages that it has dropped.
+
+use std::task::Waker;
+
+use parking_lot::{Condvar, Mutex};
+
+/// The hand-over between the leader and those who wait.
+#[derive(Debug, Default)]
+pub(crate) struct Commit {
+    state: Mutex<State>,
+    moved: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    syncing: bool,
+    poisoned: bool,
+    /// Every offset below is durable.
+    durable: u64,
+    /// Writes that failed for want of space: what was appended in `generation` from `from` on never came to be.
+    rollbacks: Vec<Rollback>,
+    wakers: Vec<Waker>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Rollback {
+    generation: u64,
+    from: u64,
+}
+
+/// What somebody waits for: the durability of all offsets below `end`, given out in `generation`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Claim {
+    pub end: u64,
+    pub generation: u64,
+}
+
+/// How a claim stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Standing {
+    Pending,
+    Durable,
+    /// There was no space for it.
+    RolledBack,
+    /// A sync failed before it was known to be durable.
+    Unknown,
+}
+
+impl State {
+    fn standing(&self, claim: Claim) -> Standing {
+        let rolled_back = |r: &Rollback| r.generation >= claim.generation && r.from < claim.end;
+        if self.rollbacks.iter().any(rolled_back) {
+            Standing::RolledBack
+        } else if self.durable >= claim.end {
+            Standing::Durable
+        } else if self.poisoned {
+            Standing::Unknown
+        } else {
+            Standing::Pending
+        }
+    }
+}
+
+/// Leading: whoever holds it syncs, and no one else does.
+pub(crate) struct Lead<'a> {
+    commit: &'a Commit,
+}
+
+impl Drop for Lead<'_> {
+    /// A leader that panics must not leave the others waiting for ever.
+    fn drop(&mut self) {
+        self.commit.state.lock().syncing = false;
+        self.commit.moved.notify_all();
+    }
+}
+
+impl Commit {
+    pub fn starting_at(durable: u64) -> Commit {
+        Commit { state: Mutex::new(State { durable, ..State::default() }), moved: Condvar::new() }
+    }
+
+    pub fn standing(&self, claim: Claim) -> Standing {
+        self.state.lock().standing(claim)
+    }
+
+    /// As [`standing`](Self::standing), and keeps `waker` if it is pending.
+    pub fn standing_or_wake(&self, claim: Claim, waker: &Waker) -> Standing {
+        let mut state = self.state.lock();
+        let standing = state.standing(claim);
+        if standing == Standing::Pending && !state.wakers.iter().any(|kept| kept.will_wake(waker)) {
+            state.wakers.push(waker.clone());
+        }
+        standing
+    }
+
+    /// Waits until the claim is settled, or until it is this thread's turn to lead.
+    pub fn wait_or_lead(&self, claim: Claim) -> Result<Standing, Lead<'_>> {
+        let mut state = self.state.lock();
+        loop {
+            match state.standing(claim) {
+                Standing::Pending if state.syncing => self.moved.wait(&mut state),
+                Standing::Pending => {
+                    state.syncing = true;
+                    return Err(Lead { commit: self });
+                }
+                settled => return Ok(settled),
+            }
+        }
+    }
+
+    /// The leader's news: everything below `durable` is.
+    pub fn advance(&self, durable: u64) {
+        let mut state = self.state.lock();
+        state.durable = state.durable.max(durable);
+        wake(state);
+    }
+
+    /// What was appended from `from` on, in `generation` or before, never came to be.
+    pub fn roll_back(&self, generation: u64, from: u64) {
+        let mut state = self.state.lock();
+        state.rollbacks.push(Rollback { generation, from });
+        wake(state);
+        self.moved.notify_all();
+    }
+
+    pub fn poison(&self) {
+        let mut state = self.state.lock();
+        state.poisoned = true;
+        wake(state);
+        self.moved.notify_all();
+    }
+
+    pub fn is_poisoned(&self) -> bool {
+        self.state.lock().poisoned
+    }
+}
+
+fn wake(mut state: parking_lot::MutexGuard<'_, State>) {
+    let wakers = std::mem::take(&mut state.wakers);
+    drop(state);
+    for waker in wakers {
+        waker.wake();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn claim(end: u64, generation: u64) -> Claim {
+        Claim { end, generation }
+    }
+
+    #[test]
+    fn the_first_to_wait_leads_and_the_settled_return_at_once() {
+        let commit = Commit::starting_at(10);
+        assert!(matches!(commit.wait_or_lead(claim(10, 0)), Ok(Standing::Durable)));
+        let lead = commit.wait_or_lead(claim(11, 0)).err().expect("nobody leads yet");
+        commit.advance(12);
+        drop(lead);
+        assert!(matches!(commit.wait_or_lead(claim(12, 0)), Ok(Standing::Durable)));
+    }
+
+    #[test]
+    fn a_rollback_settles_its_generation_and_not_the_offsets_given_again() {
+        let commit = Commit::starting_at(0);
+        commit.roll_back(3, 5);
+        assert_eq!(commit.standing(claim(5, 3)), Standing::Pending);
+        assert_eq!(commit.standing(claim(6, 3)), Standing::RolledBack);
+        assert_eq!(commit.standing(claim(6, 4)), Standing::Pending);
+        commit.advance(6);
+        assert_eq!(commit.standing(claim(6, 3)), Standing::RolledBack);
+        assert_eq!(commit.standing(claim(6, 4)), Standing::Durable);
+    }
+
+    #[test]
+    fn poison_makes_the_pending_unknown_and_leaves_the_durable_durable() {
+        let commit = Commit::starting_at(4);
+        commit.poison();
+        assert_eq!(commit.standing(claim(4, 0)), Standing::Durable);
+        assert_eq!(commit.standing(claim(5, 0)), Standing::Unknown);
+    }
+}

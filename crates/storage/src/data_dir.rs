@@ -1,0 +1,310 @@
+//! A store directory: the lock of its one writer, its clock, its background work.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::Weak;
+use std::time::Duration;
+
+use parking_lot::{Condvar, Mutex};
+
+use crate::clock::{Clock, SystemClock};
+use crate::error::{Error, Result};
+use crate::io::{Disk, Io, Kind, Lock, LockKind, Open, read_full, write_full};
+use crate::schedule::{Schedule, Task};
+
+const LOCK: &str = "LOCK";
+const ALIVE: &str = "ALIVE";
+/// How often a process that waits for the lock looks again; the system has no timed wait for it.
+const LOCK_RETRY: Duration = Duration::from_millis(5);
+
+/// How to open a [`DataDir`].
+#[derive(Clone, Debug)]
+pub struct DataDirOptions {
+    read_only: bool,
+    lock_wait: Duration,
+    threads: usize,
+    clock: Arc<dyn Clock>,
+}
+
+impl Default for DataDirOptions {
+    fn default() -> Self {
+        DataDirOptions {
+            read_only: false,
+            lock_wait: Duration::ZERO,
+            threads: 2,
+            clock: Arc::new(SystemClock::new()),
+        }
+    }
+}
+
+impl DataDirOptions {
+    /// The defaults: for writing, no wait for the lock, two background threads, the system's clock.
+    pub fn new() -> DataDirOptions {
+        DataDirOptions::default()
+    }
+
+    /// Opens for reading only: works beside a live writer in any process, takes no lock, never writes a byte.
+    pub fn read_only(mut self, read_only: bool) -> Self {
+        self.read_only = read_only;
+        self
+    }
+
+    /// How long to wait for another writer to go. Default: not at all.
+    pub fn lock_wait(mut self, wait: Duration) -> Self {
+        self.lock_wait = wait;
+        self
+    }
+
+    /// How many threads do background work at most; they start when there is some. Default 2. With 0 it is done by
+    /// [`DataDir::tick`] and [`Log::close`](crate::Log::close) alone.
+    pub fn threads(mut self, threads: usize) -> Self {
+        self.threads = threads;
+        self
+    }
+
+    /// Where time comes from. Default: the system.
+    pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
+        self.clock = clock;
+        self
+    }
+
+    /// Opens the directory `path`, making it (with mode 0700) unless it is opened for reading.
+    ///
+    /// # Errors
+    /// [`Error::Locked`] if another writer has it; [`Error::Io`].
+    pub fn open(self, path: impl AsRef<Path>) -> Result<DataDir> {
+        let path = path.as_ref();
+        let disk = Disk::open(path, !self.read_only).map_err(|e| Error::io("open", path, e))?;
+        self.open_at(path.to_owned(), Arc::new(disk))
+    }
+
+    /// Opens a directory of another implementation of [`Io`], such as the simulated disk.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn open_with(self, io: Arc<dyn Io>) -> Result<DataDir> {
+        self.open_at(PathBuf::new(), io)
+    }
+
+    fn open_at(self, path: PathBuf, io: Arc<dyn Io>) -> Result<DataDir> {
+        let locks = if self.read_only {
+            None
+        } else {
+            Some(take_locks(io.as_ref(), &path, self.lock_wait)?)
+        };
+        Ok(DataDir {
+            inner: Arc::new(Inner {
+                path,
+                io,
+                schedule: Schedule::new(Arc::clone(&self.clock), self.threads),
+                clock: self.clock,
+                read_only: self.read_only,
+                _locks: locks,
+            }),
+        })
+    }
+}
+
+fn take_locks(io: &dyn Io, path: &Path, wait: Duration) -> Result<[Box<dyn Lock>; 2]> {
+    let failed = |e| Error::io("lock", path.join(LOCK), e);
+    let mut waited = Duration::ZERO;
+    let lock = loop {
+        match io.lock(Path::new(LOCK), LockKind::Exclusive, false).map_err(failed)? {
+            Some(lock) => break lock,
+            None if waited >= wait => {
+                return Err(Error::Locked { path: path.to_owned(), pid: owner(io) });
+            }
+            None => {
+                let step = LOCK_RETRY.min(wait - waited);
+                Condvar::new().wait_for(&mut Mutex::new(()).lock(), step);
+                waited += step;
+            }
+        }
+    };
+    // Readers test this second lock for an instant to learn whether a writer lives; they never delay the first.
+    let alive = io.lock(Path::new(ALIVE), LockKind::Exclusive, true).map_err(failed)?;
+    let Some(alive) = alive else {
+        return Err(Error::Locked { path: path.to_owned(), pid: owner(io) });
+    };
+    // The pid is for messages only, so a disk that is too full to note it does not stop us.
+    if let Ok(file) = io.open(Path::new(LOCK), Open::Write) {
+        let _ = file
+            .set_len(0)
+            .and_then(|()| write_full(file.as_ref(), std::process::id().to_string().as_bytes(), 0));
+    }
+    Ok([lock, alive])
+}
+
+fn owner(io: &dyn Io) -> Option<u32> {
+    let file = io.open(Path::new(LOCK), Open::Read).ok()?;
+    let mut digits = [0; 16];
+    let len = read_full(file.as_ref(), &mut digits, 0).ok()?;
+    std::str::from_utf8(&digits[..len]).ok()?.trim().parse().ok()
+}
+
+#[derive(Debug)]
+struct Inner {
+    path: PathBuf,
+    io: Arc<dyn Io>,
+    schedule: Schedule,
+    clock: Arc<dyn Clock>,
+    read_only: bool,
+    _locks: Option<[Box<dyn Lock>; 2]>,
+}
+
+/// An open store directory. Clones share it; the lock goes with the last of them and of the logs in it.
+#[derive(Clone, Debug)]
+pub struct DataDir {
+    inner: Arc<Inner>,
+}
+
+impl DataDir {
+    /// Opens `path` for writing with the defaults.
+    ///
+    /// # Errors
+    /// As [`DataDirOptions::open`].
+    pub fn open(path: impl AsRef<Path>) -> Result<DataDir> {
+        DataDirOptions::new().open(path)
+    }
+
+    /// The directory.
+    pub fn path(&self) -> &Path {
+        &self.inner.path
+    }
+
+    /// Whether it was opened for reading only.
+    pub fn is_read_only(&self) -> bool {
+        self.inner.read_only
+    }
+
+    /// Its clock.
+    pub fn clock(&self) -> &Arc<dyn Clock> {
+        &self.inner.clock
+    }
+
+    /// Its files.
+    pub fn io(&self) -> &Arc<dyn Io> {
+        &self.inner.io
+    }
+
+    /// Runs `task` in the background, `delay` from now, unless it is gone by then.
+    pub fn after(&self, delay: Duration, task: Weak<dyn Task>) {
+        self.inner.schedule.after(delay, task);
+    }
+
+    /// Does the background work that is due, on this thread: for directories opened without threads.
+    pub fn tick(&self) {
+        self.inner.schedule.run_due();
+    }
+
+    /// Ends background work: what has begun is finished, the rest is left to the closing of each log.
+    pub fn stop_background(&self) {
+        self.inner.schedule.stop();
+    }
+
+    /// Whether a writer, in this process or another, has the directory open now.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn writer_is_alive(&self) -> Result<bool> {
+        if !self.inner.read_only {
+            return Ok(true);
+        }
+        match self.inner.io.lock(Path::new(ALIVE), LockKind::Shared, false) {
+            Ok(lock) => Ok(lock.is_none()),
+            // A reader makes no files: without the file there has been no writer, or it may not even be looked at.
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(false),
+            Err(e) => Err(Error::io("lock", self.inner.path.join(ALIVE), e)),
+        }
+    }
+
+    /// The names of the logs in the directory, such as `0` or `7/3`, in order.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn logs(&self) -> Result<Vec<String>> {
+        let mut logs = Vec::new();
+        for outer in self.numeric("")? {
+            if self.has_manifest(&outer)? {
+                logs.push(outer.clone());
+            }
+            for inner in self.numeric(&outer)? {
+                let name = format!("{outer}/{inner}");
+                if self.has_manifest(&name)? {
+                    logs.push(name);
+                }
+            }
+        }
+        Ok(logs)
+    }
+
+    /// Removes a log and all its records. It must not be open. What the last sync of the directory had stays until
+    /// the removal is complete, so a crash half-way is finished by calling this again.
+    ///
+    /// # Errors
+    /// [`Error::Io`]; [`Error::ReadOnly`].
+    pub fn remove_log(&self, name: &str) -> Result<()> {
+        if self.inner.read_only {
+            return Err(Error::ReadOnly { path: self.inner.path.join(name) });
+        }
+        let (dir, io) = (Path::new(name), &self.inner.io);
+        let failed = |e| Error::io("remove", self.inner.path.join(dir), e);
+        // The manifest goes first and durably: from then on the directory is no log.
+        for manifest_only in [true, false] {
+            for entry in io.list(dir).map_err(failed)? {
+                match entry.kind {
+                    Kind::Directory if manifest_only => {}
+                    Kind::Directory => {
+                        let inner = dir.join(&entry.name);
+                        for file in io.list(&inner).map_err(failed)? {
+                            io.unlink(&inner.join(&file.name)).map_err(failed)?;
+                        }
+                        io.remove_dir(&inner).map_err(failed)?;
+                    }
+                    Kind::File | Kind::Other if !manifest_only || entry.name == "manifest" => {
+                        io.unlink(&dir.join(&entry.name)).map_err(failed)?;
+                    }
+                    Kind::File | Kind::Other => {}
+                }
+            }
+            io.sync_dir(dir).map_err(failed)?;
+        }
+        io.remove_dir(dir).map_err(failed)?;
+        io.sync_dir(dir.parent().unwrap_or(Path::new(""))).map_err(failed)
+    }
+
+    fn numeric(&self, dir: &str) -> Result<Vec<String>> {
+        let listed = self
+            .inner
+            .io
+            .list(Path::new(dir))
+            .map_err(|e| Error::io("list", self.inner.path.join(dir), e))?;
+        let mut names: Vec<(u64, String)> = listed
+            .into_iter()
+            .filter(|entry| entry.kind == Kind::Directory)
+            .filter_map(|entry| numeric_name(&entry.name).map(|number| (number, entry.name)))
+            .collect();
+        names.sort_unstable();
+        Ok(names.into_iter().map(|(_, name)| name).collect())
+    }
+
+    fn has_manifest(&self, name: &str) -> Result<bool> {
+        let listed = self
+            .inner
+            .io
+            .list(Path::new(name))
+            .map_err(|e| Error::io("list", self.inner.path.join(name), e))?;
+        Ok(listed.iter().any(|entry| entry.name == "manifest"))
+    }
+}
+
+/// The number that a directory's name is, in its one spelling.
+fn numeric_name(name: &str) -> Option<u64> {
+    let number = name.parse::<u64>().ok()?;
+    (number.to_string() == name).then_some(number)
+}
+
+/// Checks that `name` is one or two numbers, as `0` or `7/3`: a caller's mistake otherwise.
+pub(crate) fn is_log_name(name: &str) -> bool {
+    name.split('/').count() <= 2 && name.split('/').all(|part| numeric_name(part).is_some())
+}

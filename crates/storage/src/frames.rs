@@ -1,0 +1,191 @@
+//! Walks the frames of one segment file, verifying each: the one way by which readers, recovery, sealing, compaction and
+//! verify look at a log's bytes.
+
+use std::io;
+use std::sync::Arc;
+
+use crate::batch::{Batch, FrameHead, HEAD_LEN, Scope};
+use crate::error::Corruption;
+use crate::io::{File, read_full};
+
+const BUFFER_MIN: usize = 16 << 10;
+const BUFFER_MAX: usize = 256 << 10;
+
+/// What stands at a position.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Step {
+    /// A frame with valid checksums.
+    Frame(FrameHead),
+    /// Nothing: zero bytes, or the end of the walk.
+    End,
+    /// Bytes that are no valid frame.
+    Damaged(Corruption),
+}
+
+/// A position in a segment file, and a buffer around it.
+#[derive(Debug)]
+pub(crate) struct Frames {
+    file: Arc<dyn File>,
+    scope: Scope,
+    position: u64,
+    /// The walk ends here: the end of the data, or of the file.
+    limit: u64,
+    buffer: Vec<u8>,
+    /// Position of `buffer[0]`.
+    buffer_at: u64,
+    /// How much the next fill reads.
+    fill: usize,
+    unfolded: Vec<u8>,
+}
+
+impl Frames {
+    pub fn new(file: Arc<dyn File>, scope: Scope, position: u64, limit: u64) -> Frames {
+        Frames {
+            file,
+            scope,
+            position,
+            limit,
+            buffer: Vec::new(),
+            buffer_at: position,
+            fill: BUFFER_MIN,
+            unfolded: Vec::new(),
+        }
+    }
+
+    pub const fn position(&self) -> u64 {
+        self.position
+    }
+
+    pub const fn file(&self) -> &Arc<dyn File> {
+        &self.file
+    }
+
+    /// Goes to `position`, which must be where a frame begins.
+    pub const fn seek(&mut self, position: u64) {
+        self.position = position;
+    }
+
+    /// Forgets what was read, because the file may have changed there.
+    pub fn forget(&mut self) {
+        self.buffer.clear();
+        self.buffer_at = self.position;
+        self.fill = BUFFER_MIN;
+    }
+
+    /// Looks at the frame at the position, and verifies it.
+    #[inline]
+    pub fn peek(&mut self) -> io::Result<Step> {
+        if self.limit.saturating_sub(self.position) < HEAD_LEN as u64 {
+            return Ok(if self.limit > self.position { self.rest_is_zero()? } else { Step::End });
+        }
+        let Some(bytes) = self.bytes(HEAD_LEN)?.first_chunk::<HEAD_LEN>() else {
+            return Ok(Step::End);
+        };
+        let bytes = *bytes;
+        let head = match FrameHead::decode(&self.scope, &bytes) {
+            Ok(Some(head)) => head,
+            Ok(None) => return Ok(Step::End),
+            Err(damage) => return Ok(Step::Damaged(damage)),
+        };
+        let len = head.frame_len();
+        if len as u64 > self.limit - self.position {
+            let found = self.limit - self.position;
+            return Ok(Step::Damaged(Corruption::Truncated { expected: len as u64, found }));
+        }
+        if len > BUFFER_MAX && len as u64 > self.file.len()?.saturating_sub(self.position) {
+            // Before a buffer is made for it: a damaged length passes the head's checksum once in 65,536 times.
+            let found = self.file.len()?.saturating_sub(self.position);
+            return Ok(Step::Damaged(Corruption::Truncated { expected: len as u64, found }));
+        }
+        let start = self.ensure(len)?;
+        let frame = &self.buffer[start..];
+        if frame.len() < len {
+            return Ok(Step::Damaged(Corruption::Truncated {
+                expected: len as u64,
+                found: frame.len() as u64,
+            }));
+        }
+        match head.verify(&self.scope, &frame[..len]) {
+            Ok(()) => Ok(Step::Frame(head)),
+            Err(damage) => Ok(Step::Damaged(damage)),
+        }
+    }
+
+    /// The batch of the frame that was just peeked at.
+    #[inline]
+    pub fn batch(&mut self, head: FrameHead) -> Result<Batch<'_>, Corruption> {
+        #[expect(clippy::cast_possible_truncation, reason = "an index into the buffer")]
+        let start = (self.position - self.buffer_at) as usize;
+        let frame = &self.buffer[start..start + head.frame_len()];
+        Batch::decode(&self.scope, head, frame, &mut self.unfolded)
+    }
+
+    /// The bytes of the frame that was just peeked at.
+    pub fn frame_bytes(&self, head: &FrameHead) -> &[u8] {
+        #[expect(clippy::cast_possible_truncation, reason = "an index into the buffer")]
+        let start = (self.position - self.buffer_at) as usize;
+        &self.buffer[start..start + head.frame_len()]
+    }
+
+    /// Goes to the next frame.
+    #[inline]
+    pub const fn skip(&mut self, head: &FrameHead) {
+        self.position += head.frame_len() as u64;
+    }
+
+    /// The batch of the frame that was just peeked at; goes to the next frame, unless it does not decode.
+    #[inline]
+    pub fn take(&mut self, head: FrameHead) -> Result<Batch<'_>, Corruption> {
+        #[expect(clippy::cast_possible_truncation, reason = "an index into the buffer")]
+        let start = (self.position - self.buffer_at) as usize;
+        let frame = &self.buffer[start..start + head.frame_len()];
+        let batch = Batch::decode(&self.scope, head, frame, &mut self.unfolded)?;
+        self.position += head.frame_len() as u64;
+        Ok(batch)
+    }
+
+    /// Fewer bytes than a head are left: they must be zero.
+    fn rest_is_zero(&mut self) -> io::Result<Step> {
+        #[expect(clippy::cast_possible_truncation, reason = "less than a head")]
+        let left = (self.limit - self.position) as usize;
+        let zero = self.bytes(left)?.iter().all(|b| *b == 0);
+        Ok(if zero {
+            Step::End
+        } else {
+            Step::Damaged(Corruption::Field("bytes too few for a frame"))
+        })
+    }
+
+    /// At most `len` bytes at the position, fewer where the file ends.
+    fn bytes(&mut self, len: usize) -> io::Result<&[u8]> {
+        let start = self.ensure(len)?;
+        let end = self.buffer.len().min(start + len);
+        Ok(&self.buffer[start..end])
+    }
+
+    /// Has `len` bytes at the position in the buffer if the file has them; returns their index.
+    #[inline]
+    fn ensure(&mut self, len: usize) -> io::Result<usize> {
+        if self.position >= self.buffer_at {
+            let start = self.position - self.buffer_at;
+            if start + len as u64 <= self.buffer.len() as u64 {
+                #[expect(clippy::cast_possible_truncation, reason = "inside the buffer")]
+                return Ok(start as usize);
+            }
+        }
+        self.refill(len)?;
+        Ok(0)
+    }
+
+    #[cold]
+    fn refill(&mut self, len: usize) -> io::Result<()> {
+        let left = usize::try_from(self.limit - self.position).unwrap_or(usize::MAX);
+        let want = len.max(self.fill).min(left.max(len));
+        self.fill = (self.fill * 2).min(BUFFER_MAX);
+        self.buffer.resize(want, 0);
+        let got = read_full(self.file.as_ref(), &mut self.buffer, self.position);
+        self.buffer.truncate(*got.as_ref().unwrap_or(&0));
+        self.buffer_at = self.position;
+        got.map(|_| ())
+    }
+}

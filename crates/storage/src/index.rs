@@ -1,0 +1,273 @@
+//! The sparse indexes of a segment: offset → position, and timestamp → offset.
+//!
+//! An index is derived from the log and is never evidence about it: whoever uses an entry looks at the frame there and
+//! falls back to scanning from the start of the segment when it does not fit. So an index file may be missing, stale,
+//! damaged or of another log, and only time is lost.
+
+use byteorder::{ByteOrder, LittleEndian as LE};
+
+use crate::error::Corruption;
+
+/// One offset entry for the first frame in each stretch of this many bytes.
+pub(crate) const OFFSET_STRETCH: u64 = 4 << 10;
+/// One time entry for each stretch of this many bytes.
+pub(crate) const TIME_STRETCH: u64 = 64 << 10;
+
+const MAGIC: &[u8; 8] = b"LOGMILLI";
+const VERSION: u16 = 1;
+const HEAD_LEN: usize = 44;
+const OFFSETS: u16 = 1;
+const TIMES: u16 = 2;
+const OFFSET_ENTRY: usize = 8;
+const TIME_ENTRY: usize = 12;
+
+/// Where a frame is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct OffsetEntry {
+    /// Offset minus the segment's base offset.
+    pub delta: u32,
+    pub position: u32,
+}
+
+/// No record before `delta` has a timestamp above `max_timestamp`, that is: up to the frame at `delta`, inclusive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct TimeEntry {
+    pub max_timestamp: i64,
+    pub delta: u32,
+}
+
+/// Both indexes of one segment, in memory.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Index {
+    offsets: Vec<OffsetEntry>,
+    times: Vec<TimeEntry>,
+}
+
+impl Index {
+    /// Notes a frame; frames come in order. `max_timestamp` is the largest of the segment up to and with this frame.
+    #[inline]
+    pub fn note(&mut self, delta: u32, position: u64, max_timestamp: i64) {
+        let Ok(at) = u32::try_from(position) else { return };
+        match self.offsets.last() {
+            Some(last)
+                if position / OFFSET_STRETCH == u64::from(last.position) / OFFSET_STRETCH =>
+            {
+                return;
+            }
+            _ => self.offsets.push(OffsetEntry { delta, position: at }),
+        }
+        let stretch = |entry: &OffsetEntry| u64::from(entry.position) / TIME_STRETCH;
+        let before = self.offsets.len().checked_sub(2).map(|i| stretch(&self.offsets[i]));
+        if before != Some(position / TIME_STRETCH) {
+            self.times.push(TimeEntry { max_timestamp, delta });
+        }
+    }
+
+    /// The entry to begin at when looking for `delta`.
+    pub fn floor(&self, delta: u32) -> Option<OffsetEntry> {
+        let after = self.offsets.partition_point(|entry| entry.delta <= delta);
+        after.checked_sub(1).map(|i| self.offsets[i])
+    }
+
+    /// The offset delta to begin at when looking for the first timestamp at or above `ms`.
+    pub fn before_time(&self, ms: i64) -> Option<u32> {
+        let after = self.times.partition_point(|entry| entry.max_timestamp < ms);
+        after.checked_sub(1).map(|i| self.times[i].delta)
+    }
+
+    /// Forgets what is at or after `position`.
+    pub fn truncate(&mut self, position: u64) {
+        let keep = self.offsets.partition_point(|entry| u64::from(entry.position) < position);
+        let end = self.offsets.get(keep).map(|entry| entry.delta);
+        self.offsets.truncate(keep);
+        if let Some(end) = end {
+            let keep = self.times.partition_point(|entry| entry.delta < end);
+            self.times.truncate(keep);
+        }
+    }
+
+    /// The bytes of the offset index file and of the time index file.
+    pub fn encode(&self, log_id: &[u8; 16], base_offset: u64) -> (Vec<u8>, Vec<u8>) {
+        let mut offsets = head(OFFSETS, log_id, base_offset, self.offsets.len(), OFFSET_ENTRY);
+        for entry in &self.offsets {
+            let mut bytes = [0; OFFSET_ENTRY];
+            LE::write_u32(&mut bytes[0..4], entry.delta);
+            LE::write_u32(&mut bytes[4..8], entry.position);
+            offsets.extend_from_slice(&bytes);
+        }
+        let mut times = head(TIMES, log_id, base_offset, self.times.len(), TIME_ENTRY);
+        for entry in &self.times {
+            let mut bytes = [0; TIME_ENTRY];
+            LE::write_i64(&mut bytes[0..8], entry.max_timestamp);
+            LE::write_u32(&mut bytes[8..12], entry.delta);
+            times.extend_from_slice(&bytes);
+        }
+        seal(&mut offsets);
+        seal(&mut times);
+        (offsets, times)
+    }
+
+    /// Decodes both files of the segment at `base_offset`.
+    pub fn decode(
+        offsets: &[u8],
+        times: &[u8],
+        log_id: &[u8; 16],
+        base_offset: u64,
+    ) -> Result<Index, Corruption> {
+        let offsets = entries(offsets, OFFSETS, OFFSET_ENTRY, log_id, base_offset)?
+            .map(|b| OffsetEntry {
+                delta: LE::read_u32(&b[0..4]),
+                position: LE::read_u32(&b[4..8]),
+            })
+            .collect::<Vec<_>>();
+        let times = entries(times, TIMES, TIME_ENTRY, log_id, base_offset)?
+            .map(|b| TimeEntry {
+                max_timestamp: LE::read_i64(&b[0..8]),
+                delta: LE::read_u32(&b[8..12]),
+            })
+            .collect::<Vec<_>>();
+        let rising = offsets.is_sorted_by(|a, b| a.delta < b.delta && a.position < b.position)
+            && times.is_sorted_by(|a, b| a.delta < b.delta && a.max_timestamp <= b.max_timestamp);
+        if rising {
+            Ok(Index { offsets, times })
+        } else {
+            Err(Corruption::Field("index entries out of order"))
+        }
+    }
+}
+
+fn head(kind: u16, log_id: &[u8; 16], base_offset: u64, count: usize, width: usize) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(HEAD_LEN + count * width);
+    bytes.resize(HEAD_LEN, 0);
+    bytes[..8].copy_from_slice(MAGIC);
+    LE::write_u16(&mut bytes[8..], VERSION);
+    LE::write_u16(&mut bytes[10..], kind);
+    bytes[12..28].copy_from_slice(log_id);
+    LE::write_u64(&mut bytes[28..], base_offset);
+    LE::write_u32(&mut bytes[36..], u32::try_from(count).unwrap_or(u32::MAX));
+    bytes
+}
+
+fn crc(bytes: &[u8]) -> u32 {
+    let mut hasher = crc32fast::Hasher::new();
+    hasher.update(&bytes[..40]);
+    hasher.update(&bytes[HEAD_LEN..]);
+    hasher.finalize()
+}
+
+fn seal(bytes: &mut [u8]) {
+    let crc = crc(bytes);
+    LE::write_u32(&mut bytes[40..], crc);
+}
+
+fn entries<'a>(
+    bytes: &'a [u8],
+    kind: u16,
+    width: usize,
+    log_id: &[u8; 16],
+    base_offset: u64,
+) -> Result<impl Iterator<Item = &'a [u8]>, Corruption> {
+    if bytes.len() < HEAD_LEN {
+        return Err(Corruption::Truncated { expected: HEAD_LEN as u64, found: bytes.len() as u64 });
+    }
+    if bytes[..8] != MAGIC[..] {
+        return Err(Corruption::Magic);
+    }
+    match LE::read_u16(&bytes[8..]) {
+        VERSION => {}
+        found => return Err(Corruption::Version { found }),
+    }
+    let (expected, found) = (crc(bytes), LE::read_u32(&bytes[40..]));
+    if expected != found {
+        return Err(Corruption::Checksum { expected, found });
+    }
+    let count = LE::read_u32(&bytes[36..]) as usize;
+    let own = LE::read_u16(&bytes[10..]) == kind
+        && bytes[12..28] == log_id[..]
+        && LE::read_u64(&bytes[28..]) == base_offset;
+    if !own {
+        return Err(Corruption::Misplaced);
+    }
+    if bytes.len() - HEAD_LEN != count * width {
+        return Err(Corruption::Truncated {
+            expected: (count * width) as u64,
+            found: (bytes.len() - HEAD_LEN) as u64,
+        });
+    }
+    Ok(bytes[HEAD_LEN..].chunks_exact(width))
+}
+
+/// Whether `bytes` is an index file, and then its kind and number of entries: for `dump`.
+pub(crate) fn describe(bytes: &[u8]) -> Result<(u16, u64, u32), Corruption> {
+    if bytes.len() < HEAD_LEN || bytes[..8] != MAGIC[..] {
+        return Err(Corruption::Magic);
+    }
+    let mut log_id = [0; 16];
+    log_id.copy_from_slice(&bytes[12..28]);
+    let kind = LE::read_u16(&bytes[10..]);
+    let base_offset = LE::read_u64(&bytes[28..]);
+    let width = if kind == TIMES { TIME_ENTRY } else { OFFSET_ENTRY };
+    let count = entries(bytes, kind, width, &log_id, base_offset)?.count();
+    Ok((kind, base_offset, u32::try_from(count).unwrap_or(u32::MAX)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sample() -> Index {
+        let mut index = Index::default();
+        for n in 0..400u32 {
+            index.note(n * 3, u64::from(n) * 1000 + 128, i64::from(n) * 10);
+        }
+        index
+    }
+
+    #[test]
+    fn the_floor_is_the_last_entry_at_or_before_the_offset() {
+        let index = sample();
+        assert_eq!(index.floor(0), Some(OffsetEntry { delta: 0, position: 128 }));
+        let entry = index.floor(1000).unwrap();
+        assert!(entry.delta <= 1000 && entry.position <= 334 * 1000);
+        assert!(entry.delta > 1000 - 3 * 6, "an entry for each 4 KiB of 1,000-byte frames");
+    }
+
+    #[test]
+    fn a_time_look_up_never_begins_after_the_first_record_that_fits() {
+        let index = sample();
+        for ms in [-1, 0, 5, 1234, 3990, 9999] {
+            let first_that_fits =
+                (0..400u32).find(|n| i64::from(*n) * 10 >= ms).map_or(1200, |n| n * 3);
+            assert!(index.before_time(ms).unwrap_or(0) <= first_that_fits);
+        }
+    }
+
+    #[test]
+    fn files_survive_a_round_trip_and_no_flipped_bit_or_cut_goes_unseen() {
+        let index = sample();
+        let (offsets, times) = index.encode(&[7; 16], 42);
+        assert_eq!(Index::decode(&offsets, &times, &[7; 16], 42), Ok(index));
+        for (file, other, swap) in [(&offsets, &times, false), (&times, &offsets, true)] {
+            let decode = |bytes: &[u8]| match swap {
+                false => Index::decode(bytes, other, &[7; 16], 42),
+                true => Index::decode(other, bytes, &[7; 16], 42),
+            };
+            for bit in 0..file.len() * 8 {
+                let mut bytes = file.clone();
+                bytes[bit / 8] ^= 1 << (bit % 8);
+                assert!(decode(&bytes).is_err(), "bit {bit}");
+            }
+            for len in 0..file.len() {
+                assert!(decode(&file[..len]).is_err(), "length {len}");
+            }
+        }
+    }
+
+    #[test]
+    fn an_index_of_another_log_or_segment_is_refused() {
+        let (offsets, times) = sample().encode(&[7; 16], 42);
+        assert_eq!(Index::decode(&offsets, &times, &[8; 16], 42), Err(Corruption::Misplaced));
+        assert_eq!(Index::decode(&offsets, &times, &[7; 16], 43), Err(Corruption::Misplaced));
+        assert_eq!(Index::decode(&times, &offsets, &[7; 16], 42), Err(Corruption::Misplaced));
+    }
+}

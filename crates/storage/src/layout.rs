@@ -1,0 +1,312 @@
+//! The fixed-size structures around the frames: segment head, footer, manifest slot, live page.
+//!
+//! The tables are in docs/format.md. Each structure ends with a CRC-32 of all its bytes before; decoding checks magic,
+//! version, checksum, feature bits and ranges, in this order, and never looks at a clock or a file.
+
+use byteorder::{ByteOrder, LittleEndian as LE};
+
+use crate::error::Corruption;
+
+pub(crate) const VERSION: u16 = 1;
+pub(crate) const HEAD_LEN: usize = 128;
+pub(crate) const FOOTER_LEN: usize = 128;
+/// A footer begins at a multiple of this, so that it lies in one sector.
+pub(crate) const FOOTER_ALIGN: u64 = 512;
+pub(crate) const SLOT_LEN: usize = 4096;
+pub(crate) const LIVE_LEN: usize = 64;
+
+const HEAD_MAGIC: &[u8; 8] = b"LOGMILLS";
+const FOOTER_MAGIC: &[u8; 8] = b"LOGMILLF";
+const MANIFEST_MAGIC: &[u8; 8] = b"LOGMILLM";
+const LIVE_MAGIC: &[u8; 8] = b"LOGMILLL";
+const HASH_XXH3_128: u16 = 1;
+const OWNER_AT: usize = 130;
+/// The bytes of a manifest slot that an owner may use.
+pub(crate) const OWNER_LEN_MAX: usize = SLOT_LEN - 4 - OWNER_AT;
+
+const _: () = assert!(FOOTER_ALIGN as usize >= FOOTER_LEN);
+const _: () = assert!(SLOT_LEN.is_multiple_of(512));
+
+/// Features that this build knows, none yet: any bit that is set is unknown.
+fn check_features(bytes: &[u8]) -> Result<(), Corruption> {
+    let (incompatible, read_only) = (LE::read_u32(&bytes[0..4]), LE::read_u32(&bytes[4..8]));
+    match incompatible | read_only {
+        0 => Ok(()),
+        unknown => Err(Corruption::Features { unknown }),
+    }
+}
+
+fn check(bytes: &[u8], magic: &[u8; 8], version_at: Option<usize>) -> Result<(), Corruption> {
+    if bytes[..8] != magic[..] {
+        return Err(Corruption::Magic);
+    }
+    if let Some(at) = version_at {
+        match LE::read_u16(&bytes[at..]) {
+            VERSION => {}
+            found => return Err(Corruption::Version { found }),
+        }
+    }
+    let end = bytes.len() - 4;
+    let (expected, found) = (crc32fast::hash(&bytes[..end]), LE::read_u32(&bytes[end..]));
+    if expected == found { Ok(()) } else { Err(Corruption::Checksum { expected, found }) }
+}
+
+fn seal(bytes: &mut [u8]) {
+    let end = bytes.len() - 4;
+    let crc = crc32fast::hash(&bytes[..end]);
+    LE::write_u32(&mut bytes[end..], crc);
+}
+
+fn array16(bytes: &[u8]) -> [u8; 16] {
+    let mut array = [0; 16];
+    array.copy_from_slice(bytes);
+    array
+}
+
+/// The first 128 bytes of a segment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct SegmentHead {
+    pub log_id: [u8; 16],
+    pub base_offset: u64,
+    pub epoch: u32,
+    pub generation: u32,
+    pub base_timestamp: i64,
+    /// The hash by which the next segment knows the ones that this one replaces; zero unless compacted.
+    pub superseded_hash: [u8; 16],
+}
+
+impl SegmentHead {
+    pub fn encode(&self) -> [u8; HEAD_LEN] {
+        let mut b = [0; HEAD_LEN];
+        b[..8].copy_from_slice(HEAD_MAGIC);
+        LE::write_u16(&mut b[8..], VERSION);
+        LE::write_u16(&mut b[10..], HEAD_LEN as u16);
+        b[24..40].copy_from_slice(&self.log_id);
+        LE::write_u64(&mut b[40..], self.base_offset);
+        LE::write_u32(&mut b[48..], self.epoch);
+        LE::write_u32(&mut b[52..], self.generation);
+        LE::write_i64(&mut b[56..], self.base_timestamp);
+        b[64..80].copy_from_slice(&self.superseded_hash);
+        seal(&mut b);
+        b
+    }
+
+    pub fn decode(b: &[u8; HEAD_LEN]) -> Result<SegmentHead, Corruption> {
+        check(b, HEAD_MAGIC, Some(8))?;
+        check_features(&b[12..20])?;
+        if LE::read_u16(&b[10..]) as usize != HEAD_LEN || b[80..124] != [0; 44] {
+            return Err(Corruption::Field("segment head"));
+        }
+        Ok(SegmentHead {
+            log_id: array16(&b[24..40]),
+            base_offset: LE::read_u64(&b[40..]),
+            epoch: LE::read_u32(&b[48..]),
+            generation: LE::read_u32(&b[52..]),
+            base_timestamp: LE::read_i64(&b[56..]),
+            superseded_hash: array16(&b[64..80]),
+        })
+    }
+}
+
+/// The last 128 bytes of a sealed segment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Footer {
+    pub epoch: u32,
+    pub log_id: [u8; 16],
+    pub base_offset: u64,
+    pub end_offset: u64,
+    pub count: u64,
+    pub data_end: u64,
+    pub max_timestamp: i64,
+    pub min_timestamp: i64,
+    pub hash: [u8; 16],
+    pub sealed_at: i64,
+    /// The hash of the segment before this one as it was when this one was sealed; zero: there was none.
+    pub previous_hash: [u8; 16],
+}
+
+impl Footer {
+    /// Where the footer begins in a segment whose frames end at `data_end`.
+    pub const fn position(data_end: u64) -> u64 {
+        data_end.next_multiple_of(FOOTER_ALIGN)
+    }
+
+    pub fn encode(&self) -> [u8; FOOTER_LEN] {
+        let mut b = [0; FOOTER_LEN];
+        b[..8].copy_from_slice(FOOTER_MAGIC);
+        LE::write_u16(&mut b[8..], VERSION);
+        LE::write_u16(&mut b[10..], HASH_XXH3_128);
+        LE::write_u32(&mut b[12..], self.epoch);
+        b[16..32].copy_from_slice(&self.log_id);
+        LE::write_u64(&mut b[32..], self.base_offset);
+        LE::write_u64(&mut b[40..], self.end_offset);
+        LE::write_u64(&mut b[48..], self.count);
+        LE::write_u64(&mut b[56..], self.data_end);
+        LE::write_i64(&mut b[64..], self.max_timestamp);
+        LE::write_i64(&mut b[72..], self.min_timestamp);
+        b[80..96].copy_from_slice(&self.hash);
+        LE::write_i64(&mut b[96..], self.sealed_at);
+        b[104..120].copy_from_slice(&self.previous_hash);
+        seal(&mut b);
+        b
+    }
+
+    pub fn decode(b: &[u8; FOOTER_LEN]) -> Result<Footer, Corruption> {
+        check(b, FOOTER_MAGIC, Some(8))?;
+        let footer = Footer {
+            epoch: LE::read_u32(&b[12..]),
+            log_id: array16(&b[16..32]),
+            base_offset: LE::read_u64(&b[32..]),
+            end_offset: LE::read_u64(&b[40..]),
+            count: LE::read_u64(&b[48..]),
+            data_end: LE::read_u64(&b[56..]),
+            max_timestamp: LE::read_i64(&b[64..]),
+            min_timestamp: LE::read_i64(&b[72..]),
+            hash: array16(&b[80..96]),
+            sealed_at: LE::read_i64(&b[96..]),
+            previous_hash: array16(&b[104..120]),
+        };
+        let plausible = LE::read_u16(&b[10..]) == HASH_XXH3_128
+            && b[120..124] == [0; 4]
+            && footer.end_offset >= footer.base_offset
+            && footer.count <= footer.end_offset - footer.base_offset
+            && footer.data_end >= HEAD_LEN as u64;
+        if plausible { Ok(footer) } else { Err(Corruption::Field("footer")) }
+    }
+}
+
+/// Whether the log was closed, or has been open since.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum State {
+    /// A writer has it open, or died.
+    Open,
+    /// Closed: the proven point is the end.
+    Clean,
+}
+
+/// One slot of the manifest.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Manifest {
+    pub generation: u64,
+    pub log_id: [u8; 16],
+    pub epoch: u32,
+    pub state: State,
+    pub start_offset: u64,
+    /// Everything below is durable; recovery begins to scan here.
+    pub proven: Proven,
+    pub boot_id: [u8; 16],
+    pub created_at: i64,
+    pub has_producers: bool,
+    /// Bytes of whoever owns the log, at most [`OWNER_LEN_MAX`].
+    pub owner: Vec<u8>,
+}
+
+/// A point in the log below which everything is durable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Proven {
+    pub offset: u64,
+    pub segment: u64,
+    pub position: u64,
+    /// Of the records of that segment below the point; the least i64 if there are none.
+    pub max_timestamp: i64,
+}
+
+impl Manifest {
+    pub fn encode(&self) -> [u8; SLOT_LEN] {
+        let mut b = [0; SLOT_LEN];
+        b[..8].copy_from_slice(MANIFEST_MAGIC);
+        LE::write_u16(&mut b[8..], VERSION);
+        #[expect(clippy::cast_possible_truncation, reason = "a slot is 4,096 bytes")]
+        LE::write_u16(&mut b[10..], (OWNER_AT + self.owner.len()) as u16);
+        LE::write_u64(&mut b[24..], self.generation);
+        b[32..48].copy_from_slice(&self.log_id);
+        LE::write_u32(&mut b[48..], self.epoch);
+        LE::write_u32(&mut b[52..], u32::from(self.state == State::Clean));
+        LE::write_u64(&mut b[56..], self.start_offset);
+        LE::write_u64(&mut b[64..], self.proven.offset);
+        LE::write_u64(&mut b[72..], self.proven.segment);
+        LE::write_u64(&mut b[80..], self.proven.position);
+        b[88..104].copy_from_slice(&self.boot_id);
+        LE::write_i64(&mut b[104..], self.created_at);
+        LE::write_u64(&mut b[112..], u64::from(self.has_producers));
+        LE::write_i64(&mut b[120..], self.proven.max_timestamp);
+        #[expect(clippy::cast_possible_truncation, reason = "a slot is 4,096 bytes")]
+        LE::write_u16(&mut b[128..], self.owner.len() as u16);
+        b[OWNER_AT..OWNER_AT + self.owner.len()].copy_from_slice(&self.owner);
+        seal(&mut b);
+        b
+    }
+
+    pub fn decode(b: &[u8; SLOT_LEN]) -> Result<Manifest, Corruption> {
+        check(b, MANIFEST_MAGIC, Some(8))?;
+        check_features(&b[12..20])?;
+        let owner_len = LE::read_u16(&b[128..]) as usize;
+        if owner_len > OWNER_LEN_MAX {
+            return Err(Corruption::Field("length of the owner's configuration"));
+        }
+        Ok(Manifest {
+            generation: LE::read_u64(&b[24..]),
+            log_id: array16(&b[32..48]),
+            epoch: LE::read_u32(&b[48..]),
+            state: match LE::read_u32(&b[52..]) {
+                0 => State::Open,
+                1 => State::Clean,
+                _ => return Err(Corruption::Field("state of the log")),
+            },
+            start_offset: LE::read_u64(&b[56..]),
+            proven: Proven {
+                offset: LE::read_u64(&b[64..]),
+                segment: LE::read_u64(&b[72..]),
+                position: LE::read_u64(&b[80..]),
+                max_timestamp: LE::read_i64(&b[120..]),
+            },
+            boot_id: array16(&b[88..104]),
+            created_at: LE::read_i64(&b[104..]),
+            has_producers: match LE::read_u64(&b[112..]) {
+                0 => false,
+                1 => true,
+                _ => return Err(Corruption::Field("flags of the manifest")),
+            },
+            owner: b[OWNER_AT..OWNER_AT + owner_len].to_vec(),
+        })
+    }
+}
+
+/// What the running writer has acknowledged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Live {
+    pub log_id: [u8; 16],
+    pub epoch: u32,
+    /// Everything below was durable when this was written.
+    pub durable: u64,
+    /// Everything below was stored; 0 if the writer stores through a mapping.
+    pub stored: u64,
+    pub boot: [u8; 8],
+}
+
+impl Live {
+    pub fn encode(&self) -> [u8; LIVE_LEN] {
+        let mut b = [0; LIVE_LEN];
+        b[..8].copy_from_slice(LIVE_MAGIC);
+        b[8..24].copy_from_slice(&self.log_id);
+        LE::write_u32(&mut b[24..], self.epoch);
+        LE::write_u64(&mut b[32..], self.durable);
+        LE::write_u64(&mut b[40..], self.stored);
+        b[48..56].copy_from_slice(&self.boot);
+        seal(&mut b);
+        b
+    }
+
+    pub fn decode(b: &[u8; LIVE_LEN]) -> Result<Live, Corruption> {
+        check(b, LIVE_MAGIC, None)?;
+        let mut boot = [0; 8];
+        boot.copy_from_slice(&b[48..56]);
+        Ok(Live {
+            log_id: array16(&b[8..24]),
+            epoch: LE::read_u32(&b[24..]),
+            durable: LE::read_u64(&b[32..]),
+            stored: LE::read_u64(&b[40..]),
+            boot,
+        })
+    }
+}

@@ -1,0 +1,626 @@
+//! A log: what it is made of is elsewhere; here is how it is opened, and its face.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+
+use crate::batch::RecordBuf;
+use crate::config::{Durability, LogConfig, Visibility};
+use crate::data_dir::{DataDir, is_log_name};
+use crate::error::{Corruption, Error, Result};
+use crate::follower::Follower;
+use crate::io::Open;
+use crate::layout::{Manifest, Proven, State};
+use crate::manifest::{self, ManifestFile};
+use crate::producers::Producers;
+use crate::reader::Reader;
+use crate::record::Record;
+use crate::recovery::{self, Known, RecoveryReport, Scan, Verdict};
+use crate::segment;
+use crate::ticket::Ticket;
+use crate::view::{Bounds, View, Wake};
+use crate::writer::{AppendOptions, Appended, Start, Writer};
+
+/// How many readers are kept for `get`.
+const READERS: usize = 8;
+
+/// An append-only log of records in segment files. Clones share it; every method may be called from any thread.
+///
+/// Dropping the last clone without [`close`](Log::close) is as a crash of the process: nothing that was acknowledged is
+/// lost, and the next open has to look at the log's tail.
+#[derive(Clone, Debug)]
+pub struct Log {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    view: Arc<View>,
+    /// `None` if the directory was opened for reading only.
+    writer: Option<Arc<Writer>>,
+    report: RecoveryReport,
+    readers: Mutex<Vec<Reader>>,
+}
+
+/// Numbers about a log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct LogStats {
+    /// The first offset that is there.
+    pub start_offset: u64,
+    /// The next offset to be given.
+    pub end_offset: u64,
+    /// Every offset below is durable.
+    pub durable_offset: u64,
+    /// The log epoch.
+    pub epoch: u32,
+    /// Segments, the active one included.
+    pub segments: usize,
+    /// Bytes of all segment files, reservations included.
+    pub bytes: u64,
+    /// Syncs of data since the log was opened; one serves all appends that it covers.
+    pub syncs: u64,
+    /// Why the log is poisoned, or what the background could not do at its last try.
+    pub failure: Option<String>,
+}
+
+impl Log {
+    /// Opens the log `name`, one or two numbers such as `0` or `7/3`, in `dir`, and makes it if it is not there (but no
+    /// segment file before the first append). After a crash this recovers: see [`recovery`](Log::recovery).
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`]: durable records are damaged; nothing was changed. [`Error::Ambiguous`] in strict mode.
+    /// [`Error::InvalidConfig`], [`Error::InvalidName`], [`Error::NotAFile`], [`Error::Io`].
+    /// # Cost
+    /// Reads what is not proven durable: at most about 16 MiB at the usual settings, whatever the size of the log.
+    pub fn open(dir: &DataDir, name: &str, config: LogConfig) -> Result<Log> {
+        config.validate()?;
+        if !is_log_name(name) {
+            return Err(Error::InvalidName { name: name.to_owned() });
+        }
+        let inner = if dir.is_read_only() {
+            Inner::follow(dir, Path::new(name), &config)?
+        } else {
+            Inner::open(dir, Path::new(name), config)?
+        };
+        Ok(Log { inner: Arc::new(inner) })
+    }
+
+    fn writer(&self) -> Result<&Arc<Writer>> {
+        self.inner.writer.as_ref().ok_or_else(|| Error::ReadOnly { path: self.inner.view.shown() })
+    }
+
+    pub(crate) fn view(&self) -> &Arc<View> {
+        &self.inner.view
+    }
+
+    pub(crate) fn shared_writer(&self) -> Result<&Arc<Writer>> {
+        self.writer()
+    }
+
+    /// Appends one record and returns its offset.
+    ///
+    /// With [`Durability::Sync`], `Ok` means that the record survives power loss; with the other levels, that it survives
+    /// kill -9.
+    ///
+    /// # Errors
+    /// [`Error::DiskFull`], [`Error::RecordTooLarge`]: nothing was appended. [`Error::OutcomeUnknown`]: the record may or
+    /// may not be there after reopening. [`Error::Poisoned`], [`Error::Closed`], [`Error::ReadOnly`].
+    /// # Cost
+    /// A copy into the page cache; with `Sync` one sync, shared by all who wait at the time.
+    #[inline]
+    pub fn append(&self, record: &Record<'_>) -> Result<u64> {
+        self.append_with(std::slice::from_ref(record), &AppendOptions::default())
+            .map(|appended| appended.base_offset)
+    }
+
+    /// Appends a batch: all of it or nothing, whatever happens and whatever its size, with consecutive offsets.
+    ///
+    /// # Errors
+    /// As [`append`](Self::append), and [`Error::EmptyBatch`].
+    pub fn append_batch(&self, records: &[Record<'_>]) -> Result<Appended> {
+        self.append_with(records, &AppendOptions::default())
+    }
+
+    /// As [`append_batch`](Self::append_batch), with a durability or a producer of its own.
+    ///
+    /// # Errors
+    /// As [`append`](Self::append), and [`Error::OutOfOrderSequence`], [`Error::ProducerFenced`].
+    #[inline]
+    pub fn append_with(&self, records: &[Record<'_>], options: &AppendOptions) -> Result<Appended> {
+        let writer = self.writer()?;
+        let (appended, claim) = writer.append(records, options)?;
+        if writer.level(options) == Durability::Sync {
+            writer.wait_durable(claim)?;
+        }
+        Ok(appended)
+    }
+
+    /// Gives the batch its place and returns at once; the ticket is waited for when the acknowledgement is wanted. This is
+    /// how one thread keeps many synced appends on their way. Tickets may be waited for in any order.
+    ///
+    /// # Errors
+    /// As [`append_with`](Self::append_with).
+    pub fn submit(&self, records: &[Record<'_>], options: &AppendOptions) -> Result<Ticket> {
+        let writer = self.writer()?;
+        let (appended, claim) = writer.append(records, options)?;
+        let claim = (writer.level(options) == Durability::Sync).then_some(claim);
+        Ok(Ticket::new(Arc::clone(writer), appended, claim))
+    }
+
+    /// Makes everything durable that was appended before the call, and returns the durable offset.
+    ///
+    /// # Errors
+    /// [`Error::OutcomeUnknown`]: the sync failed. [`Error::Poisoned`], [`Error::Closed`], [`Error::ReadOnly`].
+    pub fn sync(&self) -> Result<u64> {
+        self.writer()?.sync()
+    }
+
+    /// The first offset that is there.
+    pub fn start_offset(&self) -> u64 {
+        self.inner.view.start()
+    }
+
+    /// The next offset to be given. What lies between the high watermark and here is on its way.
+    pub fn end_offset(&self) -> u64 {
+        self.inner
+            .writer
+            .as_ref()
+            .map_or_else(|| self.inner.view.stored(), |writer| writer.end_offset())
+    }
+
+    /// Every offset below this survives power loss.
+    pub fn durable_offset(&self) -> u64 {
+        self.inner.view.durable()
+    }
+
+    /// One past the last offset that readers see.
+    pub fn high_watermark(&self) -> u64 {
+        self.inner.view.high_watermark(Visibility::Level)
+    }
+
+    /// The log epoch: it rises when a crash may have taken back what was not durable. A position kept elsewhere is
+    /// (epoch, offset).
+    pub fn epoch(&self) -> u32 {
+        self.inner.view.epoch()
+    }
+
+    /// A reader that begins at `from`.
+    ///
+    /// # Errors
+    /// [`Error::OffsetOutOfRange`] unless `from` is between the start offset and the high watermark, inclusive.
+    pub fn reader(&self, from: u64) -> Result<Reader> {
+        self.reader_with(from, Visibility::Level)
+    }
+
+    /// As [`reader`](Self::reader), seeing more or less than the log's level calls done.
+    ///
+    /// # Errors
+    /// As [`reader`](Self::reader).
+    pub fn reader_with(&self, from: u64, visibility: Visibility) -> Result<Reader> {
+        Reader::new(Arc::clone(&self.inner.view), visibility, from)
+    }
+
+    /// The record at `offset`; `None` if compaction has removed it.
+    ///
+    /// # Errors
+    /// [`Error::OffsetOutOfRange`], [`Error::Corrupt`], [`Error::Io`].
+    /// # Cost
+    /// One look-up in the index and one verified read of the batch; less if `offset` follows close on the last one.
+    pub fn get(&self, offset: u64) -> Result<Option<RecordBuf>> {
+        self.with_reader(|reader| {
+            if offset >= reader.high_watermark() {
+                return Err(self.inner.view.out_of_range(offset, Visibility::Level));
+            }
+            reader.get(offset)
+        })
+    }
+
+    /// Records from `from` on, at least one if there is one, and then as long as their keys and values are at most
+    /// `bytes_max` together.
+    ///
+    /// # Errors
+    /// As [`get`](Self::get).
+    pub fn read(&self, from: u64, bytes_max: usize) -> Result<Vec<RecordBuf>> {
+        self.with_reader(|reader| {
+            reader.seek(from)?;
+            let (mut records, mut bytes) = (Vec::new(), 0);
+            while bytes < bytes_max {
+                let shown = self.inner.view.shown();
+                let Some(batch) = reader.next_batch()? else { break };
+                let base_offset = batch.base_offset();
+                for record in batch.records() {
+                    let record = record.map_err(|what| Error::Corrupt {
+                        path: shown.clone(),
+                        position: 0,
+                        offset: base_offset,
+                        what,
+                    })?;
+                    bytes +=
+                        record.key.map_or(0, <[u8]>::len) + record.value.map_or(0, <[u8]>::len);
+                    if bytes > bytes_max && !records.is_empty() {
+                        return Ok(records);
+                    }
+                    records.push(RecordBuf::from(record));
+                }
+            }
+            Ok(records)
+        })
+    }
+
+    /// The first offset whose record has a timestamp of at least `ms`; `None` if there is none.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`], [`Error::Io`].
+    /// # Cost
+    /// A look-up in the time index, then a scan of at most 64 KiB if timestamps rise.
+    pub fn offset_for_timestamp(&self, ms: i64) -> Result<Option<u64>> {
+        let view = &self.inner.view;
+        let segments = view.segments();
+        for (i, segment) in segments.iter().enumerate() {
+            let file = segment.open(Open::Read)?;
+            let footer = segment.footer(file.as_ref())?;
+            if footer.is_some_and(|footer| footer.max_timestamp < ms) {
+                continue;
+            }
+            let limit = footer.map_or(u64::MAX, |footer| footer.data_end);
+            let from = segment.offset_before_time(&file, ms, limit)?.max(view.start());
+            let until = segments.get(i + 1).map_or(u64::MAX, |next| next.base_offset());
+            if let Some(offset) = self.first_at_or_after(from, until, ms)? {
+                return Ok(Some(offset));
+            }
+        }
+        Ok(None)
+    }
+
+    fn first_at_or_after(&self, from: u64, until: u64, ms: i64) -> Result<Option<u64>> {
+        let view = &self.inner.view;
+        if from >= view.high_watermark(Visibility::Level) {
+            return Ok(None);
+        }
+        self.with_reader(|reader| {
+            reader.seek(from)?;
+            while reader.position() < until {
+                let Some(batch) = reader.next_batch()? else { break };
+                if batch.max_timestamp() < ms {
+                    continue;
+                }
+                for record in batch.records() {
+                    let record = record.map_err(|what| Error::Corrupt {
+                        path: view.shown(),
+                        position: 0,
+                        offset: batch.base_offset(),
+                        what,
+                    })?;
+                    if record.timestamp >= ms {
+                        return Ok(Some(record.offset));
+                    }
+                }
+            }
+            Ok(None)
+        })
+    }
+
+    fn with_reader<T>(&self, work: impl FnOnce(&mut Reader) -> Result<T>) -> Result<T> {
+        let kept = self.inner.readers.lock().pop();
+        let mut reader = kept
+            .unwrap_or_else(|| Reader::unplaced(Arc::clone(&self.inner.view), Visibility::Level));
+        let result = work(&mut reader);
+        let mut readers = self.inner.readers.lock();
+        if result.is_ok() && readers.len() < READERS {
+            readers.push(reader);
+        }
+        result
+    }
+
+    /// Blocks until the high watermark is above `offset` or `timeout` has passed, and returns which. Wakes without polling
+    /// (a log of another process is looked at every 10 ms).
+    ///
+    /// # Errors
+    /// For a log of another process: as [`open`](Self::open).
+    pub fn wait_for(&self, offset: u64, timeout: Duration) -> Result<bool> {
+        self.inner.view.wait_for(offset, Visibility::Level, timeout)
+    }
+
+    /// Looks for what another process has appended; needless for the writer's own process.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn refresh(&self) -> Result<()> {
+        match &self.inner.view.follower {
+            Some(follower) => follower.refresh(&self.inner.view),
+            None => Ok(()),
+        }
+    }
+
+    /// Calls `waker` whenever the high watermark has moved, as long as it lives.
+    pub fn on_append(&self, waker: Weak<dyn Wake>) {
+        self.inner.view.on_append(waker);
+    }
+
+    /// Removes all records below `offset`, durably, and returns the new start offset. Whole segments give their space back;
+    /// open readers of a removed segment finish it.
+    ///
+    /// # Errors
+    /// [`Error::OffsetOutOfRange`] if `offset` is above the end; [`Error::Io`], [`Error::Poisoned`].
+    pub fn delete_records_before(&self, offset: u64) -> Result<u64> {
+        self.writer()?.delete_before(offset)
+    }
+
+    /// Ends the active segment, if it holds anything; the next append begins a new one.
+    ///
+    /// # Errors
+    /// As [`append`](Self::append).
+    pub fn roll(&self) -> Result<()> {
+        self.writer()?.roll()
+    }
+
+    /// Does now what the background does in time: syncs, seals, notes what is proven durable, restores the spare.
+    ///
+    /// # Errors
+    /// As [`sync`](Self::sync).
+    pub fn settle(&self) -> Result<()> {
+        let writer = self.writer()?;
+        writer.settle()?;
+        writer.ensure_spare()
+    }
+
+    /// The last epoch and sequence number of an idempotent producer.
+    ///
+    /// # Errors
+    /// [`Error::ReadOnly`].
+    pub fn last_sequence(&self, producer_id: i64) -> Result<Option<(i16, i32)>> {
+        Ok(self.writer()?.last_sequence(producer_id))
+    }
+
+    /// What opening the log found and did.
+    pub fn recovery(&self) -> &RecoveryReport {
+        &self.inner.report
+    }
+
+    /// Numbers about the log.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn stats(&self) -> Result<LogStats> {
+        let view = &self.inner.view;
+        let segments = view.segments();
+        let mut bytes = 0;
+        for segment in segments.iter() {
+            let file = segment.open(Open::Read)?;
+            bytes += file.len().map_err(segment.failed("stat"))?;
+        }
+        Ok(LogStats {
+            start_offset: view.start(),
+            end_offset: self.end_offset(),
+            durable_offset: view.durable(),
+            epoch: view.epoch(),
+            segments: segments.len(),
+            bytes,
+            syncs: self.inner.writer.as_ref().map_or(0, |writer| writer.syncs()),
+            failure: self.inner.writer.as_ref().and_then(|writer| writer.failure()),
+        })
+    }
+
+    /// Makes everything durable, trims the reservation and marks the log as closed, for all its clones: further appends get
+    /// [`Error::Closed`], readers go on.
+    ///
+    /// # Errors
+    /// What a sync can return: then the log is as after a crash.
+    pub fn close(self) -> Result<()> {
+        self.inner.readers.lock().clear();
+        match &self.inner.writer {
+            Some(writer) => writer.close(),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Inner {
+    fn open(dir: &DataDir, name: &Path, config: LogConfig) -> Result<Inner> {
+        let (io, root) = (dir.io(), dir.path());
+        make_directories(dir, name)?;
+        let bases = recovery::list_segments(io.as_ref(), root, name)?;
+        let now_ms = dir.clock().wall_ms();
+        let mut manifest = match manifest::load(io.as_ref(), name, root, Open::Write)? {
+            Some((current, file)) => {
+                ManifestFile::opened(file, root.join(name).join(manifest::NAME), current)
+            }
+            None => {
+                if let Some(base) = bases.first() {
+                    let what = Corruption::Field("a log without its manifest");
+                    let path = root.join(name).join(manifest::NAME);
+                    return Err(Error::Corrupt { path, position: 0, offset: *base, what });
+                }
+                ManifestFile::create(io.as_ref(), name, root, first_manifest(dir)?)?
+            }
+        };
+        let current = manifest.current().clone();
+        let known = Known {
+            io,
+            root,
+            dir: name,
+            manifest: &current,
+            live: recovery::load_live(io.as_ref(), name),
+            from: current.proven,
+            strict: config.strict,
+            drop_cache: true,
+        };
+        let closed = known.closed(&bases)?;
+        let clean = closed.is_some();
+        let mut scan = match closed {
+            Some(scan) => scan,
+            None => known.scan(&bases)?,
+        };
+        let mut report = report(clean, &current, &scan);
+        if clean {
+            for base in &scan.obsolete {
+                recovery::remove_segment(io.as_ref(), root, name, *base)?;
+            }
+        } else {
+            let dropped = if scan.verdict == Verdict::Clean { 0 } else { scan.rest_bytes };
+            (report.quarantined, report.sealed_segments) =
+                recovery::apply(&known, &mut scan, now_ms)?;
+            report.dropped_bytes = dropped;
+            report.epoch = scan.epoch + 1;
+            manifest.store(|m| {
+                m.epoch = scan.epoch + 1;
+                m.state = State::Clean;
+                m.proven = scan.end;
+            })?;
+        }
+        let bounds = Bounds {
+            start: current.start_offset,
+            stored: scan.end.offset,
+            durable: scan.end.offset,
+            epoch: report.epoch,
+        };
+        let view = Arc::new(View::new(
+            dir.clone(),
+            name.to_owned(),
+            current.log_id,
+            scan.segments,
+            bounds,
+            config.shows_durable_only(),
+            None,
+        ));
+        let start = Start {
+            end: scan.end,
+            resume: scan.unsealed.pop(),
+            producers: load_producers(&view, scan.end.offset, current.has_producers)?,
+        };
+        let writer = Writer::new(Arc::clone(&view), config, manifest, start);
+        writer.ensure_spare().or_else(|e| match e {
+            // The reserve can wait for space.
+            Error::DiskFull { .. } => Ok(()),
+            e => Err(e),
+        })?;
+        Ok(Inner { view, writer: Some(writer), report, readers: Mutex::default() })
+    }
+
+    fn follow(dir: &DataDir, name: &Path, config: &LogConfig) -> Result<Inner> {
+        let (io, root) = (dir.io(), dir.path());
+        let path = root.join(name).join(manifest::NAME);
+        let Some((current, _)) = manifest::load(io.as_ref(), name, root, Open::Read)? else {
+            return Err(Error::Io {
+                op: "open",
+                path,
+                source: std::io::ErrorKind::NotFound.into(),
+            });
+        };
+        let bounds =
+            Bounds { start: current.start_offset, stored: 0, durable: 0, epoch: current.epoch };
+        let view = Arc::new(View::new(
+            dir.clone(),
+            name.to_owned(),
+            current.log_id,
+            Vec::new(),
+            bounds,
+            config.shows_durable_only(),
+            Some(Follower::default()),
+        ));
+        let mut report = RecoveryReport {
+            clean: false,
+            verdict: Verdict::Clean,
+            end_offset: 0,
+            epoch: current.epoch,
+            proven_offset: current.proven.offset,
+            scanned_bytes: 0,
+            dropped_bytes: 0,
+            quarantined: Vec::new(),
+            sealed_segments: 0,
+        };
+        if let Some(follower) = &view.follower {
+            follower.refresh(&view)?;
+            report.verdict = follower.verdict();
+        }
+        report.end_offset = view.stored();
+        Ok(Inner { view, writer: None, report, readers: Mutex::default() })
+    }
+}
+
+fn report(clean: bool, manifest: &Manifest, scan: &Scan) -> RecoveryReport {
+    RecoveryReport {
+        clean,
+        verdict: scan.verdict,
+        end_offset: scan.end.offset,
+        epoch: manifest.epoch,
+        proven_offset: manifest.proven.offset,
+        scanned_bytes: scan.scanned_bytes,
+        dropped_bytes: 0,
+        quarantined: Vec::new(),
+        sealed_segments: 0,
+    }
+}
+
+/// Makes the log's directory, and makes its name durable before anything in it is acknowledged.
+fn make_directories(dir: &DataDir, name: &Path) -> Result<()> {
+    let io = dir.io();
+    let mut made = PathBuf::new();
+    for part in name.components() {
+        let parent = made.clone();
+        made.push(part);
+        let failed = |e| Error::open(dir.path().join(&made), e);
+        if io.list(&made).is_err() {
+            io.create_dir(&made).map_err(failed)?;
+        }
+        if io.list(&made).map_err(failed)?.is_empty() {
+            // It may have been made by a process that died before this.
+            io.sync_dir(&parent).map_err(failed)?;
+        }
+    }
+    Ok(())
+}
+
+fn first_manifest(dir: &DataDir) -> Result<Manifest> {
+    let mut log_id = [0; 16];
+    dir.io().random(&mut log_id).map_err(|e| Error::io("random", dir.path(), e))?;
+    Ok(Manifest {
+        generation: 1,
+        log_id,
+        epoch: 1,
+        state: State::Clean,
+        start_offset: 0,
+        proven: Proven { offset: 0, segment: 0, position: 0, max_timestamp: i64::MIN },
+        boot_id: dir.io().boot_id(),
+        created_at: dir.clock().wall_ms(),
+        has_producers: false,
+        owner: Vec::new(),
+    })
+}
+
+/// The producers' state at `end`: the latest snapshot, and what was appended after it.
+fn load_producers(view: &Arc<View>, end: u64, wanted: bool) -> Result<Producers> {
+    if !wanted {
+        return Ok(Producers::default());
+    }
+    let io = view.dir.io();
+    let mut snapshots: Vec<u64> = io
+        .list(&view.path)
+        .map_err(|e| Error::io("list", view.shown(), e))?
+        .iter()
+        .filter_map(|entry| segment::parse_name(&entry.name, "producers"))
+        .filter(|offset| *offset <= end)
+        .collect();
+    snapshots.sort_unstable();
+    let loaded = snapshots.into_iter().rev().find_map(|offset| {
+        let file =
+            io.open(&view.path.join(segment::file_name(offset, "producers")), Open::Read).ok()?;
+        let len = file.len().ok().filter(|len| *len <= 64 << 20)?;
+        let mut bytes = vec![0; usize::try_from(len).ok()?];
+        crate::io::read_full(file.as_ref(), &mut bytes, 0).ok()?;
+        Some((offset, Producers::decode(&bytes, &view.log_id, offset)?))
+    });
+    let (from, mut producers) = loaded.unwrap_or((view.start(), Producers::default()));
+    let mut reader = Reader::new(Arc::clone(view), Visibility::Stored, from.max(view.start()))?;
+    let mut continued = false;
+    while let Some(batch) = reader.next_batch()? {
+        if let Some(producer) = batch.producer() {
+            producers.note(producer, batch.count(), batch.base_offset(), continued);
+        }
+        continued = batch.continues();
+    }
+    Ok(producers)
+}

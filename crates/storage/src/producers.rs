@@ -1,0 +1,242 @@
+//! What the log remembers of idempotent producers: for each id its epoch and its last batches.
+//!
+//! A pure state: the writer asks it before an append and tells it after; recovery tells it what it finds.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use byteorder::{ByteOrder, LittleEndian as LE};
+
+use crate::batch::Producer;
+use crate::error::{Error, Result};
+
+/// How many batches are remembered for each producer, as Kafka does.
+const RECENT: usize = 5;
+const MAGIC: &[u8; 8] = b"LOGMILLP";
+const HEAD_LEN: usize = 20;
+const ENTRY_LEN: usize = 28;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Recent {
+    epoch: i16,
+    first_sequence: i32,
+    last_sequence: i32,
+    base_offset: u64,
+}
+
+/// The producers of a log.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Producers {
+    by_id: BTreeMap<i64, VecDeque<Recent>>,
+}
+
+/// What a batch is to its producer's history.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Check {
+    /// It comes next.
+    Next,
+    /// It was appended before, at this offset.
+    Duplicate(u64),
+}
+
+const fn advance(sequence: i32, by: u32) -> i32 {
+    // Kafka's sequences run through the non-negative i32 and wrap to 0.
+    ((sequence as u32).wrapping_add(by) & 0x7FFF_FFFF).cast_signed()
+}
+
+impl Producer {
+    /// The same producer, `count` records on.
+    pub(crate) const fn after(self, count: u32) -> Producer {
+        Producer { sequence: advance(self.sequence, count), ..self }
+    }
+}
+
+impl Producers {
+    pub fn is_empty(&self) -> bool {
+        self.by_id.is_empty()
+    }
+
+    /// Judges a batch of `count` records.
+    pub fn check(&self, producer: Producer, count: u32) -> Result<Check> {
+        let Some(recent) = self.by_id.get(&producer.id) else { return Ok(Check::Next) };
+        let Some(last) = recent.back() else { return Ok(Check::Next) };
+        if producer.epoch < last.epoch {
+            return Err(Error::ProducerFenced {
+                producer_id: producer.id,
+                current: last.epoch,
+                found: producer.epoch,
+            });
+        }
+        if producer.epoch > last.epoch {
+            return match producer.sequence {
+                0 => Ok(Check::Next),
+                found => {
+                    Err(Error::OutOfOrderSequence { producer_id: producer.id, expected: 0, found })
+                }
+            };
+        }
+        let last_sequence = advance(producer.sequence, count - 1);
+        let again = recent.iter().find(|batch| {
+            batch.epoch == producer.epoch
+                && batch.first_sequence == producer.sequence
+                && batch.last_sequence == last_sequence
+        });
+        if let Some(batch) = again {
+            return Ok(Check::Duplicate(batch.base_offset));
+        }
+        match advance(last.last_sequence, 1) {
+            expected if expected == producer.sequence => Ok(Check::Next),
+            expected => Err(Error::OutOfOrderSequence {
+                producer_id: producer.id,
+                expected,
+                found: producer.sequence,
+            }),
+        }
+    }
+
+    /// Notes a batch. The frames of one commit follow each other and are one batch to a retry.
+    pub fn note(&mut self, producer: Producer, count: u32, base_offset: u64, continued: bool) {
+        let recent = self.by_id.entry(producer.id).or_default();
+        let last_sequence = advance(producer.sequence, count - 1);
+        match recent.back_mut() {
+            Some(batch) if continued => batch.last_sequence = last_sequence,
+            _ => {
+                if recent.len() == RECENT {
+                    recent.pop_front();
+                }
+                recent.push_back(Recent {
+                    epoch: producer.epoch,
+                    first_sequence: producer.sequence,
+                    last_sequence,
+                    base_offset,
+                });
+            }
+        }
+    }
+
+    /// Forgets batches at or after `end`, which did not come to be.
+    pub fn truncate(&mut self, end: u64) {
+        self.by_id.retain(|_, recent| {
+            recent.retain(|batch| batch.base_offset < end);
+            !recent.is_empty()
+        });
+    }
+
+    /// The epoch and the last sequence of a producer.
+    pub fn last(&self, id: i64) -> Option<(i16, i32)> {
+        self.by_id.get(&id)?.back().map(|batch| (batch.epoch, batch.last_sequence))
+    }
+
+    /// The snapshot file for the state just before `offset`.
+    pub fn encode(&self, log_id: &[u8; 16], offset: u64) -> Vec<u8> {
+        let mut out = Vec::new();
+        out.extend_from_slice(MAGIC);
+        out.extend_from_slice(&[0; 4]);
+        let mut number = [0; 8];
+        LE::write_u64(&mut number, offset);
+        out.extend_from_slice(&number);
+        out.extend_from_slice(log_id);
+        for (id, recent) in &self.by_id {
+            for batch in recent {
+                let mut bytes = [0; ENTRY_LEN];
+                LE::write_i64(&mut bytes[0..], *id);
+                LE::write_i16(&mut bytes[8..], batch.epoch);
+                LE::write_i32(&mut bytes[12..], batch.first_sequence);
+                LE::write_i32(&mut bytes[16..], batch.last_sequence);
+                LE::write_u64(&mut bytes[20..], batch.base_offset);
+                out.extend_from_slice(&bytes);
+            }
+        }
+        let crc = crc32fast::hash(&out[12..]);
+        LE::write_u32(&mut out[8..12], crc);
+        out
+    }
+
+    /// Reads a snapshot file; `None` if it is not one for this log and `offset`: then the log is read instead.
+    pub fn decode(bytes: &[u8], log_id: &[u8; 16], offset: u64) -> Option<Producers> {
+        let body = bytes.get(HEAD_LEN + 16..)?;
+        let own = bytes[..8] == MAGIC[..]
+            && LE::read_u32(&bytes[8..12]) == crc32fast::hash(&bytes[12..])
+            && LE::read_u64(&bytes[12..20]) == offset
+            && bytes[20..36] == log_id[..]
+            && body.len().is_multiple_of(ENTRY_LEN);
+        if !own {
+            return None;
+        }
+        let mut producers = Producers::default();
+        for entry in body.chunks_exact(ENTRY_LEN) {
+            producers.by_id.entry(LE::read_i64(&entry[0..])).or_default().push_back(Recent {
+                epoch: LE::read_i16(&entry[8..]),
+                first_sequence: LE::read_i32(&entry[12..]),
+                last_sequence: LE::read_i32(&entry[16..]),
+                base_offset: LE::read_u64(&entry[20..]),
+            });
+        }
+        Some(producers)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn producer(epoch: i16, sequence: i32) -> Producer {
+        Producer { id: 9, epoch, sequence }
+    }
+
+    #[test]
+    fn a_retry_of_any_of_the_last_five_batches_is_a_duplicate_at_its_first_offset() {
+        let mut state = Producers::default();
+        for n in 0..7 {
+            assert_eq!(state.check(producer(0, n * 10), 10).unwrap(), Check::Next);
+            state.note(producer(0, n * 10), 10, u64::from(n.unsigned_abs()) * 10, false);
+        }
+        for n in 2..7 {
+            let offset = u64::from(n as u32) * 10;
+            assert_eq!(state.check(producer(0, n * 10), 10).unwrap(), Check::Duplicate(offset));
+        }
+        assert!(matches!(
+            state.check(producer(0, 10), 10),
+            Err(Error::OutOfOrderSequence { expected: 70, found: 10, .. })
+        ));
+    }
+
+    #[test]
+    fn a_gap_is_refused_an_old_epoch_is_fenced_and_a_new_epoch_starts_at_zero() {
+        let mut state = Producers::default();
+        state.note(producer(3, 0), 5, 100, false);
+        assert!(matches!(
+            state.check(producer(3, 6), 1),
+            Err(Error::OutOfOrderSequence { expected: 5, found: 6, .. })
+        ));
+        assert!(matches!(
+            state.check(producer(2, 5), 1),
+            Err(Error::ProducerFenced { current: 3, found: 2, .. })
+        ));
+        assert!(matches!(
+            state.check(producer(4, 5), 1),
+            Err(Error::OutOfOrderSequence { expected: 0, .. })
+        ));
+        assert_eq!(state.check(producer(4, 0), 1).unwrap(), Check::Next);
+    }
+
+    #[test]
+    fn sequences_wrap_to_zero_after_the_largest_i32() {
+        let mut state = Producers::default();
+        state.note(producer(0, i32::MAX - 1), 2, 0, false);
+        assert_eq!(state.check(producer(0, 0), 1).unwrap(), Check::Next);
+    }
+
+    #[test]
+    fn a_snapshot_survives_a_round_trip_and_no_flipped_bit() {
+        let mut state = Producers::default();
+        state.note(producer(0, 0), 5, 100, false);
+        state.note(producer(0, 5), 5, 105, false);
+        let bytes = state.encode(&[1; 16], 110);
+        assert_eq!(Producers::decode(&bytes, &[1; 16], 110), Some(state));
+        for bit in 0..bytes.len() * 8 {
+            let mut bytes = bytes.clone();
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            assert_eq!(Producers::decode(&bytes, &[1; 16], 110), None);
+        }
+    }
+}

@@ -1,0 +1,301 @@
+//! Reads a log from an offset on, as far as the high watermark, and goes on as it moves.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::batch::{Batch, FrameHead, RecordBuf};
+use crate::config::Visibility;
+use crate::error::{Corruption, Error, Result};
+use crate::frames::{Frames, Step};
+use crate::io::Open;
+use crate::layout::HEAD_LEN;
+use crate::segment::Segment;
+use crate::view::View;
+
+/// A place in a log, and a buffer.
+///
+/// It reads on in a segment that retention has removed meanwhile; after that it gets [`Error::OffsetOutOfRange`].
+#[derive(Debug)]
+pub struct Reader {
+    view: Arc<View>,
+    visibility: Visibility,
+    /// The next offset to hand out is at least this.
+    next: u64,
+    place: Option<Place>,
+}
+
+#[derive(Debug)]
+struct Place {
+    segment: Arc<Segment>,
+    frames: Frames,
+    /// The base offset of the following segment, once there is one: then no more is appended to this one.
+    until: Option<u64>,
+    /// The high watermark when the buffer was filled: bytes of later offsets may have changed since.
+    filled: u64,
+}
+
+/// What the next batch is, before it is borrowed.
+enum Next {
+    Batch(FrameHead),
+    None,
+}
+
+impl Reader {
+    pub(crate) const fn unplaced(view: Arc<View>, visibility: Visibility) -> Reader {
+        Reader { view, visibility, next: 0, place: None }
+    }
+
+    pub(crate) fn new(view: Arc<View>, visibility: Visibility, from: u64) -> Result<Reader> {
+        let mut reader = Reader::unplaced(view, visibility);
+        reader.seek(from)?;
+        Ok(reader)
+    }
+
+    /// The offset that comes next: one past the last batch, or where it was sent.
+    pub const fn position(&self) -> u64 {
+        self.next
+    }
+
+    /// One past the last offset that this reader can get now.
+    pub fn high_watermark(&self) -> u64 {
+        self.view.high_watermark(self.visibility)
+    }
+
+    /// Goes to `offset`, from the log's start offset to its high watermark inclusive.
+    ///
+    /// # Errors
+    /// [`Error::OffsetOutOfRange`].
+    pub fn seek(&mut self, offset: u64) -> Result<()> {
+        if offset < self.view.start() || offset > self.high_watermark() {
+            return Err(self.view.out_of_range(offset, self.visibility));
+        }
+        // Close ahead in the same segment, reading on beats looking up.
+        let near = offset >= self.next
+            && offset - self.next < 64
+            && self
+                .place
+                .as_ref()
+                .is_some_and(|place| place.until.is_none_or(|until| offset < until));
+        self.next = offset;
+        if !near {
+            self.place = match self.place.take() {
+                Some(mut place) if place.covers(offset) => {
+                    place.go_to(offset)?;
+                    Some(place)
+                }
+                _ => None,
+            };
+        }
+        Ok(())
+    }
+
+    /// The next batch; `None` at the high watermark. Its records begin at the reader's position even if it lies in the
+    /// middle of the batch. Checksums are verified.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`]: nothing was skipped; the next call meets the same. [`Error::OffsetOutOfRange`]: retention has
+    /// removed what comes next. [`Error::Io`].
+    /// # Cost
+    /// One read of up to 256 KiB now and then; no allocation for each batch unless it is compressed.
+    #[inline]
+    pub fn next_batch(&mut self) -> Result<Option<Batch<'_>>> {
+        let Next::Batch(head) = self.find_next()? else { return Ok(None) };
+        let from = self.next;
+        let Some(place) = self.place.as_mut() else { return Ok(None) };
+        let position = place.frames.position();
+        // A batch that does not decode keeps the place, so that the next call meets it again.
+        match place.frames.take(head) {
+            Ok(batch) => {
+                self.next = batch.last_offset() + 1;
+                Ok(Some(batch.starting_at(from)))
+            }
+            Err(what) => Err(place.segment.corrupt(position, from, what)),
+        }
+    }
+
+    /// As [`next_batch`](Self::next_batch), and waits for one if there is none: until `timeout` has passed.
+    ///
+    /// # Errors
+    /// As [`next_batch`](Self::next_batch).
+    pub fn next_batch_timeout(&mut self, timeout: Duration) -> Result<Option<Batch<'_>>> {
+        self.view.wait_for(self.next, self.visibility, timeout)?;
+        self.next_batch()
+    }
+
+    /// Calls `each` with every record up to the high watermark as it is now.
+    ///
+    /// # Errors
+    /// As [`next_batch`](Self::next_batch), and what `each` returns.
+    pub fn for_each<E: From<Error>>(
+        &mut self,
+        mut each: impl FnMut(crate::record::RecordView<'_>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let end = self.high_watermark();
+        while self.next < end {
+            let shown = self.view.shown();
+            let Some(batch) = self.next_batch()? else { break };
+            for record in batch.records() {
+                let record = record.map_err(|what| Error::Corrupt {
+                    path: shown.clone(),
+                    position: 0,
+                    offset: batch.base_offset(),
+                    what,
+                })?;
+                each(record)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The record at exactly `offset`, if it is still there.
+    pub(crate) fn get(&mut self, offset: u64) -> Result<Option<RecordBuf>> {
+        self.seek(offset)?;
+        let shown = self.view.shown();
+        let Some(batch) = self.next_batch()? else { return Ok(None) };
+        match batch.records().next() {
+            Some(Ok(record)) if record.offset == offset => Ok(Some(RecordBuf::from(record))),
+            Some(Err(what)) => {
+                Err(Error::Corrupt { path: shown, position: 0, offset: batch.base_offset(), what })
+            }
+            _ => Ok(None),
+        }
+    }
+
+    #[inline]
+    fn find_next(&mut self) -> Result<Next> {
+        let mut end = self.high_watermark();
+        if self.next >= end {
+            match &self.view.follower {
+                None => return Ok(Next::None),
+                Some(follower) => {
+                    follower.refresh(&self.view)?;
+                    end = self.high_watermark();
+                    if self.next >= end {
+                        return follower.check_end(self.next).map(|()| Next::None);
+                    }
+                }
+            }
+        }
+        loop {
+            let next = self.next;
+            let place = match &mut self.place {
+                Some(place) => place,
+                none => none.insert(Place::find(&self.view, next, end)?),
+            };
+            if next >= place.filled {
+                place.frames.forget();
+                place.filled = end;
+            }
+            let step = place.frames.peek().map_err(place.segment.failed("read"))?;
+            match step {
+                Step::Frame(head) => {
+                    let base_offset = place.segment.base_offset() + u64::from(head.delta());
+                    if base_offset >= next {
+                        // A gap left by compaction may reach over the high watermark.
+                        return Ok(if base_offset < end { Next::Batch(head) } else { Next::None });
+                    }
+                    let position = place.frames.position();
+                    let batch = place.frames.batch(head);
+                    match batch.map(|batch| batch.last_offset()) {
+                        Ok(last) if last >= next => return Ok(Next::Batch(head)),
+                        Ok(_) => place.frames.skip(&head),
+                        Err(what) => return Err(place.segment.corrupt(position, next, what)),
+                    }
+                }
+                end_of_segment => {
+                    if !self.leave(end_of_segment, end)? {
+                        return Ok(Next::None);
+                    }
+                }
+            }
+        }
+    }
+
+    /// There is no frame at the place: goes to the next segment, or says what is wrong. `false`: nothing more to read.
+    #[cold]
+    fn leave(&mut self, step: Step, end: u64) -> Result<bool> {
+        let Some(place) = self.place.as_mut() else { return Ok(true) };
+        let (position, next) = (place.frames.position(), self.next);
+        let until = match place.until {
+            Some(until) => Some(until),
+            None => self.view.segment_for(place.segment.base_offset()).and_then(|(_, until)| until),
+        };
+        let at_data_end = place.at_data_end()?;
+        if at_data_end
+            && let (Some(found), Some(footer)) =
+                (until, place.segment.footer(place.frames.file().as_ref())?)
+            && footer.end_offset < found
+        {
+            let what = Corruption::Gap { expected: footer.end_offset, found };
+            return Err(place.segment.corrupt(position, footer.end_offset, what));
+        }
+        match (step, until) {
+            // Whatever follows the data of a segment that has a successor is no business of a reader.
+            (Step::End, Some(until)) | (Step::Damaged(_), Some(until))
+                if until > place.segment.base_offset() && (next >= until || at_data_end) =>
+            {
+                self.next = next.max(until);
+                self.place = None;
+                Ok(self.next < end)
+            }
+            (Step::End | Step::Damaged(_), None) if at_data_end => {
+                // A compacted, sealed segment may end with records that are gone.
+                self.next = end;
+                Ok(false)
+            }
+            (Step::Damaged(what), _) => Err(place.segment.corrupt(position, next, what)),
+            _ => {
+                let what = Corruption::LostDurable { durable_upto: end };
+                Err(place.segment.corrupt(position, next, what))
+            }
+        }
+    }
+}
+
+impl Place {
+    fn find(view: &View, offset: u64, filled: u64) -> Result<Place> {
+        let out_of_range = || Error::OffsetOutOfRange { offset, start: view.start(), end: filled };
+        let (segment, until) = view.segment_for(offset).ok_or_else(out_of_range)?;
+        let file = match segment.open(Open::Read) {
+            Ok(file) => file,
+            // Removed between looking and opening.
+            Err(Error::Io { source, .. })
+                if source.kind() == std::io::ErrorKind::NotFound && view.start() > offset =>
+            {
+                return Err(out_of_range());
+            }
+            Err(e) => return Err(e),
+        };
+        let limit = match segment.footer(file.as_ref())? {
+            Some(footer) => footer.data_end,
+            None => u64::MAX,
+        };
+        let frames = segment.frames(file, HEAD_LEN as u64, limit)?;
+        let mut place = Place { segment, frames, until, filled };
+        if offset > place.segment.base_offset() {
+            place.go_to(offset)?;
+        }
+        Ok(place)
+    }
+
+    fn covers(&self, offset: u64) -> bool {
+        offset >= self.segment.base_offset() && self.until.is_none_or(|until| offset < until)
+    }
+
+    fn go_to(&mut self, offset: u64) -> Result<()> {
+        let limit = match self.segment.footer(self.frames.file().as_ref())? {
+            Some(footer) => footer.data_end,
+            None => u64::MAX,
+        };
+        let file = Arc::clone(self.frames.file());
+        let position = self.segment.position_before(&file, offset, limit)?;
+        self.frames.seek(position);
+        Ok(())
+    }
+
+    /// Whether the place is after the last frame of a sealed segment.
+    fn at_data_end(&self) -> Result<bool> {
+        let footer = self.segment.footer(self.frames.file().as_ref())?;
+        Ok(footer.is_some_and(|footer| self.frames.position() >= footer.data_end))
+    }
+}

@@ -1,0 +1,739 @@
+//! Where a log ends, and what to do about the bytes after that.
+//!
+//! Everything below the manifest's proven point is durable and is not read. From there on the frames are verified one by
+//! one; the log ends after the last complete commit. Whether bytes behind the end are an append that was cut short, or
+//! damage to records that were acknowledged, cannot be told from the bytes: a power cut can legally leave a valid frame
+//! behind a hole. So there are witnesses of what was durable (the manifest, the live page, `durable_upto` in frames and in
+//! later segments), and [`judge`] decides by them alone.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::batch::{FrameHead, HEAD_LEN as FRAME_HEAD_LEN};
+use crate::error::{Corruption, Error, Result};
+use crate::frames::Step;
+use crate::io::{File, Io, Kind, Open, read_full, write_full};
+use crate::layout::{Footer, HEAD_LEN, LIVE_LEN, Live, Manifest, Proven, State};
+use crate::segment::{self, Segment};
+
+/// What the bytes behind the end of the log may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Rest {
+    /// Zero bytes or nothing.
+    Nothing,
+    /// Bytes that are no complete commit.
+    Bytes,
+}
+
+/// What lies in segments that begin behind the end of the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Later {
+    /// There are none.
+    Nothing,
+    /// They hold no frame.
+    Empty,
+    /// They hold frames.
+    Frames,
+}
+
+/// All that [`judge`] knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Evidence {
+    /// What follows the end in its segment.
+    pub rest: Rest,
+    /// What follows in other segments.
+    pub later: Later,
+    /// Somebody says that an offset at or after the end was durable.
+    pub witnessed: bool,
+    /// The machine has not been started anew since, and the writer had acknowledged nothing at or after the end.
+    pub unacknowledged: bool,
+    /// The user would rather not open than lose what may have been acknowledged.
+    pub strict: bool,
+}
+
+/// What recovery does.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Verdict {
+    /// Nothing follows the end.
+    #[default]
+    Clean,
+    /// What follows was never acknowledged, and is cut off.
+    Cut,
+    /// What follows may have been acknowledged: it is set aside in `quarantine/`, then cut off.
+    Ambiguous,
+    /// As `Ambiguous`, in strict mode: the log is not opened and nothing is changed.
+    Refused,
+    /// Durable records are missing or damaged: the log is not opened and nothing is changed.
+    Corrupt,
+}
+
+/// The decision table of recovery.
+pub const fn judge(evidence: &Evidence) -> Verdict {
+    let doubt = if evidence.strict { Verdict::Refused } else { Verdict::Ambiguous };
+    match (evidence.witnessed, evidence.rest, evidence.later) {
+        (true, _, _) => Verdict::Corrupt,
+        (false, Rest::Nothing, Later::Nothing) => Verdict::Clean,
+        // Frames in a later segment outlived bytes before them: only a lost cache does that.
+        (false, _, Later::Frames) => doubt,
+        // A segment is made before its first frame, so an empty one promises nothing.
+        (false, Rest::Nothing, Later::Empty) => Verdict::Cut,
+        (false, Rest::Bytes, Later::Nothing | Later::Empty) => {
+            if evidence.unacknowledged {
+                Verdict::Cut
+            } else {
+                doubt
+            }
+        }
+    }
+}
+
+/// What opening a log found and did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct RecoveryReport {
+    /// The log had been closed, so nothing had to be looked at.
+    pub clean: bool,
+    /// What was found behind the end, and what it led to.
+    pub verdict: Verdict,
+    /// The log's end: the next offset to be given.
+    pub end_offset: u64,
+    /// The log's epoch from now on.
+    pub epoch: u32,
+    /// Where the scan began: everything before was known to be durable.
+    pub proven_offset: u64,
+    /// How many bytes were verified.
+    pub scanned_bytes: u64,
+    /// How many bytes behind the end were cut off or set aside, reservations not counted.
+    pub dropped_bytes: u64,
+    /// Copies of what was set aside, relative to the store directory.
+    pub quarantined: Vec<PathBuf>,
+    /// Segments whose seal was missing and has been made.
+    pub sealed_segments: u32,
+}
+
+/// A segment without a footer.
+#[derive(Debug)]
+pub(crate) struct Unsealed {
+    pub segment: Arc<Segment>,
+    pub file: Arc<dyn File>,
+    /// Bytes before this are known to be durable.
+    pub proven: u64,
+    pub end_position: u64,
+    pub end_offset: u64,
+}
+
+/// What a look at the files of a log has found.
+#[derive(Debug)]
+pub(crate) struct Scan {
+    /// The segments that make up the log, oldest first.
+    pub segments: Vec<Arc<Segment>>,
+    /// Segments that were removed or superseded, but for their files.
+    pub obsolete: Vec<u64>,
+    /// Segments behind the end.
+    pub later: Vec<Arc<Segment>>,
+    /// Those of `segments` that have no footer.
+    pub unsealed: Vec<Unsealed>,
+    pub end: Proven,
+    /// Bytes behind the end, up to the last that is not zero.
+    pub rest_bytes: u64,
+    pub verdict: Verdict,
+    /// For `Corrupt`: what is wrong at the end.
+    pub damage: Corruption,
+    pub scanned_bytes: u64,
+    /// The largest epoch seen anywhere.
+    pub epoch: u32,
+}
+
+/// What is known before the files are looked at.
+#[derive(Debug)]
+pub(crate) struct Known<'a> {
+    pub io: &'a Arc<dyn Io>,
+    pub root: &'a Path,
+    pub dir: &'a Path,
+    pub manifest: &'a Manifest,
+    pub live: Option<Live>,
+    /// Where to begin: the manifest's proven point, or where an earlier scan ended.
+    pub from: Proven,
+    pub strict: bool,
+    /// Ask the system to read the device, not its cache.
+    pub drop_cache: bool,
+}
+
+/// The live page of the log, if it is one.
+pub(crate) fn load_live(io: &dyn Io, dir: &Path) -> Option<Live> {
+    let file = io.open(&dir.join("live"), Open::Read).ok()?;
+    let mut bytes = [0; LIVE_LEN];
+    read_full(file.as_ref(), &mut bytes, 0).ok().filter(|len| *len == LIVE_LEN)?;
+    Live::decode(&bytes).ok()
+}
+
+/// The base offsets of the segment files in a directory, in order.
+pub(crate) fn list_segments(io: &dyn Io, root: &Path, dir: &Path) -> Result<Vec<u64>> {
+    let mut bases = Vec::new();
+    for entry in io.list(dir).map_err(|e| Error::io("list", root.join(dir), e))? {
+        if let Some(base) = segment::parse_name(&entry.name, "log") {
+            if entry.kind != Kind::File {
+                return Err(Error::NotAFile { path: root.join(dir).join(entry.name) });
+            }
+            bases.push(base);
+        }
+    }
+    bases.sort_unstable();
+    Ok(bases)
+}
+
+impl Known<'_> {
+    fn segment(&self, base_offset: u64) -> Arc<Segment> {
+        Arc::new(Segment::new(
+            Arc::clone(self.io),
+            self.root,
+            self.dir,
+            self.manifest.log_id,
+            base_offset,
+        ))
+    }
+
+    /// The segments of a log that was closed, if its files are as the manifest says.
+    pub fn closed(&self, bases: &[u64]) -> Result<Option<Scan>> {
+        let end = self.manifest.proven;
+        if self.manifest.state != State::Clean {
+            return Ok(None);
+        }
+        let first =
+            bases.partition_point(|base| *base <= self.manifest.start_offset).saturating_sub(1);
+        let (obsolete, kept) = bases.split_at(first);
+        let segments: Vec<_> = kept.iter().map(|base| self.segment(*base)).collect();
+        let mut unsealed = Vec::new();
+        match segments.last() {
+            None if end.offset == self.manifest.start_offset => {}
+            Some(last) if last.base_offset() == end.segment => {
+                let file = last.open(Open::Read)?;
+                let sealed =
+                    last.footer(file.as_ref())?.map(|footer| (footer.end_offset, footer.data_end));
+                let len = file.len().map_err(last.failed("stat"))?;
+                let fits = match sealed {
+                    Some(end_of_it) => end_of_it == (end.offset, end.position),
+                    None => len == end.position,
+                };
+                if !fits {
+                    return Ok(None);
+                }
+                if sealed.is_none() {
+                    unsealed.push(Unsealed {
+                        segment: Arc::clone(last),
+                        file,
+                        proven: end.position,
+                        end_position: end.position,
+                        end_offset: end.offset,
+                    });
+                }
+            }
+            _ => return Ok(None),
+        }
+        if segments.first().is_some_and(|first| first.base_offset() > self.manifest.start_offset) {
+            return Ok(None);
+        }
+        Ok(Some(Scan {
+            segments,
+            obsolete: obsolete.to_vec(),
+            later: Vec::new(),
+            unsealed,
+            end,
+            rest_bytes: 0,
+            verdict: Verdict::Clean,
+            damage: Corruption::Hash,
+            scanned_bytes: 0,
+            epoch: self.manifest.epoch,
+        }))
+    }
+
+    /// Looks at every segment's head and footer, and at all frames that are not proven.
+    pub fn scan(&self, bases: &[u64]) -> Result<Scan> {
+        let manifest = self.manifest;
+        let mut witness = self.from.offset;
+        if let Some(live) =
+            self.live.filter(|live| live.log_id == manifest.log_id && live.epoch == manifest.epoch)
+        {
+            witness = witness.max(live.durable);
+        }
+        let mut scan = Scan {
+            segments: Vec::new(),
+            obsolete: Vec::new(),
+            later: Vec::new(),
+            unsealed: Vec::new(),
+            end: Proven {
+                offset: manifest.start_offset,
+                segment: manifest.start_offset,
+                position: 0,
+                max_timestamp: i64::MIN,
+            },
+            rest_bytes: 0,
+            verdict: Verdict::Clean,
+            damage: Corruption::LostDurable { durable_upto: witness },
+            scanned_bytes: 0,
+            epoch: manifest.epoch,
+        };
+        let first = bases.partition_point(|base| *base <= manifest.start_offset).saturating_sub(1);
+        scan.obsolete.extend_from_slice(&bases[..first]);
+        let mut rest = Rest::Nothing;
+        let mut head_is_zero = true;
+        let mut ended = false;
+        for (i, base) in bases.iter().enumerate().skip(first) {
+            let segment = self.segment(*base);
+            let is_first = scan.segments.is_empty();
+            if ended || (!is_first && *base > scan.end.offset) {
+                ended = true;
+                scan.later.push(segment);
+                continue;
+            }
+            if is_first && *base > scan.end.offset {
+                let what = Corruption::Gap { expected: scan.end.offset, found: *base };
+                return Err(segment.corrupt(0, scan.end.offset, what));
+            }
+            let file = segment.open(Open::Read)?;
+            if !is_first && *base < scan.end.offset {
+                // Compaction put its output in place of several segments and died before it removed the others.
+                match scan.segments.last() {
+                    Some(last)
+                        if last
+                            .open(Open::Read)
+                            .and_then(|f| Ok(last.head(f.as_ref())?.generation))?
+                            > 0 =>
+                    {
+                        scan.obsolete.push(*base);
+                        continue;
+                    }
+                    _ => {
+                        let what = Corruption::Offset { expected: scan.end.offset, found: *base };
+                        return Err(segment.corrupt(0, *base, what));
+                    }
+                }
+            }
+            let head = match segment.head(file.as_ref()) {
+                Ok(head) => head,
+                // The last segment may have been made and never synced in full.
+                Err(_)
+                    if i + 1 == bases.len() && *base >= witness && is_zero_head(file.as_ref()) =>
+                {
+                    ended = true;
+                    scan.later.push(segment);
+                    continue;
+                }
+                Err(e) => return Err(e),
+            };
+            scan.epoch = scan.epoch.max(head.epoch);
+            if let Some(footer) = segment.footer(file.as_ref())?.cloned() {
+                scan.end = Proven {
+                    offset: footer.end_offset,
+                    segment: *base,
+                    position: footer.data_end,
+                    max_timestamp: footer.max_timestamp,
+                };
+                witness = witness.max(footer.end_offset);
+                scan.segments.push(segment);
+                continue;
+            }
+            if self.drop_cache {
+                file.drop_cache().map_err(segment.failed("drop cache of"))?;
+            }
+            let found = self.scan_segment(&segment, &file, &mut scan, &mut witness)?;
+            rest = found.rest;
+            head_is_zero = found.head_is_zero;
+            if found.rest == Rest::Bytes && bases.get(i + 1) == Some(&scan.end.offset) {
+                // The next segment begins where this one ends, so what a failed write left behind it is nothing.
+                rest = Rest::Nothing;
+                scan.rest_bytes = 0;
+            } else {
+                scan.damage = found.damage;
+            }
+        }
+        let later = self.look_at_later(&scan.later, &mut witness, &mut scan.epoch)?;
+        let same_boot = manifest.boot_id == self.io.boot_id() && manifest.boot_id != [0; 16];
+        let stored_page = self.live.filter(|live| {
+            live.log_id == manifest.log_id
+                && live.epoch == manifest.epoch
+                && live.boot[..] == manifest.boot_id[..8]
+                && live.stored != 0
+        });
+        let evidence = Evidence {
+            rest,
+            later,
+            witnessed: witness > scan.end.offset,
+            unacknowledged: same_boot
+                && (head_is_zero || stored_page.is_some_and(|live| live.stored <= scan.end.offset)),
+            strict: self.strict,
+        };
+        scan.verdict = judge(&evidence);
+        if scan.verdict == Verdict::Corrupt && rest == Rest::Nothing {
+            scan.damage = Corruption::LostDurable { durable_upto: witness };
+        }
+        Ok(scan)
+    }
+
+    fn scan_segment(
+        &self,
+        segment: &Arc<Segment>,
+        file: &Arc<dyn File>,
+        scan: &mut Scan,
+        witness: &mut u64,
+    ) -> Result<EndOfSegment> {
+        let len = file.len().map_err(segment.failed("stat"))?;
+        let resumed =
+            self.from.segment == segment.base_offset() && self.from.position >= HEAD_LEN as u64;
+        let begin = if resumed { self.from.position } else { HEAD_LEN as u64 };
+        scan.end = Proven {
+            offset: if resumed { self.from.offset } else { segment.base_offset() },
+            segment: segment.base_offset(),
+            position: begin,
+            max_timestamp: if resumed { self.from.max_timestamp } else { i64::MIN },
+        };
+        let mut frames = segment.frames(Arc::clone(file), begin, len)?;
+        let (mut next_offset, mut max_timestamp) = (scan.end.offset, scan.end.max_timestamp);
+        let damage = loop {
+            let head = match frames.peek().map_err(segment.failed("read"))? {
+                Step::Frame(head) => head,
+                Step::End => break None,
+                Step::Damaged(what) => break Some(what),
+            };
+            let batch = match frames.take(head) {
+                Ok(batch) => batch,
+                Err(what) => break Some(what),
+            };
+            if batch.base_offset() != next_offset {
+                break Some(Corruption::Offset {
+                    expected: next_offset,
+                    found: batch.base_offset(),
+                });
+            }
+            next_offset = batch.last_offset() + 1;
+            max_timestamp = max_timestamp.max(batch.max_timestamp());
+            *witness = (*witness).max(batch.durable_upto().unwrap_or(0));
+            if !batch.continues() {
+                scan.end.offset = next_offset;
+                scan.end.position = frames.position();
+                scan.end.max_timestamp = max_timestamp;
+            }
+        };
+        scan.scanned_bytes += scan.end.position - begin;
+        let end = scan.end;
+        let head_is_zero = zero_at(file.as_ref(), end.position, FRAME_HEAD_LEN as u64, len)
+            .map_err(segment.failed("read"))?
+            .is_none();
+        scan.rest_bytes =
+            if segment.footer_at(file.as_ref(), Footer::position(end.position))?.is_some() {
+                // The footer was written; the length that goes with it was not.
+                0
+            } else {
+                last_non_zero(file.as_ref(), end.position, len).map_err(segment.failed("read"))?
+            };
+        if scan.rest_bytes > 0 {
+            let later_witness = find_witness(segment, file, end, len)?;
+            *witness = (*witness).max(later_witness);
+        }
+        scan.segments.push(Arc::clone(segment));
+        scan.unsealed.push(Unsealed {
+            segment: Arc::clone(segment),
+            file: Arc::clone(file),
+            proven: begin,
+            end_position: end.position,
+            end_offset: end.offset,
+        });
+        Ok(EndOfSegment {
+            rest: if scan.rest_bytes > 0 { Rest::Bytes } else { Rest::Nothing },
+            head_is_zero,
+            damage: damage.unwrap_or(Corruption::LostDurable { durable_upto: *witness }),
+        })
+    }
+
+    /// Whether the segments behind the end hold frames, and what these have witnessed.
+    fn look_at_later(
+        &self,
+        later: &[Arc<Segment>],
+        witness: &mut u64,
+        epoch: &mut u32,
+    ) -> Result<Later> {
+        let mut found = if later.is_empty() { Later::Nothing } else { Later::Empty };
+        for segment in later {
+            let file = segment.open(Open::Read)?;
+            let Ok(head) = segment.head(file.as_ref()) else { continue };
+            *epoch = (*epoch).max(head.epoch);
+            let len = file.len().map_err(segment.failed("stat"))?;
+            if let Some(footer) = segment.footer(file.as_ref())? {
+                *witness = (*witness).max(footer.end_offset);
+            }
+            if last_non_zero(file.as_ref(), HEAD_LEN as u64, len).map_err(segment.failed("read"))?
+                > 0
+            {
+                found = Later::Frames;
+            }
+            let start = Proven {
+                offset: segment.base_offset(),
+                segment: segment.base_offset(),
+                position: HEAD_LEN as u64,
+                max_timestamp: i64::MIN,
+            };
+            *witness = (*witness).max(find_witness(segment, &file, start, len)?);
+        }
+        Ok(found)
+    }
+}
+
+struct EndOfSegment {
+    rest: Rest,
+    head_is_zero: bool,
+    damage: Corruption,
+}
+
+fn is_zero_head(file: &dyn File) -> bool {
+    zero_at(file, 0, HEAD_LEN as u64, u64::MAX).is_ok_and(|found| found.is_none())
+}
+
+/// The position of the first byte that is not zero among `len` bytes at `position`.
+fn zero_at(file: &dyn File, position: u64, len: u64, end: u64) -> std::io::Result<Option<u64>> {
+    let mut buffer = [0; 512];
+    let len = usize::try_from(len.min(end.saturating_sub(position)))
+        .unwrap_or(buffer.len())
+        .min(buffer.len());
+    let got = read_full(file, &mut buffer[..len], position)?;
+    Ok(buffer[..got].iter().position(|b| *b != 0).map(|i| position + i as u64))
+}
+
+/// How many bytes lie between `from` and the last byte before `end` that is not zero.
+fn last_non_zero(file: &dyn File, from: u64, end: u64) -> std::io::Result<u64> {
+    let mut buffer = vec![0; 256 << 10];
+    let (mut position, mut last) = (from, from);
+    while position < end {
+        let want = usize::try_from(end - position).unwrap_or(buffer.len()).min(buffer.len());
+        let got = read_full(file, &mut buffer[..want], position)?;
+        if got == 0 {
+            break;
+        }
+        if let Some(i) = buffer[..got].iter().rposition(|b| *b != 0) {
+            last = position + i as u64 + 1;
+        }
+        position += got as u64;
+    }
+    Ok(last - from)
+}
+
+/// The largest `durable_upto` of any valid frame behind `end`.
+///
+/// This looks at every byte position, which is safe because the checksum is seeded with the log's random id: no payload
+/// can hold a frame of this log. What it finds is believed as a witness only and is never returned as a record.
+fn find_witness(segment: &Segment, file: &Arc<dyn File>, end: Proven, len: u64) -> Result<u64> {
+    const WINDOW: usize = 1 << 20;
+    let scope = segment.scope(file.as_ref())?;
+    let mut window = vec![0; WINDOW + FRAME_HEAD_LEN];
+    let (mut position, mut witness) = (end.position, 0);
+    while position < len {
+        let got =
+            read_full(file.as_ref(), &mut window, position).map_err(segment.failed("read"))?;
+        if got < FRAME_HEAD_LEN {
+            break;
+        }
+        let mut i = 0;
+        while i + FRAME_HEAD_LEN <= got && i < WINDOW {
+            let Some(bytes) = window[i..].first_chunk::<FRAME_HEAD_LEN>() else { break };
+            let at = position + i as u64;
+            if let Ok(Some(head)) = FrameHead::decode(&scope, bytes)
+                && head.frame_len() as u64 <= len - at
+            {
+                let mut frames = segment.frames(Arc::clone(file), at, len)?;
+                if let Ok(Step::Frame(head)) = frames.peek()
+                    && let Ok(batch) = frames.take(head)
+                {
+                    witness = witness.max(batch.durable_upto().unwrap_or(0));
+                    i += head.frame_len();
+                    continue;
+                }
+            }
+            i += 1;
+        }
+        position += i.max(1) as u64;
+    }
+    Ok(witness)
+}
+
+/// Makes the files agree with what the scan found, and everything before the end durable.
+///
+/// Each step leaves files in which a scan finds the same end, so recovery may be cut short anywhere and run again.
+pub(crate) fn apply(
+    known: &Known<'_>,
+    scan: &mut Scan,
+    now_ms: i64,
+) -> Result<(Vec<PathBuf>, u32)> {
+    let shown = known.root.join(known.dir);
+    if let Some(last) = scan.unsealed.last()
+        && matches!(scan.verdict, Verdict::Refused | Verdict::Corrupt)
+    {
+        return Err(match scan.verdict {
+            Verdict::Refused => Error::Ambiguous {
+                path: last.segment.shown(),
+                position: last.end_position,
+                offset: last.end_offset,
+            },
+            _ => last.segment.corrupt(last.end_position, last.end_offset, scan.damage.clone()),
+        });
+    }
+    match (scan.verdict, scan.segments.last()) {
+        (Verdict::Corrupt, Some(last)) => {
+            return Err(last.corrupt(scan.end.position, scan.end.offset, scan.damage.clone()));
+        }
+        (Verdict::Corrupt | Verdict::Refused, _) => {
+            let damage = scan.damage.clone();
+            return Err(Error::Corrupt {
+                path: shown,
+                position: 0,
+                offset: scan.end.offset,
+                what: damage,
+            });
+        }
+        _ => {}
+    }
+    let mut quarantined = Vec::new();
+    if scan.verdict == Verdict::Ambiguous {
+        quarantined = quarantine(known, scan)?;
+    } else {
+        for segment in scan.later.drain(..).rev() {
+            known.io.unlink(&segment.path()).map_err(segment.failed("unlink"))?;
+        }
+    }
+    for base in &scan.obsolete {
+        remove_segment(known.io.as_ref(), known.root, known.dir, *base)?;
+    }
+    remove_temporaries(known)?;
+    known.io.sync_dir(known.dir).map_err(|e| Error::io("sync", &shown, e))?;
+
+    let mut sealed = 0;
+    let unsealed = std::mem::take(&mut scan.unsealed);
+    for Unsealed { segment, proven, end_position, end_offset, .. } in unsealed {
+        if end_position == HEAD_LEN as u64 {
+            // It holds nothing, and the next append makes one of the same name.
+            known.io.unlink(&segment.path()).map_err(segment.failed("unlink"))?;
+            known.io.sync_dir(known.dir).map_err(|e| Error::io("sync", &shown, e))?;
+            scan.segments.retain(|kept| kept.base_offset() != segment.base_offset());
+            continue;
+        }
+        let file = segment.open(Open::Write)?;
+        rewrite(&segment, file.as_ref(), proven, end_position)?;
+        let before =
+            scan.segments.partition_point(|other| other.base_offset() < segment.base_offset());
+        let previous_hash = match before.checked_sub(1).map(|i| &scan.segments[i]) {
+            Some(previous) => previous.chain_hash(previous.open(Open::Read)?.as_ref())?,
+            None => [0; 16],
+        };
+        segment.seal(&file, end_offset, end_position, previous_hash, now_ms)?;
+        sealed += 1;
+    }
+    scan.end = match scan.segments.last() {
+        Some(last) => match last.footer(last.open(Open::Read)?.as_ref())? {
+            Some(footer) => Proven {
+                offset: footer.end_offset,
+                segment: last.base_offset(),
+                position: footer.data_end,
+                max_timestamp: footer.max_timestamp,
+            },
+            None => scan.end,
+        },
+        None => {
+            Proven { segment: scan.end.offset, position: 0, max_timestamp: i64::MIN, ..scan.end }
+        }
+    };
+    Ok((quarantined, sealed))
+}
+
+/// Writes the bytes of `from..end` over themselves and syncs, so that they are on the device and not only in a cache that
+/// a failed sync has left clean.
+fn rewrite(segment: &Segment, file: &dyn File, from: u64, end: u64) -> Result<()> {
+    let mut buffer = vec![0; 1 << 20];
+    let mut position = from;
+    while position < end {
+        let want = usize::try_from(end - position).unwrap_or(buffer.len()).min(buffer.len());
+        let got = read_full(file, &mut buffer[..want], position).map_err(segment.failed("read"))?;
+        if got < want {
+            let what = Corruption::Truncated { expected: end, found: position + got as u64 };
+            return Err(segment.corrupt(position, segment.base_offset(), what));
+        }
+        write_full(file, &buffer[..got], position).map_err(segment.failed("write"))?;
+        position += got as u64;
+    }
+    file.sync_data().map_err(segment.failed("sync"))
+}
+
+/// Copies what may have been acknowledged into `quarantine/`, the latest first, before anything is cut off.
+fn quarantine(known: &Known<'_>, scan: &mut Scan) -> Result<Vec<PathBuf>> {
+    let dir = known.dir.join("quarantine");
+    let failed = |op| {
+        let shown = known.root.join(&dir);
+        move |e| Error::io(op, shown, e)
+    };
+    known.io.create_dir(&dir).map_err(failed("create"))?;
+    known.io.sync_dir(known.dir).map_err(failed("sync"))?;
+    let mut quarantined = Vec::new();
+    let epoch = scan.epoch;
+    for segment in scan.later.drain(..).rev() {
+        let path = dir.join(format!("{:020}-{epoch}.log", segment.base_offset()));
+        known.io.rename(&segment.path(), &path).map_err(segment.failed("quarantine"))?;
+        quarantined.push(path);
+    }
+    if scan.rest_bytes > 0
+        && let Some(last) = scan.unsealed.last()
+    {
+        let path = dir.join(format!(
+            "{:020}-{epoch}-{}.bytes",
+            last.segment.base_offset(),
+            last.end_position
+        ));
+        let temporary = dir.join("bytes.tmp");
+        match known.io.unlink(&temporary) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(failed("unlink")(e)),
+            _ => {}
+        }
+        let copy = known.io.open(&temporary, Open::Create).map_err(failed("create"))?;
+        let mut buffer = vec![0; 1 << 20];
+        let (mut position, end) = (last.end_position, last.end_position + scan.rest_bytes);
+        while position < end {
+            let want = usize::try_from(end - position).unwrap_or(buffer.len()).min(buffer.len());
+            let got = read_full(last.file.as_ref(), &mut buffer[..want], position)
+                .map_err(last.segment.failed("read"))?;
+            if got == 0 {
+                break;
+            }
+            write_full(copy.as_ref(), &buffer[..got], position - last.end_position)
+                .map_err(failed("write"))?;
+            position += got as u64;
+        }
+        copy.sync_data().map_err(failed("sync"))?;
+        known.io.rename(&temporary, &path).map_err(failed("rename"))?;
+        quarantined.push(path);
+    }
+    known.io.sync_dir(&dir).map_err(failed("sync"))?;
+    Ok(quarantined)
+}
+
+/// Removes a segment and what belongs to it; the directory is not synced.
+pub(crate) fn remove_segment(io: &dyn Io, root: &Path, dir: &Path, base_offset: u64) -> Result<()> {
+    // The log file goes last, so that its indexes are never orphans.
+    for extension in ["index", "time", "producers", "log"] {
+        let path = dir.join(segment::file_name(base_offset, extension));
+        match io.unlink(&path) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                return Err(Error::io("unlink", root.join(path), e));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+fn remove_temporaries(known: &Known<'_>) -> Result<()> {
+    for entry in
+        known.io.list(known.dir).map_err(|e| Error::io("list", known.root.join(known.dir), e))?
+    {
+        if entry.name.ends_with(".tmp") && entry.kind == Kind::File {
+            let path = known.dir.join(&entry.name);
+            known.io.unlink(&path).map_err(|e| Error::io("unlink", known.root.join(&path), e))?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,164 @@
+//! Background work: tasks that ask to be run later, on a few threads or, in a simulation, by the caller.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::fmt::Debug;
+use std::sync::{Arc, Weak};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use parking_lot::{Condvar, Mutex};
+
+use crate::clock::Clock;
+
+/// Something to do in the background.
+pub trait Task: Debug + Send + Sync {
+    /// Does what is due, and asks to be run again if more is to come. Keeps its errors for whoever asks.
+    fn run(self: Arc<Self>);
+}
+
+struct Due {
+    at: Duration,
+    /// Tasks that are due at the same time run in the order in which they asked.
+    ticket: u64,
+    task: Weak<dyn Task>,
+}
+
+impl PartialEq for Due {
+    fn eq(&self, other: &Due) -> bool {
+        (self.at, self.ticket) == (other.at, other.ticket)
+    }
+}
+impl Eq for Due {}
+impl PartialOrd for Due {
+    fn partial_cmp(&self, other: &Due) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+impl Ord for Due {
+    fn cmp(&self, other: &Due) -> std::cmp::Ordering {
+        (self.at, self.ticket).cmp(&(other.at, other.ticket))
+    }
+}
+
+#[derive(Default)]
+struct State {
+    due: BinaryHeap<Reverse<Due>>,
+    next_ticket: u64,
+    threads: Vec<JoinHandle<()>>,
+    stopped: bool,
+}
+
+struct Shared {
+    clock: Arc<dyn Clock>,
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+/// Runs tasks when they are due.
+pub(crate) struct Schedule {
+    shared: Arc<Shared>,
+    threads_max: usize,
+}
+
+impl Debug for Schedule {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Schedule").field("threads_max", &self.threads_max).finish_non_exhaustive()
+    }
+}
+
+impl Schedule {
+    /// With at most `threads_max` threads, started when there is something to do; with none, [`run_due`](Self::run_due) does it.
+    pub fn new(clock: Arc<dyn Clock>, threads_max: usize) -> Schedule {
+        Schedule {
+            shared: Arc::new(Shared { clock, state: Mutex::default(), changed: Condvar::new() }),
+            threads_max,
+        }
+    }
+
+    /// Runs `task` once, `delay` from now, unless it is gone by then.
+    pub fn after(&self, delay: Duration, task: Weak<dyn Task>) {
+        let at = self.shared.clock.monotonic().saturating_add(delay);
+        let mut state = self.shared.state.lock();
+        if state.stopped {
+            return;
+        }
+        let ticket = state.next_ticket;
+        state.next_ticket += 1;
+        state.due.push(Reverse(Due { at, ticket, task }));
+        if state.threads.len() < self.threads_max {
+            let shared = Arc::clone(&self.shared);
+            let named = std::thread::Builder::new().name("logmill".to_owned());
+            // Without a thread the work waits for the next append, sync or close that does it on the way.
+            if let Ok(thread) = named.spawn(move || shared.serve()) {
+                state.threads.push(thread);
+            }
+        }
+        drop(state);
+        self.shared.changed.notify_one();
+    }
+
+    /// Runs what is due, on this thread.
+    pub fn run_due(&self) {
+        let now = self.shared.clock.monotonic();
+        while let Some(task) = self.shared.state.lock().take(now) {
+            if let Some(task) = task.upgrade() {
+                task.run();
+            }
+        }
+    }
+
+    /// Drops what has not begun and waits for what has.
+    pub fn stop(&self) {
+        let mut state = self.shared.state.lock();
+        state.stopped = true;
+        let dropped = std::mem::take(&mut state.due);
+        let threads = std::mem::take(&mut state.threads);
+        drop(state);
+        drop(dropped);
+        self.shared.changed.notify_all();
+        let own = std::thread::current().id();
+        for thread in threads {
+            // The last handle of a store may be dropped by a task itself.
+            if thread.thread().id() != own {
+                let _ = thread.join();
+            }
+        }
+    }
+}
+
+impl Drop for Schedule {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+impl State {
+    fn take(&mut self, now: Duration) -> Option<Weak<dyn Task>> {
+        match self.due.peek() {
+            Some(Reverse(due)) if due.at <= now => self.due.pop().map(|Reverse(due)| due.task),
+            _ => None,
+        }
+    }
+}
+
+impl Shared {
+    fn serve(&self) {
+        let mut state = self.state.lock();
+        while !state.stopped {
+            let now = self.clock.monotonic();
+            if let Some(task) = state.take(now) {
+                drop(state);
+                if let Some(task) = task.upgrade() {
+                    task.run();
+                }
+                state = self.state.lock();
+                continue;
+            }
+            match state.due.peek().map(|Reverse(due)| due.at - now) {
+                Some(delay) => drop(self.changed.wait_for(&mut state, delay)),
+                None => self.changed.wait(&mut state),
+            }
+        }
+    }
+}

@@ -1,0 +1,444 @@
+//! One segment: a file of frames, its head, its footer once sealed, and its indexes.
+//!
+//! A segment holds no open file of its own: whoever works with it does, and shares it with the others through a weak
+//! handle, so that thousands of idle segments cost no descriptors and a reader goes on reading a removed one.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock, Weak};
+
+use parking_lot::Mutex;
+use xxhash_rust::xxh3::Xxh3;
+
+use crate::batch::{Batch, FrameHead, Scope};
+use crate::error::{Corruption, Error, Result};
+use crate::frames::{Frames, Step};
+use crate::index::Index;
+use crate::io::{File, Io, Open, read_full, write_full};
+use crate::layout::{FOOTER_LEN, Footer, HEAD_LEN, SegmentHead};
+
+/// `{base_offset:020}.{extension}`.
+pub(crate) fn file_name(base_offset: u64, extension: &str) -> String {
+    format!("{base_offset:020}.{extension}")
+}
+
+/// The base offset in the name of a segment file, and only of one.
+pub(crate) fn parse_name(name: &str, extension: &str) -> Option<u64> {
+    let digits = name.strip_suffix(extension)?.strip_suffix('.')?;
+    let base_offset = digits.parse().ok()?;
+    (file_name(base_offset, extension) == name).then_some(base_offset)
+}
+
+/// A segment of a log.
+#[derive(Debug)]
+pub(crate) struct Segment {
+    base_offset: u64,
+    log_id: [u8; 16],
+    io: Arc<dyn Io>,
+    /// The log's directory, relative to the store.
+    dir: PathBuf,
+    /// The store directory, for messages.
+    root: PathBuf,
+    file: Mutex<Option<Weak<dyn File>>>,
+    head: OnceLock<SegmentHead>,
+    footer: OnceLock<Footer>,
+    /// This process appends to it, so there is no footer to look for.
+    is_active: AtomicBool,
+    /// `None` until somebody looks for something in a segment that was not written by this process.
+    index: Mutex<Option<Index>>,
+}
+
+impl Segment {
+    pub fn new(
+        io: Arc<dyn Io>,
+        root: &Path,
+        dir: &Path,
+        log_id: [u8; 16],
+        base_offset: u64,
+    ) -> Segment {
+        Segment {
+            base_offset,
+            log_id,
+            io,
+            dir: dir.to_owned(),
+            root: root.to_owned(),
+            file: Mutex::new(None),
+            head: OnceLock::new(),
+            footer: OnceLock::new(),
+            is_active: AtomicBool::new(false),
+            index: Mutex::new(None),
+        }
+    }
+
+    pub const fn base_offset(&self) -> u64 {
+        self.base_offset
+    }
+
+    /// Relative to the store directory.
+    pub fn path(&self) -> PathBuf {
+        self.dir.join(file_name(self.base_offset, "log"))
+    }
+
+    /// For messages.
+    pub fn shown(&self) -> PathBuf {
+        self.root.join(self.path())
+    }
+
+    pub fn corrupt(&self, position: u64, offset: u64, what: Corruption) -> Error {
+        Error::Corrupt { path: self.shown(), position, offset, what }
+    }
+
+    pub fn failed(&self, op: &'static str) -> impl FnOnce(std::io::Error) -> Error {
+        let shown = self.shown();
+        move |e| Error::io(op, shown, e)
+    }
+
+    /// The file, shared with everybody who has it open.
+    pub fn open(&self, how: Open) -> Result<Arc<dyn File>> {
+        let mut shared = self.file.lock();
+        // A handle for reading cannot serve a writer.
+        if how == Open::Read
+            && let Some(file) = shared.as_ref().and_then(Weak::upgrade)
+        {
+            return Ok(file);
+        }
+        let file = self.io.open(&self.path(), how).map_err(|e| Error::open(self.shown(), e))?;
+        *shared = Some(Arc::downgrade(&file));
+        Ok(file)
+    }
+
+    /// Makes the segment: a temporary file with its head, synced, renamed, the directory synced.
+    pub fn create(&self, head: &SegmentHead, reserve: u64) -> Result<Arc<dyn File>> {
+        let path = self.path();
+        let temporary = self.dir.join(format!("{}.tmp", file_name(self.base_offset, "log")));
+        match self.io.unlink(&temporary) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                return Err(self.failed("unlink")(e));
+            }
+            _ => {}
+        }
+        let file = self.io.open(&temporary, Open::Create).map_err(self.failed("create"))?;
+        let written = file
+            .reserve(0, reserve)
+            .and_then(|()| write_full(file.as_ref(), &head.encode(), 0))
+            .and_then(|()| file.sync_data());
+        if let Err(e) = written {
+            let _ = self.io.unlink(&temporary);
+            return Err(self.failed("create")(e));
+        }
+        self.install(&temporary, &path, head)?;
+        *self.file.lock() = Some(Arc::downgrade(&file));
+        Ok(file)
+    }
+
+    /// Makes the segment out of `spare`, a file that has its blocks already.
+    pub fn create_from_spare(&self, head: &SegmentHead, spare: &Path) -> Result<Arc<dyn File>> {
+        let file =
+            self.io.open(spare, Open::Write).map_err(|e| Error::open(self.root.join(spare), e))?;
+        write_full(file.as_ref(), &head.encode(), 0)
+            .and_then(|()| file.sync_data())
+            .map_err(self.failed("create"))?;
+        self.install(spare, &self.path(), head)?;
+        *self.file.lock() = Some(Arc::downgrade(&file));
+        Ok(file)
+    }
+
+    fn install(&self, from: &Path, path: &Path, head: &SegmentHead) -> Result<()> {
+        self.io.rename(from, path).map_err(self.failed("rename"))?;
+        self.io.sync_dir(&self.dir).map_err(self.failed("sync directory of"))?;
+        let _ = self.head.set(head.clone());
+        *self.index.lock() = Some(Index::default());
+        Ok(())
+    }
+
+    /// The head, read once.
+    pub fn head(&self, file: &dyn File) -> Result<&SegmentHead> {
+        if let Some(head) = self.head.get() {
+            return Ok(head);
+        }
+        let mut bytes = [0; HEAD_LEN];
+        let len = read_full(file, &mut bytes, 0).map_err(self.failed("read"))?;
+        let corrupt = |what| self.corrupt(0, self.base_offset, what);
+        if len < HEAD_LEN {
+            return Err(corrupt(Corruption::Truncated {
+                expected: HEAD_LEN as u64,
+                found: len as u64,
+            }));
+        }
+        let head = SegmentHead::decode(&bytes).map_err(corrupt)?;
+        if head.log_id != self.log_id || head.base_offset != self.base_offset {
+            return Err(corrupt(Corruption::Misplaced));
+        }
+        Ok(self.head.get_or_init(|| head))
+    }
+
+    pub fn scope(&self, file: &dyn File) -> Result<Scope> {
+        let head = self.head(file)?;
+        Ok(Scope::new(&self.log_id, head.epoch, self.base_offset, head.base_timestamp))
+    }
+
+    /// The footer, if the segment is sealed.
+    pub fn footer(&self, file: &dyn File) -> Result<Option<&Footer>> {
+        if let Some(footer) = self.footer.get() {
+            return Ok(Some(footer));
+        }
+        if self.is_active.load(Ordering::Relaxed) {
+            return Ok(None);
+        }
+        let len = file.len().map_err(self.failed("stat"))?;
+        let Some(position) = len.checked_sub(FOOTER_LEN as u64) else { return Ok(None) };
+        match self.footer_at(file, position)? {
+            Some(footer) => Ok(Some(self.footer.get_or_init(|| footer))),
+            None => Ok(None),
+        }
+    }
+
+    /// This process begins, or ceases, to append.
+    pub fn set_active(&self, is_active: bool) {
+        self.is_active.store(is_active, Ordering::Relaxed);
+    }
+
+    /// A valid footer of this segment at `position`.
+    pub fn footer_at(&self, file: &dyn File, position: u64) -> Result<Option<Footer>> {
+        let mut bytes = [0; FOOTER_LEN];
+        let len = read_full(file, &mut bytes, position).map_err(self.failed("read"))?;
+        if len < FOOTER_LEN {
+            return Ok(None);
+        }
+        let Ok(footer) = Footer::decode(&bytes) else { return Ok(None) };
+        let head = self.head(file)?;
+        let own = footer.log_id == self.log_id
+            && footer.base_offset == self.base_offset
+            && footer.epoch == head.epoch
+            && Footer::position(footer.data_end) == position;
+        Ok(own.then_some(footer))
+    }
+
+    /// The hash by which the segment after this one knows it; zero if it is not sealed.
+    pub fn chain_hash(&self, file: &dyn File) -> Result<[u8; 16]> {
+        let superseded = self.head(file)?.superseded_hash;
+        let hash = self.footer(file)?.map_or([0; 16], |footer| footer.hash);
+        Ok(if superseded == [0; 16] { hash } else { superseded })
+    }
+
+    /// Walks the frames from `position` on.
+    pub fn frames(&self, file: Arc<dyn File>, position: u64, limit: u64) -> Result<Frames> {
+        let scope = self.scope(file.as_ref())?;
+        Ok(Frames::new(file, scope, position, limit))
+    }
+
+    /// Notes a frame that was appended.
+    pub fn note(&self, delta: u32, position: u64, max_timestamp: i64) {
+        if let Some(index) = self.index.lock().as_mut() {
+            index.note(delta, position, max_timestamp);
+        }
+    }
+
+    /// Forgets index entries at or after `position`.
+    pub fn truncate_index(&self, position: u64) {
+        if let Some(index) = self.index.lock().as_mut() {
+            index.truncate(position);
+        }
+    }
+
+    /// A position at or before the frame that holds `offset`, where a frame begins.
+    pub fn position_before(&self, file: &Arc<dyn File>, offset: u64, limit: u64) -> Result<u64> {
+        let delta = u32::try_from(offset.saturating_sub(self.base_offset)).unwrap_or(u32::MAX);
+        let entry = self.with_index(file, limit, |index| index.floor(delta))?;
+        let Some(entry) = entry else { return Ok(HEAD_LEN as u64) };
+        let mut frames = self.frames(Arc::clone(file), u64::from(entry.position), limit)?;
+        match frames.peek().map_err(self.failed("read"))? {
+            Step::Frame(head) if head.delta() == entry.delta => Ok(u64::from(entry.position)),
+            _ => Ok(HEAD_LEN as u64),
+        }
+    }
+
+    /// An offset of this segment at or before the first record with a timestamp of at least `ms`.
+    pub fn offset_before_time(&self, file: &Arc<dyn File>, ms: i64, limit: u64) -> Result<u64> {
+        let delta = self.with_index(file, limit, |index| index.before_time(ms))?;
+        Ok(self.base_offset + u64::from(delta.unwrap_or(0)))
+    }
+
+    fn with_index<T>(
+        &self,
+        file: &Arc<dyn File>,
+        limit: u64,
+        look: impl FnOnce(&Index) -> T,
+    ) -> Result<T> {
+        if let Some(index) = self.index.lock().as_ref() {
+            return Ok(look(index));
+        }
+        let loaded = match self.load_index() {
+            Some(index) => index,
+            // A segment that is being written ends in bytes that are no frame yet.
+            None => self.walk_until_damage(file, limit)?.0.index,
+        };
+        Ok(look(self.index.lock().get_or_insert(loaded)))
+    }
+
+    fn load_index(&self) -> Option<Index> {
+        // The files of a segment that is not sealed do not reach to its end.
+        self.footer.get()?;
+        let read = |extension| {
+            let path = self.dir.join(file_name(self.base_offset, extension));
+            let file = self.io.open(&path, Open::Read).ok()?;
+            // An index has at most one entry for each stretch of at most 4 GiB of log.
+            let len = file.len().ok().filter(|len| *len <= 64 << 20)?;
+            let mut bytes = vec![0; usize::try_from(len).ok()?];
+            let got = read_full(file.as_ref(), &mut bytes, 0).ok()?;
+            bytes.truncate(got);
+            Some(bytes)
+        };
+        Index::decode(&read("index")?, &read("time")?, &self.log_id, self.base_offset).ok()
+    }
+
+    /// Writes the index files. They are never needed, so an error only costs time later.
+    pub fn store_index(&self, index: Index) {
+        let (offsets, times) = index.encode(&self.log_id, self.base_offset);
+        for (extension, bytes) in [("index", offsets), ("time", times)] {
+            let path = self.dir.join(file_name(self.base_offset, extension));
+            let _ = self.io.unlink(&path);
+            if let Ok(file) = self.io.open(&path, Open::Create) {
+                let _ = write_full(file.as_ref(), &bytes, 0);
+            }
+        }
+        *self.index.lock() = Some(index);
+    }
+
+    /// Reads all frames up to `limit`, verifying each.
+    pub fn walk(&self, file: &Arc<dyn File>, limit: u64) -> Result<Walked> {
+        match self.walk_until_damage(file, limit)? {
+            (walked, None) => Ok(walked),
+            (walked, Some(what)) => Err(self.corrupt(walked.data_end, walked.end_offset, what)),
+        }
+    }
+
+    /// Reads frames up to `limit` or the first damage, and says what that is.
+    fn walk_until_damage(
+        &self,
+        file: &Arc<dyn File>,
+        limit: u64,
+    ) -> Result<(Walked, Option<Corruption>)> {
+        let mut frames = self.frames(Arc::clone(file), HEAD_LEN as u64, limit)?;
+        let mut head = [0; HEAD_LEN];
+        read_full(file.as_ref(), &mut head, 0).map_err(self.failed("read"))?;
+        let mut hash = Xxh3::new();
+        hash.update(&head);
+        let mut walked = Walked {
+            end_offset: self.base_offset,
+            count: 0,
+            data_end: HEAD_LEN as u64,
+            max_timestamp: i64::MIN,
+            min_timestamp: i64::MAX,
+            index: Index::default(),
+            hash: [0; 16],
+        };
+        let damage = loop {
+            let frame = match frames.peek().map_err(self.failed("read"))? {
+                Step::Frame(frame) => frame,
+                Step::End => break None,
+                Step::Damaged(what) => break Some(what),
+            };
+            hash.update(frames.frame_bytes(&frame));
+            let position = frames.position();
+            if let Err(what) = walked.add(frames.batch(frame), &frame, position) {
+                break Some(what);
+            }
+            frames.skip(&frame);
+            walked.data_end = frames.position();
+        };
+        walked.hash = hash.digest128().to_le_bytes();
+        Ok((walked, damage))
+    }
+
+    /// Seals the segment, all of whose bytes up to `data_end` were synced: footer, length, sync, indexes.
+    pub fn seal(
+        &self,
+        file: &Arc<dyn File>,
+        end_offset: u64,
+        data_end: u64,
+        previous_hash: [u8; 16],
+        now_ms: i64,
+    ) -> Result<()> {
+        let walked = self.walk(file, data_end)?;
+        if walked.data_end != data_end || walked.end_offset > end_offset {
+            let what = Corruption::Truncated { expected: data_end, found: walked.data_end };
+            return Err(self.corrupt(walked.data_end, walked.end_offset, what));
+        }
+        self.write_footer(file.as_ref(), &walked, end_offset, previous_hash, now_ms)?;
+        self.store_index(walked.index);
+        Ok(())
+    }
+
+    /// Writes the footer for what was walked, and syncs.
+    pub fn write_footer(
+        &self,
+        file: &dyn File,
+        walked: &Walked,
+        end_offset: u64,
+        previous_hash: [u8; 16],
+        now_ms: i64,
+    ) -> Result<()> {
+        let footer = Footer {
+            epoch: self.head(file)?.epoch,
+            log_id: self.log_id,
+            base_offset: self.base_offset,
+            end_offset,
+            count: walked.count,
+            data_end: walked.data_end,
+            max_timestamp: walked.max_timestamp,
+            min_timestamp: walked.min_timestamp,
+            hash: walked.hash,
+            sealed_at: now_ms,
+            previous_hash,
+        };
+        let position = Footer::position(walked.data_end);
+        #[expect(clippy::cast_possible_truncation, reason = "less than 512")]
+        let mut bytes = vec![0; (position - walked.data_end) as usize];
+        bytes.extend_from_slice(&footer.encode());
+        file.set_len(position + FOOTER_LEN as u64)
+            .and_then(|()| write_full(file, &bytes, walked.data_end))
+            .and_then(|()| file.sync_data())
+            .map_err(self.failed("seal"))?;
+        let _ = self.footer.set(footer);
+        Ok(())
+    }
+}
+
+/// What the frames of a segment come to.
+#[derive(Debug)]
+pub(crate) struct Walked {
+    pub end_offset: u64,
+    pub count: u64,
+    pub data_end: u64,
+    pub max_timestamp: i64,
+    pub min_timestamp: i64,
+    pub index: Index,
+    pub hash: [u8; 16],
+}
+
+impl Walked {
+    fn add(
+        &mut self,
+        batch: Result<Batch<'_>, Corruption>,
+        frame: &FrameHead,
+        position: u64,
+    ) -> Result<(), Corruption> {
+        let batch = batch?;
+        if batch.base_offset() < self.end_offset {
+            return Err(Corruption::Offset {
+                expected: self.end_offset,
+                found: batch.base_offset(),
+            });
+        }
+        for record in batch.records() {
+            let timestamp = record?.timestamp;
+            self.min_timestamp = self.min_timestamp.min(timestamp);
+            self.max_timestamp = self.max_timestamp.max(timestamp);
+        }
+        self.index.note(frame.delta(), position, self.max_timestamp);
+        self.count += u64::from(batch.count());
+        self.end_offset = batch.last_offset() + 1;
+        Ok(())
+    }
+}

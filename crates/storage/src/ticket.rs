@@ -1,0 +1,69 @@
+//! An append that is on its way.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use crate::commit::{Claim, Standing};
+use crate::error::Result;
+use crate::writer::{Appended, Writer};
+
+/// A batch that has its offsets and is not acknowledged yet. Wait for it by [`wait`](Ticket::wait) or as a [`Future`], which
+/// needs no runtime. Dropping it cancels nothing: the batch is appended all the same.
+#[derive(Debug)]
+#[must_use = "the batch is acknowledged when the ticket is waited for"]
+pub struct Ticket {
+    writer: Arc<Writer>,
+    appended: Appended,
+    /// `None`: what the level asks for holds already.
+    claim: Option<Claim>,
+}
+
+impl Ticket {
+    pub(crate) const fn new(
+        writer: Arc<Writer>,
+        appended: Appended,
+        claim: Option<Claim>,
+    ) -> Ticket {
+        Ticket { writer, appended, claim }
+    }
+
+    /// The offsets that the batch has if it is acknowledged.
+    pub const fn offsets(&self) -> Appended {
+        self.appended
+    }
+
+    /// Whether waiting would return at once.
+    pub fn is_settled(&self) -> bool {
+        self.claim.is_none_or(|claim| self.writer.commit().standing(claim) != Standing::Pending)
+    }
+
+    /// Blocks until the batch is acknowledged.
+    ///
+    /// # Errors
+    /// [`Error::OutcomeUnknown`](crate::Error::OutcomeUnknown): a sync failed, the batch may or may not be there after
+    /// reopening. [`Error::DiskFull`](crate::Error::DiskFull): it is not there, and its offsets go to others.
+    pub fn wait(self) -> Result<Appended> {
+        if let Some(claim) = self.claim {
+            self.writer.wait_durable(claim)?;
+        }
+        Ok(self.appended)
+    }
+}
+
+impl Future for Ticket {
+    type Output = Result<Appended>;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let Some(claim) = self.claim else { return Poll::Ready(Ok(self.appended)) };
+        match self.writer.commit().standing_or_wake(claim, context.waker()) {
+            Standing::Pending => {
+                self.writer.request(Duration::ZERO);
+                Poll::Pending
+            }
+            settled => Poll::Ready(self.writer.outcome(settled).map(|()| self.appended)),
+        }
+    }
+}

@@ -1,0 +1,230 @@
+//! What readers share: the segments of a log, and how far they may look.
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use parking_lot::{Condvar, Mutex, RwLock};
+
+use crate::config::Visibility;
+use crate::data_dir::DataDir;
+use crate::error::{Error, Result};
+use crate::follower::Follower;
+use crate::segment::Segment;
+
+/// How often a log that is written by another process is looked at while somebody waits.
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
+
+/// Somebody who wants to know that there is more to read.
+pub trait Wake: Send + Sync {
+    /// Called after the high watermark moved, by whoever moved it: must not block.
+    fn wake(&self);
+}
+
+/// The part of a log that readers see.
+pub(crate) struct View {
+    pub dir: DataDir,
+    /// Relative to the store directory.
+    pub path: PathBuf,
+    pub log_id: [u8; 16],
+    /// Oldest first; the last one is the active one, if there is one.
+    segments: RwLock<Arc<Vec<Arc<Segment>>>>,
+    start: AtomicU64,
+    stored: AtomicU64,
+    durable: AtomicU64,
+    epoch: AtomicU32,
+    shows_durable_only: bool,
+    tail: Tail,
+    /// Where a log of another process gets its news; `None` in the writer's process.
+    pub follower: Option<Follower>,
+}
+
+#[derive(Default)]
+struct Tail {
+    /// Threads in `wait_for`, and wakers: the writer looks here before it takes the lock.
+    interested: AtomicUsize,
+    wakers: Mutex<Vec<Weak<dyn Wake>>>,
+    moved: Condvar,
+}
+
+impl std::fmt::Debug for View {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("View").field("path", &self.shown()).finish_non_exhaustive()
+    }
+}
+
+/// How far a log reaches.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Bounds {
+    pub start: u64,
+    pub stored: u64,
+    pub durable: u64,
+    pub epoch: u32,
+}
+
+impl View {
+    pub fn new(
+        dir: DataDir,
+        path: PathBuf,
+        log_id: [u8; 16],
+        segments: Vec<Arc<Segment>>,
+        bounds: Bounds,
+        shows_durable_only: bool,
+        follower: Option<Follower>,
+    ) -> View {
+        View {
+            dir,
+            path,
+            log_id,
+            segments: RwLock::new(Arc::new(segments)),
+            start: AtomicU64::new(bounds.start),
+            stored: AtomicU64::new(bounds.stored),
+            durable: AtomicU64::new(bounds.durable),
+            epoch: AtomicU32::new(bounds.epoch),
+            shows_durable_only,
+            tail: Tail::default(),
+            follower,
+        }
+    }
+
+    /// For messages.
+    pub fn shown(&self) -> PathBuf {
+        self.dir.path().join(&self.path)
+    }
+
+    pub fn start(&self) -> u64 {
+        self.start.load(Ordering::Acquire)
+    }
+
+    pub fn stored(&self) -> u64 {
+        self.stored.load(Ordering::Acquire)
+    }
+
+    pub fn durable(&self) -> u64 {
+        self.durable.load(Ordering::Acquire)
+    }
+
+    pub fn epoch(&self) -> u32 {
+        self.epoch.load(Ordering::Acquire)
+    }
+
+    /// One past the last offset that a reader with `visibility` sees.
+    pub fn high_watermark(&self, visibility: Visibility) -> u64 {
+        let durable_only = match visibility {
+            Visibility::Level => self.shows_durable_only,
+            Visibility::Durable => true,
+            Visibility::Stored => false,
+        };
+        if durable_only { self.durable() } else { self.stored() }
+    }
+
+    pub fn segments(&self) -> Arc<Vec<Arc<Segment>>> {
+        Arc::clone(&self.segments.read())
+    }
+
+    /// The segment that holds `offset`, and the base offset of the one after it.
+    pub fn segment_for(&self, offset: u64) -> Option<(Arc<Segment>, Option<u64>)> {
+        let segments = self.segments.read();
+        let after = segments.partition_point(|segment| segment.base_offset() <= offset);
+        let segment = Arc::clone(segments.get(after.checked_sub(1)?)?);
+        Some((segment, segments.get(after).map(|next| next.base_offset())))
+    }
+
+    pub fn change_segments(&self, change: impl FnOnce(&mut Vec<Arc<Segment>>)) {
+        change(Arc::make_mut(&mut *self.segments.write()));
+    }
+
+    pub fn set_start(&self, start: u64) {
+        self.start.fetch_max(start, Ordering::AcqRel);
+    }
+
+    pub fn set_epoch(&self, epoch: u32) {
+        self.epoch.store(epoch, Ordering::Release);
+    }
+
+    /// Called with the writer's lock held, so it never goes back but for a rollback of what nobody was promised.
+    #[inline]
+    pub fn set_stored(&self, stored: u64) {
+        self.stored.store(stored, Ordering::Release);
+        if !self.shows_durable_only {
+            self.notify();
+        }
+    }
+
+    pub fn set_durable(&self, durable: u64) {
+        self.durable.fetch_max(durable, Ordering::AcqRel);
+        if self.shows_durable_only || self.tail.interested.load(Ordering::SeqCst) > 0 {
+            self.notify();
+        }
+    }
+
+    #[inline]
+    fn notify(&self) {
+        // Pairs with the increment in `wait_for` and `on_append`: either they see the new end, or we see them.
+        std::sync::atomic::fence(Ordering::SeqCst);
+        if self.tail.interested.load(Ordering::Relaxed) > 0 {
+            self.notify_slow();
+        }
+    }
+
+    #[cold]
+    fn notify_slow(&self) {
+        let mut gone = 0;
+        let mut wakers = self.tail.wakers.lock();
+        wakers.retain(|waker| match waker.upgrade() {
+            Some(waker) => {
+                waker.wake();
+                true
+            }
+            None => {
+                gone += 1;
+                false
+            }
+        });
+        self.tail.interested.fetch_sub(gone, Ordering::SeqCst);
+        drop(wakers);
+        self.tail.moved.notify_all();
+    }
+
+    /// Asks for a call whenever the high watermark has moved.
+    pub fn on_append(&self, waker: Weak<dyn Wake>) {
+        self.tail.wakers.lock().push(waker);
+        self.tail.interested.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// Blocks until the high watermark is above `offset`, or `timeout` has passed; returns which.
+    pub fn wait_for(&self, offset: u64, visibility: Visibility, timeout: Duration) -> Result<bool> {
+        let clock = self.dir.clock();
+        let deadline = clock.monotonic().saturating_add(timeout);
+        self.tail.interested.fetch_add(1, Ordering::SeqCst);
+        let result = loop {
+            if let Some(follower) = &self.follower
+                && let Err(e) = follower.refresh(self)
+            {
+                break Err(e);
+            }
+            let mut guard = self.tail.wakers.lock();
+            std::sync::atomic::fence(Ordering::SeqCst);
+            if self.high_watermark(visibility) > offset {
+                break Ok(true);
+            }
+            let left = deadline.saturating_sub(clock.monotonic());
+            if left.is_zero() {
+                break Ok(false);
+            }
+            let nap = if self.follower.is_some() { left.min(LOOK_AGAIN) } else { left };
+            self.tail.moved.wait_for(&mut guard, nap);
+        };
+        self.tail.interested.fetch_sub(1, Ordering::SeqCst);
+        result
+    }
+
+    pub fn out_of_range(&self, offset: u64, visibility: Visibility) -> Error {
+        Error::OffsetOutOfRange {
+            offset,
+            start: self.start(),
+            end: self.high_watermark(visibility),
+        }
+    }
+}

@@ -1,0 +1,3 @@
+//! The behaviour of the storage crate, as specifications.
+
+mod append;
