@@ -5,7 +5,7 @@
 
 use std::fmt::{self, Debug};
 use std::io;
-use std::path::Path;
+use std::path::{Component, Path};
 use std::sync::Arc;
 
 mod disk;
@@ -160,6 +160,18 @@ impl std::error::Error for NotAFile {}
 
 fn not_a_file() -> io::Error {
     io::Error::new(io::ErrorKind::InvalidInput, NotAFile)
+}
+
+/// Only plain components: no root, no `.` or `..`, so that a path can name nothing outside.
+fn check_plain(path: &Path) -> io::Result<()> {
+    if path.components().all(|c| matches!(c, Component::Normal(_))) {
+        Ok(())
+    } else {
+        Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "a path in a store has plain components only",
+        ))
+    }
 }
 
 /// Whether `error` says that a name stood for a link, a device or a file with more than one name, which was not touched.

@@ -8,14 +8,17 @@ use std::fs::{File as StdFile, Metadata};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{FileExt, MetadataExt};
-use std::path::{Component, Path};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::fs::{AtFlags, FileType, FlockOperation, Mode, OFlags};
 use rustix::io::{Errno, retry_on_intr};
 
-use super::{Entry, File, FileSystem, Io, Kind, Lock, LockKind, Open, Region, mapped, not_a_file};
+use super::{
+    Entry, File, FileSystem, Io, Kind, Lock, LockKind, Open, Region, check_plain, mapped,
+    not_a_file,
+};
 
 const FILE_MODE: Mode = Mode::from_raw_mode(0o600);
 const DIR_MODE: Mode = Mode::from_raw_mode(0o700);
@@ -68,7 +71,7 @@ impl Disk {
 
     /// Opens what `path` names beneath the root, following no link on the way.
     fn open_beneath(&self, path: &Path, flags: OFlags, mode: Mode) -> io::Result<OwnedFd> {
-        check(path)?;
+        check_plain(path)?;
         let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
         #[cfg(target_os = "linux")]
         if self.beneath {
@@ -97,7 +100,7 @@ impl Disk {
         path: &Path,
         call: impl FnOnce(BorrowedFd<'_>, &OsStr) -> io::Result<T>,
     ) -> io::Result<T> {
-        check(path)?;
+        check_plain(path)?;
         let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
         match path.parent() {
             Some(parent) if !parent.as_os_str().is_empty() => {
@@ -364,18 +367,6 @@ impl File for DiskFile {
 
     fn map(&self, len: u64) -> io::Result<Box<dyn Region>> {
         mapped::map(&self.file, len)
-    }
-}
-
-/// Only plain components: no root, no `..`, so that a path can name nothing outside.
-fn check(path: &Path) -> io::Result<()> {
-    if path.components().all(|c| matches!(c, Component::Normal(_))) {
-        Ok(())
-    } else {
-        Err(io::Error::new(
-            io::ErrorKind::InvalidInput,
-            "a path in a store has plain components only",
-        ))
     }
 }
 
