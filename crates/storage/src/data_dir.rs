@@ -92,16 +92,16 @@ impl DataDirOptions {
         } else {
             Some(take_locks(io.as_ref(), &path, self.lock_wait)?)
         };
-        Ok(DataDir {
-            inner: Arc::new(Inner {
-                path,
-                io,
-                schedule: Schedule::new(Arc::clone(&self.clock), self.threads),
-                clock: self.clock,
-                read_only: self.read_only,
-                _locks: locks,
-            }),
-        })
+        let inner = Arc::new(Inner {
+            path,
+            io,
+            schedule: Schedule::new(Arc::clone(&self.clock), self.threads),
+            clock: self.clock,
+            read_only: self.read_only,
+            _locks: locks,
+        });
+        let in_use = InUse { inner: Arc::clone(&inner) };
+        Ok(DataDir { inner, in_use: Some(Arc::new(in_use)) })
     }
 }
 
@@ -156,6 +156,21 @@ struct Inner {
 #[derive(Clone, Debug)]
 pub struct DataDir {
     inner: Arc<Inner>,
+    /// `None` in what background work itself holds.
+    in_use: Option<Arc<InUse>>,
+}
+
+/// Goes with the last handle that a user has, and waits for background work: when a store has been dropped, it can be
+/// opened again at once.
+#[derive(Debug)]
+struct InUse {
+    inner: Arc<Inner>,
+}
+
+impl Drop for InUse {
+    fn drop(&mut self) {
+        self.inner.schedule.stop();
+    }
 }
 
 impl DataDir {
@@ -165,6 +180,11 @@ impl DataDir {
     /// As [`DataDirOptions::open`].
     pub fn open(path: impl AsRef<Path>) -> Result<DataDir> {
         DataDirOptions::new().open(path)
+    }
+
+    /// A handle that does not keep background work going.
+    pub(crate) fn unused(&self) -> DataDir {
+        DataDir { inner: Arc::clone(&self.inner), in_use: None }
     }
 
     /// The directory.

@@ -34,6 +34,7 @@ mod follower;
 mod frames;
 mod index;
 pub mod io;
+mod journal;
 mod layout;
 mod log;
 mod manifest;
@@ -54,6 +55,9 @@ pub use compress::Compression;
 pub use config::{CompactionConfig, Durability, LogConfig, Retention, Visibility, WritePath};
 pub use data_dir::{DataDir, DataDirOptions};
 pub use error::{Corruption, Error, Result};
+pub use journal::{
+    Entry, Journal, Owner, Part, Place, Reach, Reclaimed, Replayed, worth_reclaiming,
+};
 pub use log::{Log, LogStats};
 pub use reader::Reader;
 pub use record::{Header, Headers, Record, RecordView};

@@ -42,6 +42,8 @@ struct Inner {
     writer: Option<Arc<Writer>>,
     report: RecoveryReport,
     readers: Mutex<Vec<Reader>>,
+    /// After all else, so that what it waits for is not waiting for us.
+    _dir: DataDir,
 }
 
 /// Numbers about a log.
@@ -94,10 +96,6 @@ impl Log {
 
     pub(crate) fn view(&self) -> &Arc<View> {
         &self.inner.view
-    }
-
-    pub(crate) fn shared_writer(&self) -> Result<&Arc<Writer>> {
-        self.writer()
     }
 
     /// Appends one record and returns its offset.
@@ -375,6 +373,31 @@ impl Log {
         Ok(self.writer()?.last_sequence(producer_id))
     }
 
+    /// The run of sealed segments, oldest first: base offset and bytes.
+    pub(crate) fn sealed_stretches(&self) -> Result<Vec<(u64, u64)>> {
+        let mut stretches = Vec::new();
+        for segment in self.inner.view.segments().iter() {
+            let file = segment.open(Open::Read)?;
+            if segment.footer(file.as_ref())?.is_none() {
+                break;
+            }
+            stretches.push((segment.base_offset(), file.len().map_err(segment.failed("stat"))?));
+        }
+        Ok(stretches)
+    }
+
+    /// Where the run of sealed segments ends.
+    pub(crate) fn sealed_end(&self) -> Result<u64> {
+        let mut end = self.start_offset();
+        for segment in self.inner.view.segments().iter() {
+            match segment.footer(segment.open(Open::Read)?.as_ref())? {
+                Some(footer) => end = footer.end_offset,
+                None => break,
+            }
+        }
+        Ok(end)
+    }
+
     /// What opening the log found and did.
     pub fn recovery(&self) -> &RecoveryReport {
         &self.inner.report
@@ -478,7 +501,7 @@ impl Inner {
             epoch: report.epoch,
         };
         let view = Arc::new(View::new(
-            dir.clone(),
+            dir.unused(),
             name.to_owned(),
             current.log_id,
             scan.segments,
@@ -497,7 +520,13 @@ impl Inner {
             Error::DiskFull { .. } => Ok(()),
             e => Err(e),
         })?;
-        Ok(Inner { view, writer: Some(writer), report, readers: Mutex::default() })
+        Ok(Inner {
+            view,
+            writer: Some(writer),
+            report,
+            readers: Mutex::default(),
+            _dir: dir.clone(),
+        })
     }
 
     fn follow(dir: &DataDir, name: &Path, config: &LogConfig) -> Result<Inner> {
@@ -513,7 +542,7 @@ impl Inner {
         let bounds =
             Bounds { start: current.start_offset, stored: 0, durable: 0, epoch: current.epoch };
         let view = Arc::new(View::new(
-            dir.clone(),
+            dir.unused(),
             name.to_owned(),
             current.log_id,
             Vec::new(),
@@ -537,7 +566,7 @@ impl Inner {
             report.verdict = follower.verdict();
         }
         report.end_offset = view.stored();
-        Ok(Inner { view, writer: None, report, readers: Mutex::default() })
+        Ok(Inner { view, writer: None, report, readers: Mutex::default(), _dir: dir.clone() })
     }
 }
 

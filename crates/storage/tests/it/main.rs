@@ -1,3 +1,4 @@
 //! The behaviour of the storage crate, as specifications.
 
 mod append;
+mod journal;

@@ -1,0 +1,513 @@
+//! A write-ahead log that many owners share: atomic batches of entries, each tagged with its owner.
+//!
+//! One group commit serves all owners. An owner's state is a fold over its entries; what it needs of old entries is carried
+//! forward, so that whole segments can go:
+//!
+//! ```text
+//! hot   | dead . dead | dead live | ... | active |     every new entry
+//!              \ carry
+//! cold  | snapshot snapshot | ... | active |           what outlived its segment, apart from the busy tail
+//! ```
+//!
+//! Rules. A segment goes only together with everything before it in its part. Before a prefix of the hot part goes, each
+//! owner writes to the cold part what it still needs of it: a snapshot of what lives, and the markers of what died and has a
+//! snapshot in the cold part. So markers outlive what they kill, in each part by itself, without any checkpoint. A carried
+//! entry says up to which hot offset it knows (`as_of`); older hot entries about the same thing are to be passed over.
+//! A prefix is carried only if at least as many bytes are given back, so each byte is written at most twice over time.
+//!
+//! An entry is a record: key = owner (varint), in the cold part followed by `as_of` (varint); value = the entry's bytes.
+
+use std::path::{Path, PathBuf};
+
+use byteorder::{ByteOrder, LittleEndian as LE};
+use bytes::Bytes;
+
+use crate::config::{Durability, LogConfig};
+use crate::data_dir::DataDir;
+use crate::error::{Corruption, Error, Result};
+use crate::io::{Open, read_full, write_full};
+use crate::log::Log;
+use crate::record::{Record, RecordView};
+use crate::ticket::Ticket;
+use crate::varint;
+use crate::writer::{AppendOptions, Appended};
+
+/// Carried entries are committed in pieces of about this many bytes.
+const CARRY_BYTES: usize = 1 << 20;
+const CHECKPOINT_MAGIC: &[u8; 8] = b"LOGMILLC";
+const CHECKPOINT_HEAD: usize = 56;
+
+/// One entry of a batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Entry<'a> {
+    /// Whose it is.
+    pub owner: u64,
+    /// What it says; a matter of the owner.
+    pub bytes: &'a [u8],
+}
+
+/// The two parts of a journal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Part {
+    /// Where new entries go.
+    Hot,
+    /// Where carried entries go.
+    Cold,
+}
+
+/// Where an entry is: its part and its offset there. It changes when the entry is carried, so it is no identity.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Place(u64);
+
+impl Place {
+    const COLD: u64 = 1 << 63;
+
+    /// The entry at `offset` of `part`.
+    pub const fn new(part: Part, offset: u64) -> Place {
+        match part {
+            Part::Hot => Place(offset),
+            Part::Cold => Place(offset | Place::COLD),
+        }
+    }
+
+    /// Its part.
+    pub const fn part(self) -> Part {
+        if self.0 & Place::COLD == 0 { Part::Hot } else { Part::Cold }
+    }
+
+    /// Its offset in its part.
+    pub const fn offset(self) -> u64 {
+        self.0 & !Place::COLD
+    }
+
+    /// Both in one number: the offset, with the highest bit set in the cold part.
+    pub const fn to_bits(self) -> u64 {
+        self.0
+    }
+
+    /// The reverse of [`to_bits`](Self::to_bits).
+    pub const fn from_bits(bits: u64) -> Place {
+        Place(bits)
+    }
+}
+
+/// An entry that is replayed.
+#[derive(Clone, Copy, Debug)]
+pub struct Replayed<'a> {
+    /// Where it is.
+    pub place: Place,
+    /// Whose it is.
+    pub owner: u64,
+    /// For a carried entry: it knows everything below this hot offset.
+    pub as_of: Option<u64>,
+    /// When it was appended, ms since 1970.
+    pub timestamp: i64,
+    /// What it says.
+    pub bytes: &'a [u8],
+}
+
+/// How far both parts reach, or have been taken in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Reach {
+    /// The hot part's next offset.
+    pub hot: u64,
+    /// The cold part's next offset.
+    pub cold: u64,
+}
+
+/// Somebody whose entries must not be lost while they are needed.
+pub trait Owner {
+    /// Its number, as in [`Entry::owner`].
+    fn number(&self) -> u64;
+
+    /// How many bytes of its entries in each of the stretches `bounds[i]..bounds[i + 1]` of `part` are still needed.
+    fn live_bytes(&self, part: Part, bounds: &[u64]) -> Vec<u64>;
+
+    /// Says to `out` the entries that stand for everything it needs of `part` below `upto`: snapshots of what lives and has
+    /// its latest word there, and (for the hot part) markers for what died there and has a snapshot in the cold part.
+    /// Returns the hot offset below which these entries know everything.
+    fn carry(&self, part: Part, upto: u64, out: &mut dyn FnMut(&[u8])) -> u64;
+
+    /// The entries of the last [`carry`](Self::carry) are durable: its `index`-th is at `places[index]`.
+    fn carried(&self, part: Part, upto: u64, places: &[Place]);
+}
+
+/// What [`Journal::reclaim`] has done.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Reclaimed {
+    /// Segments that were removed.
+    pub segments: usize,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Bytes that were carried forward for it.
+    pub carried_bytes: u64,
+}
+
+/// A journal: see the top of this page. Clones share it.
+#[derive(Clone, Debug)]
+pub struct Journal {
+    dir: DataDir,
+    path: PathBuf,
+    hot: Log,
+    cold: Log,
+}
+
+impl Journal {
+    /// Opens the journal `name`, a number such as `0`; its cold part is the log `0/1`.
+    ///
+    /// # Errors
+    /// As [`Log::open`].
+    pub fn open(dir: &DataDir, name: &str, config: LogConfig) -> Result<Journal> {
+        let hot = Log::open(dir, name, config.clone())?;
+        let cold_name = format!("{name}/1");
+        // A read-only open beside a writer that has not made the cold part yet finds none, and none is needed.
+        let cold = Log::open(dir, &cold_name, config.durability(Durability::Sync))?;
+        Ok(Journal { dir: dir.clone(), path: PathBuf::from(name), hot, cold })
+    }
+
+    /// Appends a batch of entries, all or nothing; the entry `i` is at offset `base_offset + i` of the hot part.
+    ///
+    /// # Errors
+    /// As [`Log::append_with`].
+    pub fn append(&self, entries: &[Entry<'_>], options: &AppendOptions) -> Result<Appended> {
+        with_records(entries, |records| self.hot.append_with(records, options))
+    }
+
+    /// Gives the batch its place and returns at once: see [`Log::submit`].
+    ///
+    /// # Errors
+    /// As [`Log::submit`].
+    pub fn submit(&self, entries: &[Entry<'_>], options: &AppendOptions) -> Result<Ticket> {
+        with_records(entries, |records| self.hot.submit(records, options))
+    }
+
+    /// The bytes of the entry at `place`.
+    ///
+    /// # Errors
+    /// As [`Log::get`]: [`Error::OffsetOutOfRange`] if it was carried and its segment is gone.
+    pub fn get(&self, place: Place) -> Result<Option<Bytes>> {
+        Ok(self.part(place.part()).get(place.offset())?.and_then(|record| record.value))
+    }
+
+    /// The log of a part.
+    pub const fn part(&self, part: Part) -> &Log {
+        match part {
+            Part::Hot => &self.hot,
+            Part::Cold => &self.cold,
+        }
+    }
+
+    /// Tells `apply` every entry from `from` on that is stored: first the cold part, then the hot one, each in order.
+    ///
+    /// # Errors
+    /// As [`Reader::next_batch`](crate::Reader::next_batch), and what `apply` returns.
+    pub fn replay(
+        &self,
+        from: Reach,
+        mut apply: impl FnMut(Replayed<'_>) -> Result<()>,
+    ) -> Result<()> {
+        for (part, from) in [(Part::Cold, from.cold), (Part::Hot, from.hot)] {
+            let log = self.part(part);
+            let mut reader =
+                log.reader_with(from.max(log.start_offset()), crate::config::Visibility::Stored)?;
+            let end = reader.high_watermark();
+            while reader.position() < end {
+                let Some(batch) = reader.next_batch()? else { break };
+                for record in batch.records() {
+                    let entry = record.and_then(|record| replayed(part, &record));
+                    match entry {
+                        Ok(entry) => apply(entry)?,
+                        Err(what) => {
+                            let path = log.view().shown();
+                            return Err(Error::Corrupt {
+                                path,
+                                position: 0,
+                                offset: batch.base_offset(),
+                                what,
+                            });
+                        }
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// How far both parts reach.
+    pub fn reach(&self) -> Reach {
+        Reach { hot: self.hot.end_offset(), cold: self.cold.end_offset() }
+    }
+
+    /// The hot part's epoch: it rises durably with every open after a crash, so what names it cannot be mistaken for
+    /// something of a time that a power loss took back.
+    pub fn epoch(&self) -> u32 {
+        self.hot.epoch()
+    }
+
+    /// Makes everything durable that was appended before the call.
+    ///
+    /// # Errors
+    /// As [`Log::sync`].
+    pub fn sync(&self) -> Result<()> {
+        self.hot.sync()?;
+        self.cold.sync().map(|_| ())
+    }
+
+    /// Gives back the space of old segments, carrying forward what their owners need, as long as that gives back at least
+    /// as much as it writes. `owners` must be all that have entries.
+    ///
+    /// # Errors
+    /// As [`Log::append_with`]. After an error nothing is lost, and it may be tried again.
+    pub fn reclaim(&self, owners: &[&dyn Owner]) -> Result<Reclaimed> {
+        let mut done = Reclaimed::default();
+        for part in [Part::Hot, Part::Cold] {
+            let log = self.part(part);
+            let stretches = log.sealed_stretches()?;
+            let Some((last, _)) = stretches.last().copied() else { continue };
+            let mut bounds: Vec<u64> = stretches.iter().map(|(base, _)| *base).collect();
+            bounds.push(log.sealed_end()?.max(last));
+            let mut live = vec![0; stretches.len()];
+            for owner in owners {
+                for (sum, bytes) in live.iter_mut().zip(owner.live_bytes(part, &bounds)) {
+                    *sum += bytes;
+                }
+            }
+            let sizes: Vec<(u64, u64)> = stretches
+                .iter()
+                .zip(&live)
+                .map(|((_, bytes), live)| (*bytes, (*live).min(*bytes)))
+                .collect();
+            let prefix = worth_reclaiming(&sizes);
+            if prefix == 0 {
+                continue;
+            }
+            done.carried_bytes += self.carry(part, bounds[prefix], owners)?;
+            log.delete_records_before(bounds[prefix])?;
+            done.segments += prefix;
+            done.bytes += sizes[..prefix].iter().map(|(bytes, _)| bytes).sum::<u64>();
+        }
+        Ok(done)
+    }
+
+    fn carry(&self, part: Part, upto: u64, owners: &[&dyn Owner]) -> Result<u64> {
+        let options = AppendOptions {
+            durability: Some(Durability::Buffered),
+            use_spare: true,
+            ..AppendOptions::default()
+        };
+        // A snapshot may know of entries that a power loss would take back, so these are made durable before it.
+        let mut carried: Vec<(&dyn Owner, Vec<Vec<u8>>, u64)> = Vec::new();
+        for owner in owners {
+            let mut entries = Vec::new();
+            let as_of = owner.carry(part, upto, &mut |bytes| entries.push(bytes.to_vec()));
+            carried.push((*owner, entries, as_of));
+        }
+        self.hot.sync()?;
+        let mut written = 0;
+        let mut all_places = Vec::new();
+        for (owner, entries, as_of) in &carried {
+            let mut key = Vec::new();
+            varint::put(&mut key, owner.number());
+            varint::put(&mut key, *as_of);
+            let mut places = Vec::with_capacity(entries.len());
+            let mut rest = entries.as_slice();
+            while !rest.is_empty() {
+                let mut bytes = 0;
+                let fitting = rest.iter().take_while(|entry| {
+                    bytes += entry.len();
+                    bytes <= CARRY_BYTES
+                });
+                let (piece, after) = rest.split_at(fitting.count().max(1));
+                let records: Vec<Record<'_>> =
+                    piece.iter().map(|entry| Record::value(entry).key(&key)).collect();
+                let appended = self.cold.append_with(&records, &options)?;
+                places.extend(
+                    (appended.base_offset..=appended.last_offset)
+                        .map(|at| Place::new(Part::Cold, at)),
+                );
+                written += piece.iter().map(|entry| entry.len() as u64).sum::<u64>();
+                rest = after;
+            }
+            all_places.push(places);
+        }
+        self.cold.sync()?;
+        for ((owner, _, _), places) in carried.iter().zip(&all_places) {
+            owner.carried(part, upto, places);
+        }
+        Ok(written)
+    }
+
+    /// Keeps `state`, which `owner` has made of all entries before `reach`, so that the next open need not read them.
+    /// Everything before `reach` is made durable first. A checkpoint can be lost or damaged without harm.
+    ///
+    /// # Errors
+    /// As [`sync`](Self::sync); [`Error::Io`], [`Error::DiskFull`].
+    pub fn checkpoint(&self, owner: u64, reach: Reach, state: &[u8]) -> Result<()> {
+        if reach.hot > self.hot.durable_offset() || reach.cold > self.cold.durable_offset() {
+            self.sync()?;
+        }
+        let io = self.dir.io();
+        let path = self.checkpoint_path(owner);
+        let temporary = self.path.join(format!("checkpoint-{owner}.tmp"));
+        let failed = |op| {
+            let shown = self.dir.path().join(&path);
+            move |e| Error::io(op, shown, e)
+        };
+        match io.unlink(&temporary) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(failed("unlink")(e)),
+            _ => {}
+        }
+        let file = io.open(&temporary, Open::Create).map_err(failed("create"))?;
+        let head = self.checkpoint_head(owner, reach, state);
+        write_full(file.as_ref(), &head, 0)
+            .and_then(|()| write_full(file.as_ref(), state, CHECKPOINT_HEAD as u64))
+            .and_then(|()| file.sync_data())
+            .map_err(failed("write"))?;
+        io.rename(&temporary, &path).map_err(failed("rename"))?;
+        io.sync_dir(&self.path).map_err(failed("sync directory of"))
+    }
+
+    /// The latest checkpoint of `owner`, if there is one that fits this journal: how far it goes, and the state.
+    pub fn load_checkpoint(&self, owner: u64) -> Option<(Reach, Vec<u8>)> {
+        let file = self.dir.io().open(&self.checkpoint_path(owner), Open::Read).ok()?;
+        let len = usize::try_from(file.len().ok()?).ok().filter(|len| *len >= CHECKPOINT_HEAD)?;
+        let mut bytes = Vec::new();
+        bytes.try_reserve_exact(len).ok()?;
+        bytes.resize(len, 0);
+        read_full(file.as_ref(), &mut bytes, 0).ok().filter(|got| *got == len)?;
+        let state = bytes.split_off(CHECKPOINT_HEAD);
+        let reach = Reach { hot: LE::read_u64(&bytes[40..48]), cold: LE::read_u64(&bytes[48..56]) };
+        let fits = bytes == self.checkpoint_head(owner, reach, &state)
+            && (self.hot.start_offset()..=self.hot.end_offset()).contains(&reach.hot)
+            && (self.cold.start_offset()..=self.cold.end_offset()).contains(&reach.cold);
+        fits.then_some((reach, state))
+    }
+
+    fn checkpoint_path(&self, owner: u64) -> PathBuf {
+        self.path.join(format!("checkpoint-{owner}"))
+    }
+
+    fn checkpoint_head(&self, owner: u64, reach: Reach, state: &[u8]) -> Vec<u8> {
+        let mut head = vec![0; CHECKPOINT_HEAD];
+        head[..8].copy_from_slice(CHECKPOINT_MAGIC);
+        LE::write_u16(&mut head[12..], 1);
+        head[16..32].copy_from_slice(&self.hot.view().log_id);
+        LE::write_u64(&mut head[32..], owner);
+        LE::write_u64(&mut head[40..], reach.hot);
+        LE::write_u64(&mut head[48..], reach.cold);
+        let mut hasher = crc32fast::Hasher::new();
+        hasher.update(&head[12..]);
+        hasher.update(state);
+        LE::write_u32(&mut head[8..], hasher.finalize());
+        head
+    }
+
+    /// Closes both parts: see [`Log::close`].
+    ///
+    /// # Errors
+    /// As [`Log::close`]; both are closed even if the first fails.
+    pub fn close(self) -> Result<()> {
+        let cold = self.cold.close();
+        self.hot.close().and(cold)
+    }
+
+    /// The directory of the journal, relative to the store.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+/// How many of the oldest segments, given as (bytes, live bytes), are worth carrying: the longest run that gives back at
+/// least as many bytes as it copies.
+pub fn worth_reclaiming(segments: &[(u64, u64)]) -> usize {
+    let (mut live, mut dead, mut prefix) = (0u64, 0u64, 0);
+    for (i, (bytes, live_bytes)) in segments.iter().enumerate() {
+        live = live.saturating_add(*live_bytes);
+        dead = dead.saturating_add(bytes - live_bytes);
+        if dead >= live && dead > 0 {
+            prefix = i + 1;
+        }
+    }
+    prefix
+}
+
+fn with_records<T>(
+    entries: &[Entry<'_>],
+    append: impl FnOnce(&[Record<'_>]) -> Result<T>,
+) -> Result<T> {
+    if let [entry] = entries {
+        let (key, len) = owner_key(entry.owner);
+        return append(&[Record::value(entry.bytes).key(&key[..len])]);
+    }
+    let keys: Vec<_> = entries.iter().map(|entry| owner_key(entry.owner)).collect();
+    let records: Vec<_> = entries
+        .iter()
+        .zip(&keys)
+        .map(|(entry, (key, len))| Record::value(entry.bytes).key(&key[..*len]))
+        .collect();
+    append(&records)
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "seven bits at a time")]
+const fn owner_key(mut owner: u64) -> ([u8; varint::LEN_MAX], usize) {
+    let mut key = [0; varint::LEN_MAX];
+    let mut len = 0;
+    while owner >= 0x80 {
+        key[len] = owner as u8 | 0x80;
+        owner >>= 7;
+        len += 1;
+    }
+    key[len] = owner as u8;
+    (key, len + 1)
+}
+
+fn replayed<'a>(part: Part, record: &RecordView<'a>) -> Result<Replayed<'a>, Corruption> {
+    let mut key = record.key.ok_or(Corruption::Field("a journal entry without an owner"))?;
+    let owner = varint::take(&mut key)?;
+    let as_of = match part {
+        Part::Hot => None,
+        Part::Cold => Some(varint::take(&mut key)?),
+    };
+    let bytes = record.value.ok_or(Corruption::Field("a journal entry without bytes"))?;
+    if !key.is_empty() {
+        return Err(Corruption::Field("the owner of a journal entry"));
+    }
+    Ok(Replayed {
+        place: Place::new(part, record.offset),
+        owner,
+        as_of,
+        timestamp: record.timestamp,
+        bytes,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_prefix_is_worth_it_if_it_gives_back_as_much_as_it_copies() {
+        assert_eq!(worth_reclaiming(&[]), 0);
+        assert_eq!(worth_reclaiming(&[(100, 100)]), 0, "nothing is dead");
+        assert_eq!(worth_reclaiming(&[(100, 0)]), 1);
+        assert_eq!(worth_reclaiming(&[(100, 50)]), 1);
+        assert_eq!(worth_reclaiming(&[(100, 51)]), 0);
+        assert_eq!(
+            worth_reclaiming(&[(100, 100), (100, 0)]),
+            2,
+            "a live segment before a dead one is carried for it"
+        );
+        assert_eq!(worth_reclaiming(&[(100, 100), (100, 100), (100, 0), (100, 0), (100, 100)]), 4);
+        assert_eq!(worth_reclaiming(&[(100, 1), (100, 100)]), 1);
+    }
+
+    #[test]
+    fn a_place_is_its_part_and_its_offset() {
+        for (part, offset) in
+            [(Part::Hot, 0), (Part::Hot, 1 << 62), (Part::Cold, 0), (Part::Cold, 77)]
+        {
+            let place = Place::from_bits(Place::new(part, offset).to_bits());
+            assert_eq!((place.part(), place.offset()), (part, offset));
+        }
+    }
+}
