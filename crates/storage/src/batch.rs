@@ -122,10 +122,6 @@ impl FrameHead {
         self.delta
     }
 
-    pub const fn has_producer(&self) -> bool {
-        self.flags & PRODUCER != 0
-    }
-
     /// Verifies the checksum of `frame`, which must be `frame_len` bytes.
     pub fn verify(&self, scope: &Scope, frame: &[u8]) -> Result<(), Corruption> {
         let expected = scope.crc(&frame[4..]);

@@ -66,6 +66,7 @@ impl State {
 }
 
 /// Leading: whoever holds it syncs, and no one else does.
+#[derive(Debug)]
 pub(crate) struct Lead<'a> {
     commit: &'a Commit,
 }
@@ -159,7 +160,7 @@ mod tests {
     fn the_first_to_wait_leads_and_the_settled_return_at_once() {
         let commit = Commit::starting_at(10);
         assert!(matches!(commit.wait_or_lead(claim(10, 0)), Ok(Standing::Durable)));
-        let lead = commit.wait_or_lead(claim(11, 0)).err().expect("nobody leads yet");
+        let lead = commit.wait_or_lead(claim(11, 0)).expect_err("nobody leads yet");
         commit.advance(12);
         drop(lead);
         assert!(matches!(commit.wait_or_lead(claim(12, 0)), Ok(Standing::Durable)));

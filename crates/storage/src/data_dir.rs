@@ -101,7 +101,7 @@ impl DataDirOptions {
             _locks: locks,
         });
         let in_use = InUse { inner: Arc::clone(&inner) };
-        Ok(DataDir { inner, in_use: Some(Arc::new(in_use)) })
+        Ok(DataDir { inner, _in_use: Some(Arc::new(in_use)) })
     }
 }
 
@@ -157,7 +157,7 @@ struct Inner {
 pub struct DataDir {
     inner: Arc<Inner>,
     /// `None` in what background work itself holds.
-    in_use: Option<Arc<InUse>>,
+    _in_use: Option<Arc<InUse>>,
 }
 
 /// Goes with the last handle that a user has, and waits for background work: when a store has been dropped, it can be
@@ -184,7 +184,7 @@ impl DataDir {
 
     /// A handle that does not keep background work going.
     pub(crate) fn unused(&self) -> DataDir {
-        DataDir { inner: Arc::clone(&self.inner), in_use: None }
+        DataDir { inner: Arc::clone(&self.inner), _in_use: None }
     }
 
     /// The directory.

@@ -1,0 +1,234 @@
+//! How what was appended becomes durable: flush, sync, the live page, the manifest's marks, the close.
+
+use super::*;
+
+impl Writer {
+    /// Notes durably that the log has a writer, before its first byte: from now on its end is found by a scan.
+    pub(super) fn mark_open(&self) -> Result<()> {
+        let mut manifest = self.manifest.lock();
+        let boot_id = self.view.dir.io().boot_id();
+        if manifest.current().state == LogState::Open && manifest.current().boot_id == boot_id {
+            return Ok(());
+        }
+        self.or_poison(manifest.store(|m| {
+            m.state = LogState::Open;
+            m.boot_id = boot_id;
+        }))?;
+        drop(manifest);
+        let mut live = self.live.lock();
+        live.page.boot = boot_prefix(&boot_id);
+        if live.file.is_none() {
+            live.file = Some(self.open_live()?);
+        }
+        live.write(&self.view)
+    }
+
+    pub(super) fn open_live(&self) -> Result<Arc<dyn File>> {
+        let (io, path) = (self.view.dir.io(), self.view.path.join("live"));
+        let file = match io.open(&path, Open::Write) {
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => io.open(&path, Open::Create),
+            other => other,
+        };
+        file.map_err(|e| Error::open(self.view.dir.path().join(path), e))
+    }
+    /// Writes what is pending, so that kill -9 cannot take it.
+    pub(super) fn flush(&self, state: &mut State) -> Result<()> {
+        if state.pending_len() == 0 {
+            return Ok(());
+        }
+        let next_offset = state.next_offset;
+        let Some(active) = &mut state.active else { return Ok(()) };
+        match active.flush() {
+            Ok(()) => {
+                let mut live = self.live.lock();
+                live.page.stored = next_offset;
+                live.write(&self.view).inspect_err(|_| self.commit.poison())?;
+                drop(live);
+                self.view.set_stored(next_offset);
+                Ok(())
+            }
+            Err(e) => {
+                let error = active.segment.failed("write")(e);
+                if !matches!(error, Error::DiskFull { .. }) {
+                    self.poison(&error);
+                    return Err(error);
+                }
+                // None of it was acknowledged: its offsets are given again.
+                let stored = self.view.stored();
+                active.discard();
+                active.segment.truncate_index(active.stored);
+                active.index_at = active.stored;
+                state.producers.truncate(stored);
+                state.next_offset = stored;
+                self.commit.roll_back(state.generation, stored);
+                state.generation += 1;
+                Err(error)
+            }
+        }
+    }
+    pub(super) fn point(&self, state: &State) -> Proven {
+        let offset = self.view.stored();
+        match &state.active {
+            Some(active) => Proven {
+                offset,
+                segment: active.scope.base_offset,
+                position: active.stored,
+                max_timestamp: active.max_timestamp,
+            },
+            None => match self.retired.lock().last() {
+                Some(last) => Proven {
+                    offset,
+                    segment: last.segment.base_offset(),
+                    position: last.end_position,
+                    max_timestamp: state.max_timestamp,
+                },
+                None => *self.synced.lock(),
+            },
+        }
+    }
+
+    /// Blocks until everything below the claim's end is durable, syncing if nobody else does.
+    pub fn wait_durable(&self, claim: Claim) -> Result<()> {
+        loop {
+            let lead = match self.commit.wait_or_lead(claim) {
+                Ok(standing) => return self.outcome(standing),
+                Err(lead) => lead,
+            };
+            let synced = self.sync_once();
+            drop(lead);
+            if let Err(e) = synced {
+                return match self.commit.standing(claim) {
+                    Standing::Durable => Ok(()),
+                    Standing::Unknown => Err(Error::OutcomeUnknown { path: self.view.shown() }),
+                    Standing::Pending | Standing::RolledBack => Err(e),
+                };
+            }
+        }
+    }
+
+    pub fn outcome(&self, standing: Standing) -> Result<()> {
+        match standing {
+            Standing::Durable => Ok(()),
+            Standing::RolledBack => Err(Error::DiskFull {
+                path: self.view.shown(),
+                source: std::io::ErrorKind::StorageFull.into(),
+            }),
+            Standing::Unknown | Standing::Pending => {
+                Err(Error::OutcomeUnknown { path: self.view.shown() })
+            }
+        }
+    }
+
+    pub const fn commit(&self) -> &Commit {
+        &self.commit
+    }
+
+    /// Writes and syncs everything that was appended before. Only the leader calls it.
+    pub(super) fn sync_once(&self) -> Result<()> {
+        let mut state = self.state.lock();
+        if self.commit.is_poisoned() {
+            return Err(Error::Poisoned { path: self.view.shown() });
+        }
+        self.flush(&mut state)?;
+        let point = self.point(&state);
+        let active = state.active.as_ref().map(|active| Arc::clone(&active.file));
+        let retired: Vec<Retired> =
+            self.retired.lock().iter().filter(|r| !r.is_synced).cloned().collect();
+        drop(state);
+        for segment in &retired {
+            self.sync_file(segment.file.as_ref())?;
+        }
+        if let Some(file) = active {
+            self.sync_file(file.as_ref())?;
+        }
+        for segment in self.retired.lock().iter_mut() {
+            segment.is_synced |= segment.end_offset <= point.offset;
+        }
+        self.syncs.fetch_add(1, Ordering::Relaxed);
+        *self.synced.lock() = point;
+        let mut live = self.live.lock();
+        live.page.durable = live.page.durable.max(point.offset);
+        live.write(&self.view).inspect_err(|_| self.commit.poison())?;
+        drop(live);
+        self.view.set_durable(point.offset);
+        self.commit.advance(point.offset);
+        Ok(())
+    }
+
+    pub(super) fn sync_file(&self, file: &dyn File) -> Result<()> {
+        file.sync_data().map_err(|source| {
+            let error = Error::Io { op: "sync", path: self.view.shown(), source };
+            self.poison(&error);
+            error
+        })
+    }
+
+    pub(super) fn poison(&self, why: &Error) {
+        *self.failure.lock() = Some(why.to_string());
+        self.commit.poison();
+    }
+
+    pub(super) fn or_poison<T>(&self, result: Result<T>) -> Result<T> {
+        if let Err(e) = &result
+            && !matches!(e, Error::DiskFull { .. })
+        {
+            self.poison(e);
+        }
+        result
+    }
+    /// Makes everything durable that was appended before the call.
+    pub fn sync(&self) -> Result<u64> {
+        let state = self.state.lock();
+        self.check_writable(&state)?;
+        let claim = Claim { end: state.next_offset, generation: state.generation };
+        drop(state);
+        self.wait_durable(claim)?;
+        Ok(self.view.durable())
+    }
+    /// Ends writing: everything is made durable, the active segment trimmed, the log marked as closed.
+    pub fn close(&self) -> Result<()> {
+        let _maintenance = self.maintenance.lock();
+        let mut state = self.state.lock();
+        if state.is_closed {
+            return Ok(());
+        }
+        state.is_closed = true;
+        let claim = Claim { end: state.next_offset, generation: state.generation };
+        drop(state);
+        if self.commit.is_poisoned() {
+            return Err(Error::Poisoned { path: self.view.shown() });
+        }
+        if self.manifest.lock().current().state == LogState::Clean {
+            return Ok(());
+        }
+        self.wait_durable(claim)?;
+        self.seal_retired()?;
+        let mut state = self.state.lock();
+        if let Some(active) = state.active.take() {
+            drop(active.way);
+            let end = active.stored;
+            active
+                .file
+                .set_len(end)
+                .and_then(|()| active.file.sync_data())
+                .map_err(active.segment.failed("trim"))?;
+            active.segment.set_active(false);
+        }
+        self.store_producers(&state);
+        let end = *self.synced.lock();
+        self.manifest.lock().store(|m| {
+            m.state = LogState::Clean;
+            m.proven = end;
+        })
+    }
+}
+
+impl LivePage {
+    pub(super) fn write(&self, view: &View) -> Result<()> {
+        match &self.file {
+            Some(file) => write_full(file.as_ref(), &self.page.encode(), 0)
+                .map_err(|e| Error::io("write", view.shown().join("live"), e)),
+            None => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,124 @@
+//! What follows behind the appends: sealing, proving, removing.
+
+use super::*;
+
+impl Writer {
+    /// Syncs, seals what is retired, and moves the manifest's proven point up.
+    pub fn settle(&self) -> Result<()> {
+        let _maintenance = self.maintenance.lock();
+        self.settle_locked()
+    }
+
+    pub(super) fn settle_locked(&self) -> Result<()> {
+        let state = self.state.lock();
+        let claim = Claim { end: state.next_offset, generation: state.generation };
+        drop(state);
+        self.wait_durable(claim)?;
+        self.seal_retired()?;
+        let synced = *self.synced.lock();
+        let mut manifest = self.manifest.lock();
+        if manifest.current().state == LogState::Open
+            && manifest.current().proven.offset < synced.offset
+        {
+            self.or_poison(manifest.store(|m| m.proven = synced))?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn seal_retired(&self) -> Result<()> {
+        loop {
+            let Some(next) = self.retired.lock().first().filter(|r| r.is_synced).cloned() else {
+                return Ok(());
+            };
+            let now_ms = self.view.dir.clock().wall_ms();
+            let previous_hash = self.chain_hash_before(next.segment.base_offset())?;
+            next.segment.seal(
+                &next.file,
+                next.end_offset,
+                next.end_position,
+                previous_hash,
+                now_ms,
+            )?;
+            self.retired.lock().retain(|r| r.segment.base_offset() != next.segment.base_offset());
+        }
+    }
+
+    pub(super) fn chain_hash_before(&self, base_offset: u64) -> Result<[u8; 16]> {
+        let segments = self.view.segments();
+        let before = segments.partition_point(|segment| segment.base_offset() < base_offset);
+        match before.checked_sub(1).map(|i| &segments[i]) {
+            Some(previous) => previous.chain_hash(previous.open(Open::Read)?.as_ref()),
+            None => Ok([0; 16]),
+        }
+    }
+    /// Raises the start offset durably, then removes the segments that lie wholly below it.
+    pub fn delete_before(&self, offset: u64) -> Result<u64> {
+        let _maintenance = self.maintenance.lock();
+        if offset > self.view.durable() {
+            self.settle_locked()?;
+        }
+        if offset > self.view.durable() {
+            return Err(self.view.out_of_range(offset, crate::config::Visibility::Durable));
+        }
+        if offset > self.view.start() {
+            self.check_writable(&self.state.lock())?;
+            self.mark_open()?;
+            self.or_poison(self.manifest.lock().store(|m| m.start_offset = offset))?;
+            self.view.set_start(offset);
+        }
+        self.remove_obsolete()?;
+        Ok(self.view.start())
+    }
+
+    pub(super) fn remove_obsolete(&self) -> Result<()> {
+        let start = self.view.start();
+        let mut removed = Vec::new();
+        self.view.change_segments(|segments| {
+            let first = segments
+                .partition_point(|segment| segment.base_offset() <= start)
+                .saturating_sub(1);
+            removed = segments.drain(..first).collect();
+        });
+        if removed.is_empty() {
+            return Ok(());
+        }
+        self.retired
+            .lock()
+            .retain(|r| !removed.iter().any(|s| s.base_offset() == r.segment.base_offset()));
+        let (io, root, dir) = (self.view.dir.io(), self.view.dir.path(), &self.view.path);
+        for segment in &removed {
+            crate::recovery::remove_segment(io.as_ref(), root, dir, segment.base_offset())?;
+        }
+        io.sync_dir(dir).map_err(|e| Error::io("sync", self.view.shown(), e))
+    }
+    /// The lock under which segments are sealed, removed or replaced.
+    pub fn maintenance(&self) -> MutexGuard<'_, ()> {
+        self.maintenance.lock()
+    }
+}
+
+impl Task for Writer {
+    fn run(self: Arc<Self>) {
+        self.scheduled.store(false, Ordering::Release);
+        self.scheduled_soon.store(false, Ordering::Release);
+        self.urgent.store(false, Ordering::Release);
+        let is_closed = self.state.lock().is_closed;
+        if is_closed || self.commit.is_poisoned() {
+            return;
+        }
+        let done = self.settle().and_then(|()| self.ensure_spare());
+        match done {
+            Ok(()) => {
+                if !self.commit.is_poisoned() {
+                    *self.failure.lock() = None;
+                }
+            }
+            Err(e) => {
+                *self.failure.lock() = Some(e.to_string());
+                if !self.commit.is_poisoned() && !self.scheduled.swap(true, Ordering::AcqRel) {
+                    self.request(IDLE);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,282 @@
+//! Where the next frame goes: the active segment, a new one, or the spare.
+
+use super::*;
+
+impl Writer {
+    /// Has an active segment with room for `size` more bytes.
+    pub(super) fn make_room(
+        &self,
+        state: &mut State,
+        size: u64,
+        count: u32,
+        now_ms: i64,
+        options: &AppendOptions,
+    ) -> Result<()> {
+        self.resume(state)?;
+        let next_offset = state.next_offset;
+        if let Some(active) = &state.active {
+            let is_full = active.end() + size + FOOTER_ROOM > self.config.segment_bytes_max
+                || next_offset + u64::from(count) - active.scope.base_offset > u64::from(u32::MAX);
+            let age_ms = now_ms.saturating_sub(active.scope.base_timestamp);
+            let is_old = u128::try_from(age_ms)
+                .is_ok_and(|ms| ms >= self.config.segment_age_max.as_millis());
+            if (is_full || is_old) && active.end() > HEAD_LEN as u64 {
+                self.retire(state)?;
+            }
+        }
+        let zero_ahead = self.level(options) == Durability::Sync;
+        let needed = |active: &Active| active.end() + size + FOOTER_ROOM;
+        let reserved = match &mut state.active {
+            Some(active) => {
+                active.reserve(needed(active), self.config.segment_bytes_max, zero_ahead)
+            }
+            None => self.begin_segment(state, size, now_ms, zero_ahead),
+        };
+        match reserved {
+            Err(Error::DiskFull { path, source }) => {
+                if options.use_spare && self.begin_spare_segment(state, size, now_ms)? {
+                    Ok(())
+                } else {
+                    Err(Error::DiskFull { path, source })
+                }
+            }
+            other => other,
+        }
+    }
+
+    /// Goes on in the last segment of an earlier session.
+    pub(super) fn resume(&self, state: &mut State) -> Result<()> {
+        let Some(Unsealed { segment, end_position, end_offset, .. }) = &state.resume else {
+            return Ok(());
+        };
+        let (segment, end_position, end_offset) = (Arc::clone(segment), *end_position, *end_offset);
+        let file = segment.open(Open::Write)?;
+        let scope = segment.scope(file.as_ref())?;
+        self.mark_open()?;
+        if scope.epoch == self.view.epoch() {
+            state.active = Some(Active {
+                way: self.way(&file, end_position)?,
+                segment: Arc::clone(&segment),
+                file,
+                scope,
+                reserved: end_position,
+                stored: end_position,
+                max_timestamp: state.max_timestamp,
+                witnessed: 0,
+                index_at: end_position,
+            });
+            segment.set_active(true);
+        } else {
+            self.retired.lock().push(Retired {
+                segment,
+                file,
+                end_offset,
+                end_position,
+                is_synced: true,
+            });
+        }
+        state.resume = None;
+        Ok(())
+    }
+
+    pub(super) fn way(&self, file: &Arc<dyn File>, reserved: u64) -> Result<Way> {
+        let is_mapped = match self.config.write_path {
+            WritePath::Mapped => true,
+            WritePath::Positional => false,
+            WritePath::Auto => {
+                self.config.durability != Durability::Sync
+                    && matches!(
+                        self.view.dir.io().file_system(),
+                        FileSystem::Ext4 | FileSystem::Tmpfs
+                    )
+            }
+        };
+        if is_mapped {
+            let region = file.map(reserved).map_err(|e| Error::io("map", self.view.shown(), e))?;
+            Ok(Way::Mapped(region))
+        } else {
+            Ok(Way::Positional { pending: Vec::new(), zeroed: reserved, dirty: 0 })
+        }
+    }
+
+    pub(super) fn head(&self, base_offset: u64, now_ms: i64) -> SegmentHead {
+        SegmentHead {
+            log_id: self.view.log_id,
+            base_offset,
+            epoch: self.view.epoch(),
+            generation: 0,
+            base_timestamp: now_ms,
+            superseded_hash: [0; 16],
+        }
+    }
+
+    pub(super) fn new_segment(&self, base_offset: u64) -> Arc<Segment> {
+        let dir = &self.view.dir;
+        Arc::new(Segment::new(
+            Arc::clone(dir.io()),
+            dir.path(),
+            &self.view.path,
+            self.view.log_id,
+            base_offset,
+        ))
+    }
+
+    pub(super) fn begin_segment(
+        &self,
+        state: &mut State,
+        size: u64,
+        now_ms: i64,
+        zero_ahead: bool,
+    ) -> Result<()> {
+        self.mark_open()?;
+        let head = self.head(state.next_offset, now_ms);
+        let segment = self.new_segment(head.base_offset);
+        let needed = HEAD_LEN as u64 + size + FOOTER_ROOM;
+        let generous = state.reserve.min(self.config.segment_bytes_max).max(needed);
+        let (file, reserved) = match segment.create(&head, generous) {
+            Ok(file) => (file, generous),
+            Err(Error::DiskFull { .. }) if generous > needed => {
+                (segment.create(&head, needed)?, needed)
+            }
+            Err(e) => return Err(e),
+        };
+        let active = self.activate(segment, file, reserved, HEAD_LEN as u64)?;
+        let active = state.active.insert(active);
+        active.reserve(needed, self.config.segment_bytes_max, zero_ahead)
+    }
+
+    /// Turns the spare file into the active segment; `false` if there is none, or it is too small.
+    pub(super) fn begin_spare_segment(
+        &self,
+        state: &mut State,
+        size: u64,
+        now_ms: i64,
+    ) -> Result<bool> {
+        let spare = self.view.path.join(SPARE);
+        let len = match self.view.dir.io().open(&spare, Open::Read).and_then(|file| file.len()) {
+            Ok(len) => len,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(false),
+            Err(e) => return Err(Error::io("open", self.view.dir.path().join(spare), e)),
+        };
+        if HEAD_LEN as u64 + size + FOOTER_ROOM > len {
+            return Ok(false);
+        }
+        if state.active.as_ref().is_some_and(|active| active.end() == HEAD_LEN as u64) {
+            return Ok(false);
+        }
+        self.retire(state)?;
+        self.mark_open()?;
+        let head = self.head(state.next_offset, now_ms);
+        let segment = self.new_segment(head.base_offset);
+        let file = segment.create_from_spare(&head, &spare)?;
+        state.active = Some(self.activate(segment, file, len, len)?);
+        Ok(true)
+    }
+
+    pub(super) fn activate(
+        &self,
+        segment: Arc<Segment>,
+        file: Arc<dyn File>,
+        reserved: u64,
+        zeroed: u64,
+    ) -> Result<Active> {
+        segment.set_active(true);
+        let scope = segment.scope(file.as_ref())?;
+        let mut way = self.way(&file, reserved)?;
+        if let Way::Positional { zeroed: already, .. } = &mut way {
+            *already = zeroed;
+        }
+        self.view.change_segments(|segments| segments.push(Arc::clone(&segment)));
+        Ok(Active {
+            segment,
+            file,
+            scope,
+            way,
+            reserved,
+            stored: HEAD_LEN as u64,
+            max_timestamp: i64::MIN,
+            witnessed: 0,
+            index_at: 0,
+        })
+    }
+    /// Ends the active segment, if it holds anything.
+    pub fn roll(&self) -> Result<()> {
+        let mut state = self.state.lock();
+        self.check_writable(&state)?;
+        self.resume(&mut state)?;
+        match &state.active {
+            Some(active) if active.end() > HEAD_LEN as u64 => self.retire(&mut state),
+            _ => Ok(()),
+        }
+    }
+    /// Ends the active segment.
+    pub(super) fn retire(&self, state: &mut State) -> Result<()> {
+        self.flush(state)?;
+        let Some(active) = state.active.take() else { return Ok(()) };
+        state.reserve = active.reserved;
+        let Active { segment, file, stored, way, .. } = active;
+        // Unmapped before anybody can cut the file.
+        drop(way);
+        segment.set_active(false);
+        self.store_producers(state);
+        self.retired.lock().push(Retired {
+            segment,
+            file,
+            end_offset: state.next_offset,
+            end_position: stored,
+            is_synced: false,
+        });
+        self.request(Duration::ZERO);
+        Ok(())
+    }
+    /// Writes the producers' state beside the log. It can always be had by reading the log, so errors only cost time.
+    pub(super) fn store_producers(&self, state: &State) {
+        if state.producers.is_empty() {
+            return;
+        }
+        let (io, dir) = (self.view.dir.io(), &self.view.path);
+        let name = segment::file_name(state.next_offset, "producers");
+        let (temporary, path) = (dir.join(format!("{name}.tmp")), dir.join(&name));
+        let bytes = state.producers.encode(&self.view.log_id, state.next_offset);
+        let _ = io.unlink(&temporary);
+        let written =
+            io.open(&temporary, Open::Create).and_then(|file| write_full(file.as_ref(), &bytes, 0));
+        if written.and_then(|()| io.rename(&temporary, &path)).is_ok() {
+            for entry in io.list(dir).unwrap_or_default() {
+                if segment::parse_name(&entry.name, "producers")
+                    .is_some_and(|offset| offset < state.next_offset)
+                {
+                    let _ = io.unlink(&dir.join(entry.name));
+                }
+            }
+        }
+    }
+    /// Has the reserve for a full disk, if the log wants one and there is space.
+    pub fn ensure_spare(&self) -> Result<()> {
+        make_spare(&self.view, self.config.spare_bytes)
+    }
+}
+
+fn make_spare(view: &View, bytes: u64) -> Result<()> {
+    let (io, dir) = (view.dir.io(), &view.path);
+    let (temporary, path) = (dir.join("spare.tmp"), dir.join(SPARE));
+    if bytes == 0 || io.open(&path, Open::Read).is_ok() {
+        return Ok(());
+    }
+    let failed = |e| Error::io("reserve", view.dir.path().join(&path), e);
+    let _ = io.unlink(&temporary);
+    let file = io.open(&temporary, Open::Create).map_err(failed)?;
+    let zeros = vec![0; 64 << 10];
+    let mut position = 0;
+    while position < bytes {
+        let len = usize::try_from(bytes - position).unwrap_or(zeros.len()).min(zeros.len());
+        if let Err(e) = write_full(file.as_ref(), &zeros[..len], position) {
+            let _ = io.unlink(&temporary);
+            return Err(failed(e));
+        }
+        position += len as u64;
+    }
+    file.sync_data().map_err(failed)?;
+    io.rename(&temporary, &path).map_err(failed)?;
+    io.sync_dir(dir).map_err(failed)
+}
