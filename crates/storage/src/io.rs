@@ -119,7 +119,9 @@ pub trait File: Debug + Send + Sync + 'static {
     fn len(&self) -> io::Result<u64>;
     /// Cuts or extends (with a hole) the file.
     fn set_len(&self, len: u64) -> io::Result<()>;
-    /// Gets blocks for a range, so that writing there later cannot run out of space; extends the file.
+    /// Gets blocks for a range, so that writing there later cannot run out of space; extends the file. After an error the
+    /// length is as before. Where the file system cannot do this, zeros are written from the present end on, and holes
+    /// before it stay.
     fn reserve(&self, position: u64, len: u64) -> io::Result<()>;
     /// Makes bytes and length durable. After an error nothing is known, and a retry would lie.
     fn sync_data(&self) -> io::Result<()>;

@@ -62,7 +62,8 @@ impl Disk {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let root = retry_on_intr(|| rustix::fs::open(root, flags, Mode::empty()))?;
         Ok(Disk {
-            beneath: has_openat2(root.as_fd()),
+            // Old kernels lack it, and some containers forbid it.
+            beneath: openat2(root.as_fd(), Path::new("."), SEARCH, Mode::empty()).is_ok(),
             file_system: file_system(root.as_fd()),
             boot_id: boot_id().unwrap_or_default(),
             root: root.into(),
@@ -73,13 +74,9 @@ impl Disk {
     fn open_beneath(&self, path: &Path, flags: OFlags, mode: Mode) -> io::Result<OwnedFd> {
         check_plain(path)?;
         let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
-        #[cfg(target_os = "linux")]
         if self.beneath {
-            use rustix::fs::ResolveFlags;
-            let resolve =
-                ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
-            let open = || rustix::fs::openat2(&self.root, path, flags, mode, resolve);
-            return retry_on_intr(open).map_err(refusal);
+            return retry_on_intr(|| openat2(self.root.as_fd(), path, flags, mode))
+                .map_err(refusal);
         }
         let mut held: Option<OwnedFd> = None;
         let mut components = path.iter().peekable();
@@ -431,16 +428,22 @@ fn set_directory_mode(parent: BorrowedFd<'_>, name: &OsStr) -> io::Result<()> {
     }
 }
 
+/// Opens without leaving `root` or following a link, all at once.
 #[cfg(target_os = "linux")]
-fn has_openat2(root: BorrowedFd<'_>) -> bool {
+fn openat2(
+    root: BorrowedFd<'_>,
+    path: &Path,
+    flags: OFlags,
+    mode: Mode,
+) -> rustix::io::Result<OwnedFd> {
     use rustix::fs::ResolveFlags;
-    retry_on_intr(|| rustix::fs::openat2(root, ".", SEARCH, Mode::empty(), ResolveFlags::BENEATH))
-        .is_ok()
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+    rustix::fs::openat2(root, path, flags, mode, resolve)
 }
 
 #[cfg(not(target_os = "linux"))]
-fn has_openat2(_root: BorrowedFd<'_>) -> bool {
-    false
+fn openat2(_: BorrowedFd<'_>, _: &Path, _: OFlags, _: Mode) -> rustix::io::Result<OwnedFd> {
+    Err(Errno::NOSYS)
 }
 
 #[cfg(target_os = "linux")]

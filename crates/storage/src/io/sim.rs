@@ -9,6 +9,24 @@
 //! * Names: each creation, rename and removal is kept or lost by itself, until its directory is synced. A rename is
 //!   never half done, and one between two directories needs a sync of both.
 //! * A failed sync leaves clean pages that the platter does not have: the next sync says Ok.
+//!
+//! ```
+//! # use std::path::Path;
+//! use logmill_storage::io::sim::{CrashPlan, SimDisk};
+//! use logmill_storage::io::{Open, write_full};
+//!
+//! let disk = SimDisk::new(1);
+//! let file = disk.io().open(Path::new("a"), Open::Create)?;
+//! write_full(&*file, b"not synced", 0)?;
+//! disk.io().sync_dir(Path::new(""))?;
+//! for seed in 0..100 {
+//!     let disk = disk.fork(seed); // the same state again for each crash
+//!     disk.crash(&CrashPlan::random(seed));
+//!     let left = disk.read_file("a").unwrap();
+//!     assert!(left.is_empty() || left.len() == 10);
+//! }
+//! # Ok::<(), std::io::Error>(())
+//! ```
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -160,6 +178,9 @@ impl SimDisk {
 
     /// From the counted call `op` on (0 is the first since this disk was made) every call fails as if the process had died
     /// just before it: see [`is_cut`]. Ends with the next kill or crash.
+    ///
+    /// A store through a mapping cannot fail: one made after the stop does nothing, and the engine may go on to acknowledge it
+    /// to nobody. So what the engine says counts only while [`is_stopped`](SimDisk::is_stopped) is false.
     pub fn stop_at(&self, op: u64) {
         self.machine.state.lock().control.stop(op, false);
     }
