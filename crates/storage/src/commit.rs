@@ -4,6 +4,7 @@
 //! before; the others wait for it. A failed sync ends the log's writing life: every waiter learns that its outcome is
 //! unknown, and nobody ever syncs those files again, since the kernel would say yes to pages that it has dropped.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Waker;
 
 use parking_lot::{Condvar, Mutex};
@@ -13,12 +14,13 @@ use parking_lot::{Condvar, Mutex};
 pub(crate) struct Commit {
     state: Mutex<State>,
     moved: Condvar,
+    /// Set with `state` locked; appends look without locking.
+    poisoned: AtomicBool,
 }
 
 #[derive(Debug, Default)]
 struct State {
     syncing: bool,
-    poisoned: bool,
     /// Every offset below is durable.
     durable: u64,
     /// Writes that failed for want of space: what was appended in `generation` from `from` on never came to be.
@@ -51,13 +53,13 @@ pub(crate) enum Standing {
 }
 
 impl State {
-    fn standing(&self, claim: Claim) -> Standing {
+    fn standing(&self, claim: Claim, poisoned: &AtomicBool) -> Standing {
         let rolled_back = |r: &Rollback| r.generation >= claim.generation && r.from < claim.end;
         if self.rollbacks.iter().any(rolled_back) {
             Standing::RolledBack
         } else if self.durable >= claim.end {
             Standing::Durable
-        } else if self.poisoned {
+        } else if poisoned.load(Ordering::Acquire) {
             Standing::Unknown
         } else {
             Standing::Pending
@@ -81,17 +83,17 @@ impl Drop for Lead<'_> {
 
 impl Commit {
     pub fn starting_at(durable: u64) -> Commit {
-        Commit { state: Mutex::new(State { durable, ..State::default() }), moved: Condvar::new() }
+        Commit { state: Mutex::new(State { durable, ..State::default() }), ..Commit::default() }
     }
 
     pub fn standing(&self, claim: Claim) -> Standing {
-        self.state.lock().standing(claim)
+        self.state.lock().standing(claim, &self.poisoned)
     }
 
     /// As [`standing`](Self::standing), and keeps `waker` if it is pending.
     pub fn standing_or_wake(&self, claim: Claim, waker: &Waker) -> Standing {
         let mut state = self.state.lock();
-        let standing = state.standing(claim);
+        let standing = state.standing(claim, &self.poisoned);
         if standing == Standing::Pending && !state.wakers.iter().any(|kept| kept.will_wake(waker)) {
             state.wakers.push(waker.clone());
         }
@@ -102,7 +104,7 @@ impl Commit {
     pub fn wait_or_lead(&self, claim: Claim) -> Result<Standing, Lead<'_>> {
         let mut state = self.state.lock();
         loop {
-            match state.standing(claim) {
+            match state.standing(claim, &self.poisoned) {
                 Standing::Pending if state.syncing => self.moved.wait(&mut state),
                 Standing::Pending => {
                     state.syncing = true;
@@ -129,14 +131,14 @@ impl Commit {
     }
 
     pub fn poison(&self) {
-        let mut state = self.state.lock();
-        state.poisoned = true;
+        let state = self.state.lock();
+        self.poisoned.store(true, Ordering::Release);
         wake(state);
         self.moved.notify_all();
     }
 
     pub fn is_poisoned(&self) -> bool {
-        self.state.lock().poisoned
+        self.poisoned.load(Ordering::Acquire)
     }
 }
 

@@ -89,8 +89,7 @@ impl Segment {
     }
 
     pub fn failed(&self, op: &'static str) -> impl FnOnce(std::io::Error) -> Error {
-        let shown = self.shown();
-        move |e| Error::io(op, shown, e)
+        move |e| Error::io(op, self.shown(), e)
     }
 
     /// The file, shared with everybody who has it open.
