@@ -1,0 +1,39 @@
+//! Durable message streams inside your process: what Kafka gives, in one directory, with no broker.
+//!
+//! ```
+//! use logmill::{Record, Store, TopicConfig};
+//! # let place = tempfile::tempdir().unwrap();
+//! # let dir = place.path();
+//! let store = Store::open(dir)?;
+//! let topic = store.create_topic("user-events", TopicConfig::new().partitions(3))?;
+//!
+//! let partition = topic.partition_for_key(b"user-7")?;
+//! let offset = partition.append(&Record::value(b"signed up").key(b"user-7"))?; // on the disk when this returns
+//!
+//! let mut reader = partition.reader(offset)?;
+//! while let Some(batch) = reader.next_batch()? {
+//!     for record in batch.records().flatten() {
+//!         assert_eq!(record.value, Some(b"signed up".as_slice()));
+//!     }
+//! }
+//! store.close()?;
+//! # Ok::<(), logmill::Error>(())
+//! ```
+
+#![forbid(unsafe_code)]
+
+mod error;
+mod store;
+
+pub use error::{Error, Result};
+pub use logmill_storage as storage;
+pub use logmill_storage::{
+    AppendOptions, Appended, Batch, Clock, Compression, Durability, Header, Headers, LogStats,
+    ManualClock, Record, RecordBuf, RecordView, SystemClock, Ticket,
+};
+pub use logmill_stream as stream;
+pub use logmill_stream::{
+    Cleanup, Partition, PartitionReader, TimestampType, Topic, TopicConfig, TopicPartition,
+    TopicSettings,
+};
+pub use store::{Store, StoreBuilder};

@@ -1,0 +1,96 @@
+//! The store as its users see it.
+
+use std::time::Duration;
+
+use logmill::{Record, Store, TopicConfig};
+
+fn values(topic: &logmill::Topic) -> Vec<Vec<u8>> {
+    let mut values = Vec::new();
+    for partition in topic.partitions() {
+        let mut reader = partition.reader(partition.start_offset().unwrap()).unwrap();
+        while let Some(batch) = reader.next_batch().unwrap() {
+            values.extend(batch.records().map(|record| record.unwrap().value.unwrap().to_vec()));
+        }
+    }
+    values
+}
+
+#[test]
+fn topics_and_records_survive_close_and_reopen() {
+    let place = tempfile::tempdir().unwrap();
+    let store = Store::open(place.path()).unwrap();
+    let topic = store.create_topic("events", TopicConfig::new().partitions(3)).unwrap();
+    topic.partition(2).unwrap().append(&Record::value(b"hello")).unwrap();
+    drop(topic);
+    store.close().unwrap();
+
+    let store = Store::open(place.path()).unwrap();
+    let topic = store.topic("events").unwrap();
+    assert_eq!(topic.partition_count(), 3);
+    assert_eq!(values(&topic), [b"hello"]);
+    store.close().unwrap();
+}
+
+#[test]
+fn dropping_a_store_loses_nothing_that_was_acknowledged() {
+    let place = tempfile::tempdir().unwrap();
+    let store = Store::open(place.path()).unwrap();
+    let topic = store.create_topic("events", TopicConfig::new()).unwrap();
+    topic.partition(0).unwrap().append(&Record::value(b"hello")).unwrap();
+    drop((topic, store));
+
+    let store = Store::builder().lock_wait(Duration::from_secs(10)).open(place.path()).unwrap();
+    assert_eq!(values(&store.topic("events").unwrap()), [b"hello"]);
+}
+
+#[test]
+fn a_second_writer_is_told_who_has_the_store() {
+    let place = tempfile::tempdir().unwrap();
+    let _store = Store::open(place.path()).unwrap();
+    let refused = Store::open(place.path()).unwrap_err();
+    let Some(logmill::storage::Error::Locked { pid, .. }) = refused.storage() else {
+        panic!("{refused}")
+    };
+    assert_eq!(*pid, Some(std::process::id()));
+}
+
+#[test]
+fn a_read_only_store_sees_topics_and_records_that_its_writer_makes_meanwhile() {
+    let place = tempfile::tempdir().unwrap();
+    let writer = Store::open(place.path()).unwrap();
+    let reader = Store::builder().read_only(true).open(place.path()).unwrap();
+    assert!(reader.topics().unwrap().is_empty());
+
+    let topic = writer.create_topic("events", TopicConfig::new().partitions(2)).unwrap();
+    let seen = reader.topic("events").unwrap();
+    assert_eq!(seen.partition_count(), 2);
+    assert_eq!(seen.partition(0).unwrap().high_watermark().unwrap(), 0);
+
+    topic.partition(1).unwrap().append(&Record::value(b"hello")).unwrap();
+    assert_eq!(values(&seen), [b"hello"]);
+    topic.partition(1).unwrap().append(&Record::value(b"again")).unwrap();
+    assert!(seen.partition(1).unwrap().wait_for(1, Duration::from_secs(10)).unwrap());
+    assert_eq!(values(&seen), [b"hello".to_vec(), b"again".to_vec()]);
+
+    let refused = seen.partition(1).unwrap().append(&Record::value(b"no")).unwrap_err();
+    assert!(
+        matches!(
+            refused,
+            logmill::stream::Error::Storage(logmill::storage::Error::ReadOnly { .. })
+        ),
+        "{refused}"
+    );
+    let refused = reader.create_topic("more", TopicConfig::new()).unwrap_err();
+    assert!(
+        matches!(refused.storage(), Some(logmill::storage::Error::ReadOnly { .. })),
+        "{refused}"
+    );
+}
+
+#[test]
+fn an_absent_directory_is_no_store_to_read() {
+    let place = tempfile::tempdir().unwrap();
+    let absent = place.path().join("absent");
+    assert!(Store::builder().read_only(true).open(&absent).is_err());
+    assert!(!absent.exists());
+}

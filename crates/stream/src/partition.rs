@@ -1,0 +1,443 @@
+//! One partition: a log that is opened when somebody uses it and closed again when nobody does.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use logmill_storage::{
+    AppendOptions, Appended, Batch, Durability, Log, LogStats, Reader, Record, RecordBuf, Ticket,
+    Wake,
+};
+use parking_lot::{Condvar, Mutex};
+
+use crate::TopicPartition;
+use crate::config::TimestampType;
+use crate::error::{Error, Result};
+use crate::streams::Shared;
+use crate::topic::TopicCore;
+
+/// How often a process that only reads looks whether the writer has made a partition's log.
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
+
+/// An open log. As long as somebody else has one, it is not closed for being idle.
+#[derive(Debug)]
+pub(crate) struct OpenLog {
+    log: Log,
+    /// The topic's settings, counted, when the log was opened: later ones need a log opened anew.
+    settings_version: u64,
+}
+
+impl std::ops::Deref for OpenLog {
+    type Target = Log;
+
+    fn deref(&self) -> &Log {
+        &self.log
+    }
+}
+
+#[derive(Debug)]
+enum Slot {
+    Closed,
+    Open(Arc<OpenLog>),
+    /// The topic was deleted, or the store is closed.
+    Gone,
+}
+
+/// What all handles of a partition share.
+pub(crate) struct PartitionCore {
+    pub(crate) id: TopicPartition,
+    slot: Mutex<Slot>,
+    /// Set by each use and cleared by the sweep: what it finds cleared was idle since the sweep before.
+    used: AtomicBool,
+    /// Who wants to know of appends. They outlive the log, which may be closed and opened again.
+    wakers: Mutex<Vec<Weak<dyn Wake>>>,
+}
+
+impl std::fmt::Debug for PartitionCore {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("PartitionCore").field("id", &self.id).finish_non_exhaustive()
+    }
+}
+
+impl Wake for PartitionCore {
+    fn wake(&self) {
+        self.wakers.lock().retain(|waker| match waker.upgrade() {
+            Some(waker) => {
+                waker.wake();
+                true
+            }
+            None => false,
+        });
+    }
+}
+
+impl PartitionCore {
+    pub(crate) fn new(id: TopicPartition) -> Arc<PartitionCore> {
+        Arc::new(PartitionCore {
+            id,
+            slot: Mutex::new(Slot::Closed),
+            used: AtomicBool::new(false),
+            wakers: Mutex::new(Vec::new()),
+        })
+    }
+
+    /// The name of its log.
+    pub(crate) fn log_name(id: TopicPartition) -> String {
+        format!("{}/{}", id.topic, id.partition)
+    }
+
+    pub(crate) fn on_append(&self, waker: Weak<dyn Wake>) {
+        self.wakers.lock().push(waker);
+    }
+
+    /// The log, opened if it is not.
+    pub(crate) fn log(
+        self: &Arc<Self>,
+        shared: &Shared,
+        topic: &TopicCore,
+    ) -> Result<Arc<OpenLog>> {
+        if !self.used.load(Ordering::Relaxed) {
+            self.used.store(true, Ordering::Relaxed);
+        }
+        let mut slot = self.slot.lock();
+        match &*slot {
+            Slot::Open(open) if open.settings_version == topic.settings_version() => {
+                return Ok(Arc::clone(open));
+            }
+            // Settings changed. While somebody works with the log it stays as it is.
+            Slot::Open(open) if Arc::strong_count(open) > 1 => return Ok(Arc::clone(open)),
+            Slot::Open(_) => close(&mut slot)?,
+            Slot::Closed => {}
+            Slot::Gone => return Err(Error::UnknownTopic { name: topic.name().into() }),
+        }
+        let (settings_version, config) = topic.log_config();
+        let log = Log::open(&shared.dir, &PartitionCore::log_name(self.id), config)?;
+        let waker: Weak<dyn Wake> = Arc::downgrade(&(Arc::clone(self) as Arc<dyn Wake>));
+        log.on_append(waker);
+        let open = Arc::new(OpenLog { log, settings_version });
+        *slot = Slot::Open(Arc::clone(&open));
+        drop(slot);
+        shared.open_logs.opened(self);
+        Ok(open)
+    }
+
+    /// Closes the log if nobody used it since the last call; says whether it is closed now.
+    pub(crate) fn close_if_idle(&self, even_if_recent: bool) -> Result<bool> {
+        let recent = self.used.swap(false, Ordering::Relaxed);
+        let mut slot = self.slot.lock();
+        match &*slot {
+            Slot::Open(open) if (recent && !even_if_recent) || Arc::strong_count(open) > 1 => {
+                Ok(false)
+            }
+            Slot::Open(_) => close(&mut slot).map(|()| true),
+            Slot::Closed | Slot::Gone => Ok(true),
+        }
+    }
+
+    /// Closes the log for good, whoever uses it: their next call fails.
+    pub(crate) fn retire(&self) -> Result<()> {
+        let mut slot = self.slot.lock();
+        let closed = match &*slot {
+            Slot::Open(open) => open.log.clone().close().map_err(Error::from),
+            Slot::Closed | Slot::Gone => Ok(()),
+        };
+        *slot = Slot::Gone;
+        closed
+    }
+}
+
+fn close(slot: &mut Slot) -> Result<()> {
+    match std::mem::replace(slot, Slot::Closed) {
+        Slot::Open(open) => Ok(open.log.clone().close()?),
+        Slot::Closed | Slot::Gone => Ok(()),
+    }
+}
+
+/// One partition of a topic: an ordered log of records.
+///
+/// A handle is cheap to clone and keeps no file open by itself.
+#[derive(Clone, Debug)]
+pub struct Partition {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) topic: Arc<TopicCore>,
+    pub(crate) core: Arc<PartitionCore>,
+}
+
+impl Partition {
+    /// Its number, from 0.
+    pub fn number(&self) -> u32 {
+        self.core.id.partition
+    }
+
+    /// Its topic's id and its number.
+    pub fn id(&self) -> TopicPartition {
+        self.core.id
+    }
+
+    pub(crate) fn log(&self) -> Result<Arc<OpenLog>> {
+        self.core.log(&self.shared, &self.topic)
+    }
+
+    /// The log, or `None` if this process only reads and the writer has not made it yet: then the partition is empty.
+    fn log_if_any(&self) -> Result<Option<Arc<OpenLog>>> {
+        match self.log() {
+            Ok(log) => Ok(Some(log)),
+            Err(Error::Storage(logmill_storage::Error::Io { source, .. }))
+                if self.shared.dir.is_read_only()
+                    && source.kind() == std::io::ErrorKind::NotFound =>
+            {
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The offset of the first record that is still there.
+    ///
+    /// # Errors
+    /// [`Error::UnknownTopic`] if the topic was deleted; [`Error::Storage`] if the log cannot be opened. So for all
+    /// methods here.
+    pub fn start_offset(&self) -> Result<u64> {
+        Ok(self.log_if_any()?.map_or(0, |log| log.start_offset()))
+    }
+
+    /// One past the last offset that was given.
+    ///
+    /// # Errors
+    /// As [`Partition::start_offset`].
+    pub fn end_offset(&self) -> Result<u64> {
+        Ok(self.log_if_any()?.map_or(0, |log| log.end_offset()))
+    }
+
+    /// One past the last offset that readers see: with durability sync what is on the disk, otherwise what is stored.
+    ///
+    /// # Errors
+    /// As [`Partition::start_offset`].
+    pub fn high_watermark(&self) -> Result<u64> {
+        let Some(log) = self.log_if_any()? else { return Ok(0) };
+        log.refresh()?;
+        Ok(log.high_watermark())
+    }
+
+    /// Appends a record and returns its offset when the topic's durability holds for it.
+    ///
+    /// # Errors
+    /// As [`Partition::start_offset`], and what the log refuses.
+    pub fn append(&self, record: &Record<'_>) -> Result<u64> {
+        Ok(self.append_batch(std::slice::from_ref(record))?.base_offset)
+    }
+
+    /// Appends records, all or none, under consecutive offsets.
+    ///
+    /// # Errors
+    /// As [`Partition::append`].
+    pub fn append_batch(&self, records: &[Record<'_>]) -> Result<Appended> {
+        self.append_with(records, &AppendOptions::default())
+    }
+
+    /// As [`Partition::append_batch`], with a durability or a producer for this call.
+    ///
+    /// # Errors
+    /// As [`Partition::append`].
+    pub fn append_with(&self, records: &[Record<'_>], options: &AppendOptions) -> Result<Appended> {
+        let log = self.log()?;
+        let options = self.effective(options);
+        Ok(match self.stamped(records) {
+            Some(records) => log.append_with(&records, &options)?,
+            None => log.append_with(records, &options)?,
+        })
+    }
+
+    /// Appends records in order and returns before their durability holds: the ticket waits for it.
+    ///
+    /// # Errors
+    /// As [`Partition::append`].
+    pub fn submit(&self, records: &[Record<'_>], options: &AppendOptions) -> Result<Ticket> {
+        let log = self.log()?;
+        let options = self.effective(options);
+        Ok(match self.stamped(records) {
+            Some(records) => log.submit(&records, &options)?,
+            None => log.submit(records, &options)?,
+        })
+    }
+
+    /// With the topic's durability as it is now: the log may have been opened under another.
+    fn effective(&self, options: &AppendOptions) -> AppendOptions {
+        let durability: Durability =
+            options.durability.unwrap_or_else(|| self.topic.settings().durability);
+        AppendOptions { durability: Some(durability), ..*options }
+    }
+
+    /// The records with the time of the append instead of their own, where the topic wants that.
+    fn stamped<'a>(&self, records: &[Record<'a>]) -> Option<Vec<Record<'a>>> {
+        match self.topic.settings().timestamps {
+            TimestampType::CreateTime => None,
+            TimestampType::LogAppendTime => {
+                let now = self.shared.dir.clock().wall_ms();
+                Some(records.iter().map(|record| record.timestamp(now)).collect())
+            }
+        }
+    }
+
+    /// Makes everything that was appended so far durable; returns the offset up to which it is.
+    ///
+    /// # Errors
+    /// As [`Partition::append`].
+    pub fn sync(&self) -> Result<u64> {
+        Ok(self.log()?.sync()?)
+    }
+
+    /// A reader of this partition alone, from `from` on, which belongs to no group.
+    ///
+    /// # Errors
+    /// As [`Partition::start_offset`]; `from` must lie between the start offset and the high watermark.
+    pub fn reader(&self, from: u64) -> Result<PartitionReader> {
+        let mut reader = PartitionReader { partition: self.clone(), place: None, from };
+        reader.place()?;
+        Ok(reader)
+    }
+
+    /// The record at `offset`; `None` if compaction took it.
+    ///
+    /// # Errors
+    /// As [`Partition::reader`].
+    pub fn get(&self, offset: u64) -> Result<Option<RecordBuf>> {
+        match self.log_if_any()? {
+            Some(log) => Ok(log.get(offset)?),
+            None => Err(empty(offset)),
+        }
+    }
+
+    /// Records from `from` on, at least one if there is one, and then as long as their keys and values are at most
+    /// `bytes_max` together.
+    ///
+    /// # Errors
+    /// As [`Partition::reader`].
+    pub fn read(&self, from: u64, bytes_max: usize) -> Result<Vec<RecordBuf>> {
+        match self.log_if_any()? {
+            Some(log) => Ok(log.read(from, bytes_max)?),
+            None if from == 0 => Ok(Vec::new()),
+            None => Err(empty(from)),
+        }
+    }
+
+    /// The offset of the first record with a timestamp of at least `ms` (since 1970), if there is one.
+    ///
+    /// # Errors
+    /// As [`Partition::start_offset`].
+    pub fn offset_for_timestamp(&self, ms: i64) -> Result<Option<u64>> {
+        match self.log_if_any()? {
+            Some(log) => Ok(log.offset_for_timestamp(ms)?),
+            None => Ok(None),
+        }
+    }
+
+    /// Waits until readers see `offset`, at most for `timeout`; says whether they do.
+    ///
+    /// # Errors
+    /// As [`Partition::start_offset`].
+    pub fn wait_for(&self, offset: u64, timeout: Duration) -> Result<bool> {
+        let clock = self.shared.dir.clock();
+        let deadline = clock.monotonic().saturating_add(timeout);
+        loop {
+            let left = deadline.saturating_sub(clock.monotonic());
+            if let Some(log) = self.log_if_any()? {
+                return Ok(log.wait_for(offset, left)?);
+            }
+            if left.is_zero() {
+                return Ok(false);
+            }
+            // Another process makes the log, and nobody tells this one.
+            Condvar::new().wait_for(&mut Mutex::new(()).lock(), left.min(LOOK_AGAIN));
+        }
+    }
+
+    /// Removes every record before `offset`, for readers at once, from the disk by whole segments; returns the new
+    /// start offset. An offset beyond the high watermark counts as the high watermark.
+    ///
+    /// # Errors
+    /// As [`Partition::start_offset`].
+    pub fn delete_records_before(&self, offset: u64) -> Result<u64> {
+        Ok(self.log()?.delete_records_before(offset)?)
+    }
+
+    /// Figures about the partition's log.
+    ///
+    /// # Errors
+    /// As [`Partition::start_offset`].
+    pub fn stats(&self) -> Result<LogStats> {
+        Ok(self.log()?.stats()?)
+    }
+}
+
+/// What a log without records says of any offset but 0.
+fn empty(offset: u64) -> Error {
+    Error::Storage(logmill_storage::Error::OffsetOutOfRange { offset, start: 0, end: 0 })
+}
+
+/// Reads one partition in order, outside of any group. While it exists the partition's log stays open.
+#[derive(Debug)]
+pub struct PartitionReader {
+    partition: Partition,
+    place: Option<(Reader, Arc<OpenLog>)>,
+    /// Where to begin once there is a log.
+    from: u64,
+}
+
+impl PartitionReader {
+    fn place(&mut self) -> Result<Option<&mut Reader>> {
+        if self.place.is_none() {
+            match self.partition.log_if_any()? {
+                Some(log) => self.place = Some((log.reader(self.from)?, log)),
+                None if self.from == 0 => {}
+                None => return Err(empty(self.from)),
+            }
+        }
+        Ok(self.place.as_mut().map(|(reader, _)| reader))
+    }
+
+    /// The next batch of records, or `None` at the high watermark. The first may begin in the middle of a batch.
+    ///
+    /// # Errors
+    /// [`Error::Storage`]: corrupt, or removed by retention.
+    pub fn next_batch(&mut self) -> Result<Option<Batch<'_>>> {
+        match self.place()? {
+            Some(reader) => Ok(reader.next_batch()?),
+            None => Ok(None),
+        }
+    }
+
+    /// As [`PartitionReader::next_batch`], and waits for one at most for `timeout`.
+    ///
+    /// # Errors
+    /// As [`PartitionReader::next_batch`].
+    pub fn next_batch_timeout(&mut self, timeout: Duration) -> Result<Option<Batch<'_>>> {
+        self.partition.wait_for(self.position(), timeout)?;
+        self.next_batch()
+    }
+
+    /// The next offset that it will read.
+    pub fn position(&self) -> u64 {
+        self.place.as_ref().map_or(self.from, |(reader, _)| reader.position())
+    }
+
+    /// One past the last offset that it sees now.
+    ///
+    /// # Errors
+    /// As [`Partition::high_watermark`].
+    pub fn high_watermark(&self) -> Result<u64> {
+        self.partition.high_watermark()
+    }
+
+    /// Goes to `offset`, forwards or backwards.
+    ///
+    /// # Errors
+    /// [`Error::Storage`] if the offset is not there.
+    pub fn seek(&mut self, offset: u64) -> Result<()> {
+        match self.place()? {
+            Some(reader) => Ok(reader.seek(offset)?),
+            None if offset == 0 => Ok(()),
+            None => Err(empty(offset)),
+        }
+    }
+}

@@ -1,0 +1,2 @@
+//! Share groups.
+pub(crate) mod leases;

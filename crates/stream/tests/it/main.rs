@@ -1,0 +1,4 @@
+//! How streams behave, seen from outside.
+
+mod support;
+mod topics;

@@ -1,0 +1,208 @@
+//! Topics: created, described, altered, grown, deleted, and there again after a restart.
+
+use std::time::Duration;
+
+use logmill_storage::{Durability, Record};
+use logmill_stream::{Cleanup, Error, StreamsOptions, TimestampType, TopicConfig};
+
+use crate::support::{NOW_MS, TestStore, all_values, values};
+
+fn names(store: &TestStore) -> Vec<String> {
+    store.streams.topics().unwrap().iter().map(|topic| topic.name().to_owned()).collect()
+}
+
+#[test]
+fn a_topic_is_there_after_a_restart_with_its_settings_and_its_records() {
+    let place = tempfile::tempdir().unwrap();
+    let store = TestStore::open(place.path());
+    let config = TopicConfig::new().partitions(3).retention(None).cleanup(Cleanup::Compact);
+    let topic = store.streams.create_topic("b", &config).unwrap();
+    store.streams.create_topic("a", &TopicConfig::new()).unwrap();
+    topic.partition(1).unwrap().append(&Record::value(b"x")).unwrap();
+    assert_eq!(topic.id(), 1);
+    drop(topic);
+    store.close();
+
+    let store = TestStore::open(place.path());
+    assert_eq!(names(&store), ["a", "b"]);
+    let topic = store.streams.topic("b").unwrap();
+    assert_eq!((topic.id(), topic.partition_count()), (1, 3));
+    assert_eq!((topic.settings().retention, topic.settings().cleanup), (None, Cleanup::Compact));
+    assert_eq!(all_values(&topic), ["x"]);
+}
+
+#[test]
+fn what_cannot_be_created_is_refused_by_type() {
+    let place = tempfile::tempdir().unwrap();
+    let store = TestStore::open(place.path());
+    let create =
+        |name: &str, config: TopicConfig| store.streams.create_topic(name, &config).unwrap_err();
+    store.streams.create_topic("t", &TopicConfig::new()).unwrap();
+    assert!(matches!(create("t", TopicConfig::new()), Error::TopicExists { name } if name == "t"));
+    assert!(matches!(create("a b", TopicConfig::new()), Error::InvalidName { .. }));
+    assert!(matches!(
+        create("u", TopicConfig::new().partitions(0)),
+        Error::InvalidPartitions { asked: 0 }
+    ));
+    assert!(matches!(
+        create("u", TopicConfig::new().partitions(10_001)),
+        Error::InvalidPartitions { .. }
+    ));
+    assert!(matches!(
+        create("u", TopicConfig::new().segment_bytes_max(1)),
+        Error::InvalidSetting { .. }
+    ));
+    assert!(
+        matches!(store.streams.topic("u").unwrap_err(), Error::UnknownTopic { name } if name == "u")
+    );
+    let unknown = store.streams.topic("t").unwrap().partition(1).unwrap_err();
+    assert!(matches!(unknown, Error::UnknownPartition { partition: 1, partitions: 1, .. }));
+    assert_eq!(names(&store), ["t"]);
+}
+
+#[test]
+fn partitions_are_added_and_never_removed() {
+    let place = tempfile::tempdir().unwrap();
+    let store = TestStore::open(place.path());
+    let topic = store.streams.create_topic("t", &TopicConfig::new().partitions(2)).unwrap();
+    topic.partition(1).unwrap().append(&Record::value(b"x")).unwrap();
+    topic.add_partitions(4).unwrap();
+    assert_eq!(topic.partitions().len(), 4);
+    assert_eq!(values(&topic.partition(1).unwrap()), ["x"]);
+    for fewer in [4, 3, 1] {
+        let refused = topic.add_partitions(fewer).unwrap_err();
+        assert!(
+            matches!(refused, Error::PartitionsNotIncreased { partitions: 4, asked, .. } if asked == fewer)
+        );
+    }
+    drop(topic);
+    store.close();
+    assert_eq!(TestStore::open(place.path()).streams.topic("t").unwrap().partition_count(), 4);
+}
+
+#[test]
+fn settings_change_while_the_topic_is_in_use() {
+    let place = tempfile::tempdir().unwrap();
+    let store = TestStore::open(place.path());
+    let topic = store.streams.create_topic("t", &TopicConfig::new()).unwrap();
+    let partition = topic.partition(0).unwrap();
+    partition.append(&Record::value(&[0; 2_000])).unwrap();
+    topic
+        .alter(TopicConfig::new().record_bytes_max(1_024).durability(Durability::Buffered))
+        .unwrap();
+    assert_eq!(topic.settings().record_bytes_max, 1_024);
+    assert_eq!(topic.settings().retention, Some(Duration::from_secs(604_800)));
+    let refused = partition.append(&Record::value(&[0; 2_000])).unwrap_err();
+    assert!(
+        matches!(
+            refused,
+            Error::Storage(logmill_storage::Error::RecordTooLarge { max: 1_024, .. })
+        ),
+        "{refused}"
+    );
+    assert_eq!(partition.append(&Record::value(b"x")).unwrap(), 1);
+    let refused = topic.alter(TopicConfig::new().partitions(9)).unwrap_err();
+    assert!(matches!(refused, Error::PartitionsNotChanged { partitions: 1, .. }));
+    assert!(matches!(
+        topic.alter(TopicConfig::new().segment_bytes_max(1)),
+        Err(Error::InvalidSetting { .. })
+    ));
+}
+
+#[test]
+fn a_deleted_topic_is_gone_with_its_files_and_a_new_one_of_its_name_is_empty() {
+    let place = tempfile::tempdir().unwrap();
+    let store = TestStore::open(place.path());
+    let old = store.streams.create_topic("t", &TopicConfig::new().partitions(2)).unwrap();
+    let partition = old.partition(0).unwrap();
+    partition.append(&Record::value(b"x")).unwrap();
+    assert_eq!(store.dir.logs().unwrap(), ["0", "1/0"]);
+    store.streams.delete_topic("t").unwrap();
+    assert!(matches!(partition.append(&Record::value(b"y")), Err(Error::UnknownTopic { .. })));
+    assert!(matches!(store.streams.topic("t"), Err(Error::UnknownTopic { .. })));
+    assert!(matches!(store.streams.delete_topic("t"), Err(Error::UnknownTopic { .. })));
+    assert_eq!(store.dir.logs().unwrap(), ["0"]);
+    assert!(!place.path().join("1").exists());
+    let new = store.streams.create_topic("t", &TopicConfig::new()).unwrap();
+    assert_eq!(new.id(), 2);
+    assert!(all_values(&new).is_empty());
+}
+
+#[test]
+fn a_deletion_that_a_crash_cut_short_is_finished_at_the_next_open() {
+    let place = tempfile::tempdir().unwrap();
+    let store = TestStore::open(place.path());
+    let topic = store.streams.create_topic("t", &TopicConfig::new().partitions(3)).unwrap();
+    for partition in topic.partitions() {
+        partition.append(&Record::value(b"x")).unwrap();
+    }
+    // A file where the removal expects none makes it fail in the middle, after the topic itself is gone.
+    std::fs::create_dir_all(place.path().join("1/1/quarantine/deep/er")).unwrap();
+    assert!(matches!(store.streams.delete_topic("t"), Err(Error::Storage(_))));
+    assert!(matches!(store.streams.topic("t"), Err(Error::UnknownTopic { .. })));
+    drop((store, topic));
+
+    std::fs::remove_dir_all(place.path().join("1/1/quarantine/deep")).unwrap();
+    let store = TestStore::open(place.path());
+    assert_eq!(names(&store), Vec::<String>::new());
+    assert_eq!(store.dir.logs().unwrap(), ["0"]);
+}
+
+#[test]
+fn with_log_append_time_a_record_has_the_time_of_the_append_whatever_it_says() {
+    let place = tempfile::tempdir().unwrap();
+    let store = TestStore::open(place.path());
+    let topic = |name: &str, kind| {
+        store.streams.create_topic(name, &TopicConfig::new().timestamps(kind)).unwrap()
+    };
+    let create = topic("create", TimestampType::CreateTime).partition(0).unwrap();
+    let append = topic("append", TimestampType::LogAppendTime).partition(0).unwrap();
+    for partition in [&create, &append] {
+        partition.append(&Record::value(b"x").timestamp(5)).unwrap();
+        partition.append(&Record::value(b"y")).unwrap();
+    }
+    let times = |partition: &logmill_stream::Partition| -> Vec<i64> {
+        partition.read(0, 1_000).unwrap().iter().map(|record| record.timestamp).collect()
+    };
+    assert_eq!(times(&create), [5, NOW_MS]);
+    assert_eq!(times(&append), [NOW_MS, NOW_MS]);
+}
+
+#[test]
+fn idle_partitions_are_closed_and_opened_again_when_they_are_used() {
+    let place = tempfile::tempdir().unwrap();
+    let store = TestStore::open(place.path());
+    let topic = store.streams.create_topic("t", &TopicConfig::new().partitions(3)).unwrap();
+    let partitions = topic.partitions();
+    for partition in &partitions {
+        partition.append(&Record::value(b"x")).unwrap();
+    }
+    let reader = partitions[0].reader(0).unwrap();
+    assert_eq!(store.streams.open_partitions(), 3);
+    for _ in 0..2 {
+        store.clock.advance(Duration::from_secs(11));
+        store.dir.tick();
+    }
+    assert_eq!(store.streams.open_partitions(), 1, "the one with a reader stays open");
+    drop(reader);
+    assert_eq!(partitions[2].append(&Record::value(b"y")).unwrap(), 1);
+    assert_eq!(values(&partitions[2]), ["x", "y"]);
+}
+
+#[test]
+fn no_more_partitions_are_open_than_permitted_unless_they_are_in_use() {
+    let place = tempfile::tempdir().unwrap();
+    let store = TestStore::with(place.path(), &StreamsOptions::default().open_partitions_max(4));
+    let topic = store.streams.create_topic("t", &TopicConfig::new().partitions(40)).unwrap();
+    for partition in topic.partitions() {
+        partition.append(&Record::value(b"x")).unwrap();
+        assert!(store.streams.open_partitions() <= 6, "{}", store.streams.open_partitions());
+    }
+    let readers: Vec<_> =
+        topic.partitions().iter().map(|partition| partition.reader(0).unwrap()).collect();
+    assert_eq!(store.streams.open_partitions(), 40);
+    drop(readers);
+    for partition in topic.partitions() {
+        assert_eq!(values(&partition), ["x"]);
+    }
+}
