@@ -101,9 +101,16 @@ impl Schedule {
     /// Runs what is due, on this thread.
     pub fn run_due(&self) {
         let now = self.shared.clock.monotonic();
-        while let Some(task) = self.shared.state.lock().take(now) {
-            if let Some(task) = task.upgrade() {
-                task.run();
+        loop {
+            // The lock must be free while the task runs: it may ask to be run again.
+            let taken = self.shared.state.lock().take(now);
+            match taken {
+                Some(task) => {
+                    if let Some(task) = task.upgrade() {
+                        task.run();
+                    }
+                }
+                None => return,
             }
         }
     }
@@ -160,5 +167,39 @@ impl Shared {
                 None => self.changed.wait(&mut state),
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use super::*;
+    use crate::clock::ManualClock;
+
+    #[derive(Debug)]
+    struct Again {
+        schedule: Schedule,
+        runs: AtomicU32,
+    }
+
+    impl Task for Again {
+        fn run(self: Arc<Self>) {
+            self.runs.fetch_add(1, Ordering::SeqCst);
+            self.schedule.after(Duration::from_secs(1), Arc::downgrade(&(Arc::clone(&self) as Arc<dyn Task>)));
+        }
+    }
+
+    #[test]
+    fn without_threads_a_task_may_ask_to_be_run_again_while_it_runs() {
+        let clock = Arc::new(ManualClock::at(0));
+        let task = Arc::new(Again { schedule: Schedule::new(clock.clone(), 0), runs: AtomicU32::new(0) });
+        task.schedule.after(Duration::ZERO, Arc::downgrade(&(Arc::clone(&task) as Arc<dyn Task>)));
+        task.schedule.run_due();
+        task.schedule.run_due();
+        assert_eq!(task.runs.load(Ordering::SeqCst), 1);
+        clock.advance(Duration::from_secs(1));
+        task.schedule.run_due();
+        assert_eq!(task.runs.load(Ordering::SeqCst), 2);
     }
 }

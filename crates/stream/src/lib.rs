@@ -1,5 +1,6 @@
 //! Topics, partitions, producers and consumer groups as Kafka has them, inside your process.
 #![forbid(unsafe_code)]
+#![expect(dead_code, reason = "producers, consumers and share groups, which use the rest, follow")]
 
 mod assignment;
 mod config;
@@ -7,55 +8,13 @@ mod entry;
 mod error;
 mod group;
 mod journal;
-#[cfg_attr(
-    not(test),
-    expect(
-        dead_code,
-        reason = "producers, consumers and share groups, which use the rest, follow"
-    )
-)]
 mod name;
 mod open_logs;
-#[cfg_attr(
-    not(test),
-    expect(
-        dead_code,
-        reason = "producers, consumers and share groups, which use the rest, follow"
-    )
-)]
 mod partition;
-#[cfg_attr(
-    not(test),
-    expect(
-        dead_code,
-        reason = "producers, consumers and share groups, which use the rest, follow"
-    )
-)]
 mod partitioner;
-#[cfg_attr(
-    not(test),
-    expect(
-        dead_code,
-        reason = "producers, consumers and share groups, which use the rest, follow"
-    )
-)]
 mod range_set;
 mod settings;
-#[cfg_attr(
-    not(test),
-    expect(
-        dead_code,
-        reason = "producers, consumers and share groups, which use the rest, follow"
-    )
-)]
 mod share;
-#[cfg_attr(
-    not(test),
-    expect(
-        dead_code,
-        reason = "producers, consumers and share groups, which use the rest, follow"
-    )
-)]
 mod state;
 mod streams;
 mod topic;

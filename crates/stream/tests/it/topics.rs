@@ -1,5 +1,6 @@
 //! Topics: created, described, altered, grown, deleted, and there again after a restart.
 
+use std::path::Path;
 use std::time::Duration;
 
 use logmill_storage::{Durability, Record};
@@ -136,13 +137,15 @@ fn a_deletion_that_a_crash_cut_short_is_finished_at_the_next_open() {
     for partition in topic.partitions() {
         partition.append(&Record::value(b"x")).unwrap();
     }
-    // A file where the removal expects none makes it fail in the middle, after the topic itself is gone.
-    std::fs::create_dir_all(place.path().join("1/1/quarantine/deep/er")).unwrap();
+    // A directory where the removal expects a file makes it fail in the middle, after the topic itself is gone.
+    for deep in ["1/1/quarantine", "1/1/quarantine/deep"] {
+        store.dir.io().create_dir(Path::new(deep)).unwrap();
+    }
     assert!(matches!(store.streams.delete_topic("t"), Err(Error::Storage(_))));
     assert!(matches!(store.streams.topic("t"), Err(Error::UnknownTopic { .. })));
+    store.dir.io().remove_dir(Path::new("1/1/quarantine/deep")).unwrap();
     drop((store, topic));
 
-    std::fs::remove_dir_all(place.path().join("1/1/quarantine/deep")).unwrap();
     let store = TestStore::open(place.path());
     assert_eq!(names(&store), Vec::<String>::new());
     assert_eq!(store.dir.logs().unwrap(), ["0"]);
