@@ -446,7 +446,6 @@ impl Inner {
         let (io, root) = (dir.io(), dir.path());
         make_directories(dir, name)?;
         let bases = recovery::list_segments(io.as_ref(), root, name)?;
-        let now_ms = dir.clock().wall_ms();
         let mut manifest = match manifest::load(io.as_ref(), name, root, Open::Write)? {
             Some((current, file)) => {
                 ManifestFile::opened(file, root.join(name).join(manifest::NAME), current)
@@ -484,8 +483,7 @@ impl Inner {
             }
         } else {
             let dropped = if scan.verdict == Verdict::Clean { 0 } else { scan.rest_bytes };
-            (report.quarantined, report.sealed_segments) =
-                recovery::apply(&known, &mut scan, now_ms)?;
+            report.quarantined = recovery::apply(&known, &mut scan)?;
             report.dropped_bytes = dropped;
             report.epoch = scan.epoch + 1;
             manifest.store(|m| {
@@ -509,12 +507,21 @@ impl Inner {
             config.shows_durable_only(),
             None,
         ));
+        let resume = match scan.unsealed.last() {
+            Some(last) if scan.end.segment == last.segment.base_offset() => scan.unsealed.pop(),
+            _ => None,
+        };
         let start = Start {
             end: scan.end,
-            resume: scan.unsealed.pop(),
+            resume,
+            retired: scan.unsealed,
             producers: load_producers(&view, scan.end.offset, current.has_producers)?,
         };
+        let has_unsealed = !start.retired.is_empty();
         let writer = Writer::new(Arc::clone(&view), config, manifest, start);
+        if has_unsealed {
+            writer.request(Duration::ZERO);
+        }
         writer.ensure_spare().or_else(|e| match e {
             // The reserve can wait for space.
             Error::DiskFull { .. } => Ok(()),
@@ -559,7 +566,6 @@ impl Inner {
             scanned_bytes: 0,
             dropped_bytes: 0,
             quarantined: Vec::new(),
-            sealed_segments: 0,
         };
         if let Some(follower) = &view.follower {
             follower.refresh(&view)?;
@@ -580,7 +586,6 @@ fn report(clean: bool, manifest: &Manifest, scan: &Scan) -> RecoveryReport {
         scanned_bytes: scan.scanned_bytes,
         dropped_bytes: 0,
         quarantined: Vec::new(),
-        sealed_segments: 0,
     }
 }
 

@@ -107,8 +107,6 @@ pub struct RecoveryReport {
     pub dropped_bytes: u64,
     /// Copies of what was set aside, relative to the store directory.
     pub quarantined: Vec<PathBuf>,
-    /// Segments whose seal was missing and has been made.
-    pub sealed_segments: u32,
 }
 
 /// A segment without a footer.
@@ -118,7 +116,8 @@ pub(crate) struct Unsealed {
     pub file: Arc<dyn File>,
     /// Bytes before this are known to be durable.
     pub proven: u64,
-    pub end_position: u64,
+    /// Where its frames end; `None` if that had not to be looked for, as all of it is proven.
+    pub end_position: Option<u64>,
     pub end_offset: u64,
 }
 
@@ -204,31 +203,34 @@ impl Known<'_> {
         let (obsolete, kept) = bases.split_at(first);
         let segments: Vec<_> = kept.iter().map(|base| self.segment(*base)).collect();
         let mut unsealed = Vec::new();
-        match segments.last() {
-            None if end.offset == self.manifest.start_offset => {}
-            Some(last) if last.base_offset() == end.segment => {
-                let file = last.open(Open::Read)?;
-                let sealed =
-                    last.footer(file.as_ref())?.map(|footer| (footer.end_offset, footer.data_end));
-                let len = file.len().map_err(last.failed("stat"))?;
-                let fits = match sealed {
-                    Some(end_of_it) => end_of_it == (end.offset, end.position),
-                    None => len == end.position,
-                };
-                if !fits {
-                    return Ok(None);
+        let mut reached = self.manifest.start_offset;
+        for (i, segment) in segments.iter().enumerate() {
+            let file = segment.open(Open::Read)?;
+            let next = segments.get(i + 1).map(|next| next.base_offset());
+            let fits = match (segment.footer(file.as_ref())?, next) {
+                (Some(footer), Some(next)) => footer.end_offset == next,
+                (Some(footer), None) => {
+                    (footer.end_offset, footer.data_end) == (end.offset, end.position)
                 }
-                if sealed.is_none() {
-                    unsealed.push(Unsealed {
-                        segment: Arc::clone(last),
-                        file,
-                        proven: end.position,
-                        end_position: end.position,
-                        end_offset: end.offset,
-                    });
-                }
+                (None, Some(_)) => true,
+                (None, None) => file.len().map_err(segment.failed("stat"))? == end.position,
+            };
+            if !fits || (next.is_none() && segment.base_offset() != end.segment) {
+                return Ok(None);
             }
-            _ => return Ok(None),
+            reached = next.unwrap_or(end.offset);
+            if segment.footer(file.as_ref())?.is_none() {
+                unsealed.push(Unsealed {
+                    segment: Arc::clone(segment),
+                    file,
+                    proven: 0,
+                    end_position: next.is_none().then_some(end.position),
+                    end_offset: reached,
+                });
+            }
+        }
+        if reached != end.offset {
+            return Ok(None);
         }
         if segments.first().is_some_and(|first| first.base_offset() > self.manifest.start_offset) {
             return Ok(None);
@@ -333,6 +335,23 @@ impl Known<'_> {
                 scan.segments.push(segment);
                 continue;
             }
+            if let Some(next) = bases.get(i + 1).filter(|next| **next <= self.from.offset) {
+                scan.end = Proven {
+                    offset: *next,
+                    segment: *base,
+                    position: HEAD_LEN as u64,
+                    max_timestamp: i64::MIN,
+                };
+                scan.segments.push(Arc::clone(&segment));
+                scan.unsealed.push(Unsealed {
+                    segment,
+                    file,
+                    proven: 0,
+                    end_position: None,
+                    end_offset: *next,
+                });
+                continue;
+            }
             if self.drop_cache {
                 file.drop_cache().map_err(segment.failed("drop cache of"))?;
             }
@@ -435,7 +454,7 @@ impl Known<'_> {
             segment: Arc::clone(segment),
             file: Arc::clone(file),
             proven: begin,
-            end_position: end.position,
+            end_position: Some(end.position),
             end_offset: end.offset,
         });
         Ok(EndOfSegment {
@@ -557,38 +576,21 @@ fn find_witness(segment: &Segment, file: &Arc<dyn File>, end: Proven, len: u64) 
 /// Makes the files agree with what the scan found, and everything before the end durable.
 ///
 /// Each step leaves files in which a scan finds the same end, so recovery may be cut short anywhere and run again.
-pub(crate) fn apply(
-    known: &Known<'_>,
-    scan: &mut Scan,
-    now_ms: i64,
-) -> Result<(Vec<PathBuf>, u32)> {
+pub(crate) fn apply(known: &Known<'_>, scan: &mut Scan) -> Result<Vec<PathBuf>> {
     let shown = known.root.join(known.dir);
-    if let Some(last) = scan.unsealed.last()
-        && matches!(scan.verdict, Verdict::Refused | Verdict::Corrupt)
-    {
-        return Err(match scan.verdict {
-            Verdict::Refused => Error::Ambiguous {
-                path: last.segment.shown(),
-                position: last.end_position,
-                offset: last.end_offset,
-            },
-            _ => last.segment.corrupt(last.end_position, last.end_offset, scan.damage.clone()),
-        });
-    }
-    match (scan.verdict, scan.segments.last()) {
-        (Verdict::Corrupt, Some(last)) => {
-            return Err(last.corrupt(scan.end.position, scan.end.offset, scan.damage.clone()));
-        }
-        (Verdict::Corrupt | Verdict::Refused, _) => {
-            let damage = scan.damage.clone();
+    let place = scan.segments.last().map_or_else(|| shown.clone(), |last| last.shown());
+    let (position, offset) = (scan.end.position, scan.end.offset);
+    match scan.verdict {
+        Verdict::Clean | Verdict::Cut | Verdict::Ambiguous => {}
+        Verdict::Refused => return Err(Error::Ambiguous { path: place, position, offset }),
+        Verdict::Corrupt => {
             return Err(Error::Corrupt {
-                path: shown,
-                position: 0,
-                offset: scan.end.offset,
-                what: damage,
+                path: place,
+                position,
+                offset,
+                what: scan.damage.clone(),
             });
         }
-        _ => {}
     }
     let mut quarantined = Vec::new();
     if scan.verdict == Verdict::Ambiguous {
@@ -604,46 +606,60 @@ pub(crate) fn apply(
     remove_temporaries(known)?;
     known.io.sync_dir(known.dir).map_err(|e| Error::io("sync", &shown, e))?;
 
-    let mut sealed = 0;
-    let unsealed = std::mem::take(&mut scan.unsealed);
-    for Unsealed { segment, proven, end_position, end_offset, .. } in unsealed {
-        if end_position == HEAD_LEN as u64 {
-            // It holds nothing, and the next append makes one of the same name.
-            known.io.unlink(&segment.path()).map_err(segment.failed("unlink"))?;
-            known.io.sync_dir(known.dir).map_err(|e| Error::io("sync", &shown, e))?;
-            scan.segments.retain(|kept| kept.base_offset() != segment.base_offset());
-            continue;
+    let mut kept = Vec::new();
+    for mut unsealed in std::mem::take(&mut scan.unsealed) {
+        let segment = &unsealed.segment;
+        match unsealed.end_position {
+            Some(end) if end == HEAD_LEN as u64 => {
+                // It holds nothing, and the next append makes one of the same name.
+                known.io.unlink(&segment.path()).map_err(segment.failed("unlink"))?;
+                known.io.sync_dir(known.dir).map_err(|e| Error::io("sync", &shown, e))?;
+                scan.segments.retain(|other| other.base_offset() != segment.base_offset());
+                scan.end = end_of(scan.segments.last(), kept.last(), scan.end)?;
+                continue;
+            }
+            Some(end) => {
+                let file = segment.open(Open::Write)?;
+                rewrite(segment, file.as_ref(), unsealed.proven, end)?;
+                unsealed.file = file;
+            }
+            None => {}
         }
-        let file = segment.open(Open::Write)?;
-        rewrite(&segment, file.as_ref(), proven, end_position)?;
-        let before =
-            scan.segments.partition_point(|other| other.base_offset() < segment.base_offset());
-        let previous_hash = match before.checked_sub(1).map(|i| &scan.segments[i]) {
-            Some(previous) => previous.chain_hash(previous.open(Open::Read)?.as_ref())?,
-            None => [0; 16],
-        };
-        segment.seal(&file, end_offset, end_position, previous_hash, now_ms)?;
-        sealed += 1;
+        kept.push(unsealed);
     }
-    scan.end = match scan.segments.last() {
-        Some(last) => match last.footer(last.open(Open::Read)?.as_ref())? {
-            Some(footer) => Proven {
-                offset: footer.end_offset,
-                segment: last.base_offset(),
-                position: footer.data_end,
-                max_timestamp: footer.max_timestamp,
-            },
-            None => scan.end,
-        },
-        None => {
-            Proven { segment: scan.end.offset, position: 0, max_timestamp: i64::MIN, ..scan.end }
-        }
-    };
-    Ok((quarantined, sealed))
+    scan.unsealed = kept;
+    Ok(quarantined)
 }
 
-/// Writes the bytes of `from..end` over themselves and syncs, so that they are on the device and not only in a cache that
-/// a failed sync has left clean.
+/// Where a log ends whose last segment is `last`.
+fn end_of(last: Option<&Arc<Segment>>, unsealed: Option<&Unsealed>, end: Proven) -> Result<Proven> {
+    let Some(last) = last else {
+        return Ok(Proven { segment: end.offset, position: 0, max_timestamp: i64::MIN, ..end });
+    };
+    let file = last.open(Open::Read)?;
+    if let Some(footer) = last.footer(file.as_ref())? {
+        return Ok(Proven {
+            offset: footer.end_offset,
+            segment: last.base_offset(),
+            position: footer.data_end,
+            max_timestamp: footer.max_timestamp,
+        });
+    }
+    let known = unsealed.filter(|unsealed| unsealed.segment.base_offset() == last.base_offset());
+    let position = match known.and_then(|unsealed| unsealed.end_position) {
+        Some(position) => position,
+        None => last.walk(&file, u64::MAX)?.data_end,
+    };
+    Ok(Proven {
+        offset: end.offset,
+        segment: last.base_offset(),
+        position,
+        max_timestamp: end.max_timestamp,
+    })
+}
+
+/// Writes the bytes of `from..end` over themselves, cuts off what follows, and syncs: then they are on the device, and not
+/// only in a cache that a failed sync has left clean.
 fn rewrite(segment: &Segment, file: &dyn File, from: u64, end: u64) -> Result<()> {
     let mut buffer = vec![0; 1 << 20];
     let mut position = from;
@@ -657,7 +673,7 @@ fn rewrite(segment: &Segment, file: &dyn File, from: u64, end: u64) -> Result<()
         write_full(file, &buffer[..got], position).map_err(segment.failed("write"))?;
         position += got as u64;
     }
-    file.sync_data().map_err(segment.failed("sync"))
+    file.set_len(end).and_then(|()| file.sync_data()).map_err(segment.failed("sync"))
 }
 
 /// Copies what may have been acknowledged into `quarantine/`, the latest first, before anything is cut off.
@@ -678,12 +694,10 @@ fn quarantine(known: &Known<'_>, scan: &mut Scan) -> Result<Vec<PathBuf>> {
     }
     if scan.rest_bytes > 0
         && let Some(last) = scan.unsealed.last()
+        && let Some(end_position) = last.end_position
     {
-        let path = dir.join(format!(
-            "{:020}-{epoch}-{}.bytes",
-            last.segment.base_offset(),
-            last.end_position
-        ));
+        let path =
+            dir.join(format!("{:020}-{epoch}-{}.bytes", last.segment.base_offset(), end_position));
         let temporary = dir.join("bytes.tmp");
         match known.io.unlink(&temporary) {
             Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(failed("unlink")(e)),
@@ -691,7 +705,7 @@ fn quarantine(known: &Known<'_>, scan: &mut Scan) -> Result<Vec<PathBuf>> {
         }
         let copy = known.io.open(&temporary, Open::Create).map_err(failed("create"))?;
         let mut buffer = vec![0; 1 << 20];
-        let (mut position, end) = (last.end_position, last.end_position + scan.rest_bytes);
+        let (mut position, end) = (end_position, end_position + scan.rest_bytes);
         while position < end {
             let want = usize::try_from(end - position).unwrap_or(buffer.len()).min(buffer.len());
             let got = read_full(last.file.as_ref(), &mut buffer[..want], position)
@@ -699,7 +713,7 @@ fn quarantine(known: &Known<'_>, scan: &mut Scan) -> Result<Vec<PathBuf>> {
             if got == 0 {
                 break;
             }
-            write_full(copy.as_ref(), &buffer[..got], position - last.end_position)
+            write_full(copy.as_ref(), &buffer[..got], position - end_position)
                 .map_err(failed("write"))?;
             position += got as u64;
         }

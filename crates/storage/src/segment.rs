@@ -350,17 +350,19 @@ impl Segment {
         Ok((walked, damage))
     }
 
-    /// Seals the segment, all of whose bytes up to `data_end` were synced: footer, length, sync, indexes.
+    /// Seals the segment, all of whose frames, up to `data_end` where that is known, were synced: footer, length, sync,
+    /// indexes.
     pub fn seal(
         &self,
         file: &Arc<dyn File>,
         end_offset: u64,
-        data_end: u64,
+        data_end: Option<u64>,
         previous_hash: [u8; 16],
         now_ms: i64,
     ) -> Result<()> {
-        let walked = self.walk(file, data_end)?;
-        if walked.data_end != data_end || walked.end_offset > end_offset {
+        let walked = self.walk(file, data_end.unwrap_or(u64::MAX))?;
+        let data_end = data_end.unwrap_or(walked.data_end);
+        if walked.data_end != data_end || walked.end_offset != end_offset {
             let what = Corruption::Truncated { expected: data_end, found: walked.data_end };
             return Err(self.corrupt(walked.data_end, walked.end_offset, what));
         }

@@ -114,8 +114,16 @@ struct Retired {
     segment: Arc<Segment>,
     file: Arc<dyn File>,
     end_offset: u64,
-    end_position: u64,
+    /// `None`: it is to be looked for.
+    end_position: Option<u64>,
     is_synced: bool,
+}
+
+impl From<Unsealed> for Retired {
+    fn from(unsealed: Unsealed) -> Retired {
+        let Unsealed { segment, file, end_position, end_offset, .. } = unsealed;
+        Retired { segment, file, end_offset, end_position, is_synced: true }
+    }
 }
 
 #[derive(Debug)]
@@ -128,7 +136,10 @@ struct LivePage {
 #[derive(Debug)]
 pub(crate) struct Start {
     pub end: Proven,
+    /// The last segment, if it is not sealed.
     pub resume: Option<Unsealed>,
+    /// Segments before it that are not sealed.
+    pub retired: Vec<Unsealed>,
     pub producers: Producers,
 }
 
@@ -162,7 +173,7 @@ impl Writer {
                 max_timestamp: end.max_timestamp,
                 is_closed: false,
             }),
-            retired: Mutex::default(),
+            retired: Mutex::new(start.retired.into_iter().map(Retired::from).collect()),
             manifest: Mutex::new(manifest),
             live: Mutex::new(LivePage { file: None, page }),
             maintenance: Mutex::default(),

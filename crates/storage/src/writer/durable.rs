@@ -76,13 +76,15 @@ impl Writer {
                 max_timestamp: active.max_timestamp,
             },
             None => match self.retired.lock().last() {
-                Some(last) => Proven {
+                Some(Retired { segment, end_position: Some(position), end_offset, .. })
+                    if *end_offset == offset => Proven {
                     offset,
-                    segment: last.segment.base_offset(),
-                    position: last.end_position,
+                    segment: segment.base_offset(),
+                    position: *position,
                     max_timestamp: state.max_timestamp,
                 },
-                None => *self.synced.lock(),
+                // Nothing was appended since.
+                _ => *self.synced.lock(),
             },
         }
     }

@@ -32,13 +32,8 @@ impl Writer {
             };
             let now_ms = self.view.dir.clock().wall_ms();
             let previous_hash = self.chain_hash_before(next.segment.base_offset())?;
-            next.segment.seal(
-                &next.file,
-                next.end_offset,
-                next.end_position,
-                previous_hash,
-                now_ms,
-            )?;
+            let file = next.segment.open(Open::Write)?;
+            next.segment.seal(&file, next.end_offset, next.end_position, previous_hash, now_ms)?;
             self.retired.lock().retain(|r| r.segment.base_offset() != next.segment.base_offset());
         }
     }

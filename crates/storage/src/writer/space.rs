@@ -49,31 +49,36 @@ impl Writer {
         let Some(Unsealed { segment, end_position, end_offset, .. }) = &state.resume else {
             return Ok(());
         };
-        let (segment, end_position, end_offset) = (Arc::clone(segment), *end_position, *end_offset);
+        let (segment, end_offset) = (Arc::clone(segment), *end_offset);
         let file = segment.open(Open::Write)?;
         let scope = segment.scope(file.as_ref())?;
         self.mark_open()?;
-        if scope.epoch == self.view.epoch() {
-            state.active = Some(Active {
-                way: self.way(&file, end_position)?,
-                segment: Arc::clone(&segment),
-                file,
-                scope,
-                reserved: end_position,
-                stored: end_position,
-                max_timestamp: state.max_timestamp,
-                witnessed: 0,
-                index_at: end_position,
-            });
-            segment.set_active(true);
-        } else {
-            self.retired.lock().push(Retired {
-                segment,
-                file,
-                end_offset,
-                end_position,
-                is_synced: true,
-            });
+        match *end_position {
+            Some(end_position) if scope.epoch == self.view.epoch() => {
+                state.active = Some(Active {
+                    way: self.way(&file, end_position)?,
+                    segment: Arc::clone(&segment),
+                    file,
+                    scope,
+                    reserved: end_position,
+                    stored: end_position,
+                    max_timestamp: state.max_timestamp,
+                    witnessed: 0,
+                    index_at: end_position,
+                });
+                segment.set_active(true);
+            }
+            // An epoch never changes inside a segment.
+            end_position => {
+                self.retired.lock().push(Retired {
+                    segment,
+                    file,
+                    end_offset,
+                    end_position,
+                    is_synced: true,
+                });
+                self.request(Duration::ZERO);
+            }
         }
         state.resume = None;
         Ok(())
@@ -223,7 +228,7 @@ impl Writer {
             segment,
             file,
             end_offset: state.next_offset,
-            end_position: stored,
+            end_position: Some(stored),
             is_synced: false,
         });
         self.request(Duration::ZERO);
