@@ -12,7 +12,8 @@ const UNPROVEN: usize = 16 << 20;
 fn fill(path: &str, gigabytes: usize) {
     // Without background threads nothing is synced but what is asked for.
     let dir = DataDirOptions::new().threads(0).open(path).expect("directory");
-    let log = Log::open(&dir, "1", LogConfig::default().durability(Durability::Buffered)).expect("log");
+    let log =
+        Log::open(&dir, "1", LogConfig::default().durability(Durability::Buffered)).expect("log");
     let value = payload(1024, 1);
     let records = vec![Record::value(&value); 100];
     let bytes = gigabytes << 30;
@@ -47,12 +48,18 @@ fn main() {
             .stdout(Stdio::piped())
             .spawn()
             .expect("child");
-        child.stdout.take().expect("pipe").read_exact(&mut [0; 7]).expect("a child that filled the log");
+        child
+            .stdout
+            .take()
+            .expect("pipe")
+            .read_exact(&mut [0; 7])
+            .expect("a child that filled the log");
         child.kill().expect("kill");
         child.wait().expect("wait");
         let dir = DataDir::open(scratch.path()).expect("directory");
         let mut log = None;
-        let spent = seconds(|| log = Some(Log::open(&dir, "1", LogConfig::default()).expect("log")));
+        let spent =
+            seconds(|| log = Some(Log::open(&dir, "1", LogConfig::default()).expect("log")));
         let log = log.expect("log");
         let report = log.recovery();
         println!(

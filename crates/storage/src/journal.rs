@@ -411,6 +411,10 @@ impl Journal {
         self.hot.close().and(cold)
     }
 
+    pub(crate) fn now_ms(&self) -> i64 {
+        self.dir.clock().wall_ms()
+    }
+
     /// The directory of the journal, relative to the store.
     pub fn path(&self) -> &Path {
         &self.path

@@ -33,6 +33,7 @@ mod error;
 mod follower;
 mod frames;
 mod index;
+mod intent;
 pub mod io;
 mod journal;
 mod layout;
@@ -55,6 +56,7 @@ pub use compress::Compression;
 pub use config::{CompactionConfig, Durability, LogConfig, Retention, Visibility, WritePath};
 pub use data_dir::{DataDir, DataDirOptions};
 pub use error::{Corruption, Error, Result};
+pub use intent::{INTENTS, Intent, Intents, JOURNAL_PRODUCER};
 pub use journal::{
     Entry, Journal, Owner, Part, Place, Reach, Reclaimed, Replayed, worth_reclaiming,
 };

@@ -186,14 +186,18 @@ mod tests {
     impl Task for Again {
         fn run(self: Arc<Self>) {
             self.runs.fetch_add(1, Ordering::SeqCst);
-            self.schedule.after(Duration::from_secs(1), Arc::downgrade(&(Arc::clone(&self) as Arc<dyn Task>)));
+            self.schedule.after(
+                Duration::from_secs(1),
+                Arc::downgrade(&(Arc::clone(&self) as Arc<dyn Task>)),
+            );
         }
     }
 
     #[test]
     fn without_threads_a_task_may_ask_to_be_run_again_while_it_runs() {
         let clock = Arc::new(ManualClock::at(0));
-        let task = Arc::new(Again { schedule: Schedule::new(clock.clone(), 0), runs: AtomicU32::new(0) });
+        let task =
+            Arc::new(Again { schedule: Schedule::new(clock.clone(), 0), runs: AtomicU32::new(0) });
         task.schedule.after(Duration::ZERO, Arc::downgrade(&(Arc::clone(&task) as Arc<dyn Task>)));
         task.schedule.run_due();
         task.schedule.run_due();

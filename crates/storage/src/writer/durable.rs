@@ -77,12 +77,15 @@ impl Writer {
             },
             None => match self.retired.lock().last() {
                 Some(Retired { segment, end_position: Some(position), end_offset, .. })
-                    if *end_offset == offset => Proven {
-                    offset,
-                    segment: segment.base_offset(),
-                    position: *position,
-                    max_timestamp: state.max_timestamp,
-                },
+                    if *end_offset == offset =>
+                {
+                    Proven {
+                        offset,
+                        segment: segment.base_offset(),
+                        position: *position,
+                        max_timestamp: state.max_timestamp,
+                    }
+                }
                 // Nothing was appended since.
                 _ => *self.synced.lock(),
             },

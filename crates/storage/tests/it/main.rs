@@ -3,4 +3,5 @@
 #![expect(clippy::disallowed_methods, reason = "tests look at the files behind the engine's back")]
 
 mod append;
+mod intent;
 mod journal;
