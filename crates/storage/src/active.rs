@@ -20,7 +20,11 @@ static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
 #[derive(Debug)]
 pub(crate) enum Way {
     /// Stores through a mapping of everything that is reserved.
-    Mapped(Box<dyn Region>),
+    Mapped {
+        region: Box<dyn Region>,
+        /// As for the positional way; storing there takes no block from the file system.
+        zeroed: u64,
+    },
     /// Bytes wait in `pending` until somebody writes them at `stored`.
     Positional {
         pending: Vec<u8>,
@@ -54,7 +58,7 @@ impl Active {
     /// Where the next frame begins.
     pub fn end(&self) -> u64 {
         match &self.way {
-            Way::Mapped(_) => self.stored,
+            Way::Mapped { .. } => self.stored,
             Way::Positional { pending, .. } => self.stored + pending.len() as u64,
         }
     }
@@ -71,36 +75,39 @@ impl Active {
                 e => Err(e),
             })?;
         }
-        match &mut self.way {
-            Way::Positional { zeroed, .. } if zero_ahead && needed > *zeroed => {
-                let upto =
-                    (*zeroed + (*zeroed).clamp(RESERVE_FIRST, ZERO_STRETCH)).min(self.reserved);
-                if upto >= needed {
-                    let mut position = *zeroed;
-                    while position < upto {
-                        let len = usize::try_from(upto - position)
-                            .unwrap_or(ZEROS.len())
-                            .min(ZEROS.len());
-                        write_full(self.file.as_ref(), &ZEROS[..len], position)
-                            .map_err(self.segment.failed("write"))?;
-                        position += len as u64;
-                    }
-                    *zeroed = upto;
-                } else {
-                    // A commit that is larger than the stretch writes its own blocks.
-                    *zeroed = needed;
-                }
-                Ok(())
-            }
-            _ => Ok(()),
+        if zero_ahead || matches!(self.way, Way::Mapped { .. }) {
+            self.zero_write(needed)?;
         }
+        Ok(())
+    }
+
+    /// Writes zeros ahead of the tail, so that a sync finds no block to be converted, and a store through the mapping a
+    /// page to go to.
+    fn zero_write(&mut self, needed: u64) -> Result<()> {
+        let (Way::Mapped { zeroed, .. } | Way::Positional { zeroed, .. }) = &mut self.way;
+        if needed <= *zeroed {
+            return Ok(());
+        }
+        let upto = (*zeroed + (*zeroed).clamp(RESERVE_FIRST, ZERO_STRETCH)).min(self.reserved);
+        if upto < needed {
+            // A commit that is larger than the stretch writes its own blocks.
+            *zeroed = needed;
+            return Ok(());
+        }
+        while *zeroed < upto {
+            let len = usize::try_from(upto - *zeroed).unwrap_or(ZEROS.len()).min(ZEROS.len());
+            write_full(self.file.as_ref(), &ZEROS[..len], *zeroed)
+                .map_err(self.segment.failed("write"))?;
+            *zeroed += len as u64;
+        }
+        Ok(())
     }
 
     fn reserve_exactly(&mut self, reserved: u64) -> Result<()> {
         self.file
             .reserve(self.reserved, reserved - self.reserved)
             .map_err(self.segment.failed("reserve"))?;
-        if let Way::Mapped(region) = &mut self.way {
+        if let Way::Mapped { region, .. } = &mut self.way {
             *region = self.file.map(reserved).map_err(self.segment.failed("map"))?;
         }
         self.reserved = reserved;
@@ -110,7 +117,7 @@ impl Active {
     /// Stores one commit at the end through the mapping. Its first head goes last: until then there is a zero head, and
     /// a process that dies half-way leaves nothing that could be taken for a frame.
     pub fn store(&mut self, commit: &[u8]) {
-        let Way::Mapped(region) = &mut self.way else { return };
+        let Way::Mapped { region, .. } = &mut self.way else { return };
         let (head, body) = commit.split_at(FRAME_HEAD_LEN);
         region.store(self.stored + FRAME_HEAD_LEN as u64, body);
         region.store(self.stored, head);

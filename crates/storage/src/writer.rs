@@ -295,10 +295,10 @@ impl Writer {
         let State { active: Some(active), encoder, scratch, producers, .. } = state else { return };
         let durable = self.view.durable();
         let start = active.end();
-        let is_mapped = matches!(active.way, Way::Mapped(_));
+        let is_mapped = matches!(active.way, Way::Mapped { .. });
         scratch.clear();
         let out = match &mut active.way {
-            Way::Mapped(_) => &mut *scratch,
+            Way::Mapped { .. } => &mut *scratch,
             Way::Positional { pending, .. } => pending,
         };
         let before = out.len();

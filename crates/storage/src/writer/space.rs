@@ -98,7 +98,7 @@ impl Writer {
         };
         if is_mapped {
             let region = file.map(reserved).map_err(|e| Error::io("map", self.view.shown(), e))?;
-            Ok(Way::Mapped(region))
+            Ok(Way::Mapped { region, zeroed: reserved })
         } else {
             Ok(Way::Positional { pending: Vec::new(), zeroed: reserved, dirty: 0 })
         }
@@ -188,8 +188,10 @@ impl Writer {
         segment.set_active(true);
         let scope = segment.scope(file.as_ref())?;
         let mut way = self.way(&file, reserved)?;
-        if let Way::Positional { zeroed: already, .. } = &mut way {
-            *already = zeroed;
+        match &mut way {
+            Way::Positional { zeroed: already, .. } | Way::Mapped { zeroed: already, .. } => {
+                *already = zeroed
+            }
         }
         self.view.change_segments(|segments| segments.push(Arc::clone(&segment)));
         Ok(Active {
