@@ -1,0 +1,263 @@
+//! `logmill consume`: prints the records of a topic.
+
+use std::fmt;
+use std::io::{BufWriter, StdoutLock, Write, stdout};
+use std::str::FromStr;
+use std::time::Duration;
+
+use clap::ValueEnum;
+use logmill::{Partition, PartitionReader, RecordView};
+
+use crate::failure::{Failure, Outcome};
+use crate::json::{self, Printed};
+use crate::open::Place;
+
+/// How long a follower of several partitions waits for one of them before it looks at the others.
+const LOOK: Duration = Duration::from_millis(10);
+/// How long a follower of one partition waits before it asks again; it is woken when something arrives.
+const WAIT: Duration = Duration::from_secs(60);
+
+/// Print the records of a topic
+///
+/// Reads beside a live producer and changes nothing. It stops at the end that it found when it started, unless it
+/// is told to follow.
+///
+/// Examples:
+///   logmill --dir store consume events --max 10
+///   logmill --dir store consume events --follow --from latest
+///   logmill --dir store consume events --format json --from @1700000000000
+#[derive(Debug, clap::Args)]
+#[command(verbatim_doc_comment)]
+pub struct Arguments {
+    /// The topic
+    topic: String,
+    /// One partition; all of them unless given
+    #[arg(long, value_name = "N")]
+    partition: Option<u32>,
+    /// Where to start: earliest, latest, an offset, or @MS, the first record not older than that (ms since 1970)
+    #[arg(long, value_name = "WHERE", default_value = "earliest", allow_hyphen_values = true)]
+    from: Start,
+    /// Stop after so many records
+    #[arg(long, value_name = "N")]
+    max: Option<u64>,
+    /// Go on with what arrives; partitions are then read side by side
+    #[arg(long)]
+    follow: bool,
+    /// What to print of a record
+    #[arg(long, value_enum, default_value = "plain")]
+    format: Format,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Format {
+    /// The value and a newline
+    Plain,
+    /// An object in a line: partition, offset, timestamp, key, value, headers
+    Json,
+}
+
+/// Where to start in each partition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Start {
+    Earliest,
+    Latest,
+    Offset(u64),
+    Timestamp(i64),
+}
+
+#[derive(Debug)]
+struct StartError;
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("it is none of earliest, latest, an offset, or @ and ms since 1970")
+    }
+}
+
+impl std::error::Error for StartError {}
+
+impl FromStr for Start {
+    type Err = StartError;
+
+    fn from_str(text: &str) -> Result<Start, StartError> {
+        match text {
+            "earliest" => Ok(Start::Earliest),
+            "latest" => Ok(Start::Latest),
+            _ => match text.strip_prefix('@') {
+                Some(ms) => ms.parse().map(Start::Timestamp).map_err(|_| StartError),
+                None => text.parse().map(Start::Offset).map_err(|_| StartError),
+            },
+        }
+    }
+}
+
+impl Start {
+    /// The first offset to print.
+    fn offset(self, partition: &Partition) -> Outcome<u64> {
+        Ok(match self {
+            Start::Earliest => partition.start_offset()?,
+            Start::Latest => partition.high_watermark()?,
+            Start::Offset(offset) => offset,
+            Start::Timestamp(ms) => match partition.offset_for_timestamp(ms)? {
+                Some(offset) => offset,
+                None => partition.high_watermark()?,
+            },
+        })
+    }
+}
+
+/// A partition that is being read.
+struct Source {
+    partition: Partition,
+    reader: PartitionReader,
+}
+
+/// Runs the command.
+pub fn run(place: &Place, arguments: &Arguments) -> Outcome {
+    let store = place.open_read_only()?;
+    let topic = store.topic(&arguments.topic)?;
+    let count = topic.partition_count();
+    let numbers = match arguments.partition {
+        Some(number) => number..number.saturating_add(1),
+        None if count > 1 && matches!(arguments.from, Start::Offset(_)) => {
+            return Err(Failure::Usage(format!(
+                "--from with an offset needs --partition: {} has {count} partitions",
+                arguments.topic
+            )));
+        }
+        None => 0..count,
+    };
+    let mut printer = Printer::new(arguments);
+    let mut sources = Vec::new();
+    for number in numbers {
+        let partition = topic.partition(number)?;
+        let reader = partition.reader(arguments.from.offset(&partition)?)?;
+        sources.push(Source { partition, reader });
+    }
+    let printed = match arguments.follow {
+        true => printer.follow(&mut sources),
+        false => printer.print_all(&mut sources),
+    };
+    // What came before the failure is printed before the failure is.
+    printer.flush().and(printed)
+}
+
+/// Prints records until enough are printed.
+struct Printer {
+    out: BufWriter<StdoutLock<'static>>,
+    format: Format,
+    left: u64,
+}
+
+impl Printer {
+    fn new(arguments: &Arguments) -> Printer {
+        Printer {
+            out: BufWriter::with_capacity(256 << 10, stdout().lock()),
+            format: arguments.format,
+            left: arguments.max.unwrap_or(u64::MAX),
+        }
+    }
+
+    /// One partition after the other, each to the end that it has now.
+    fn print_all(&mut self, sources: &mut [Source]) -> Outcome {
+        let mut ends = Vec::new();
+        for source in sources.iter() {
+            ends.push(source.partition.high_watermark()?);
+        }
+        for (source, end) in sources.iter_mut().zip(ends) {
+            self.print_up_to(source, end)?;
+        }
+        Ok(())
+    }
+
+    /// All partitions in turn, waiting where there is nothing new.
+    fn follow(&mut self, sources: &mut [Source]) -> Outcome {
+        let wait = if sources.len() == 1 { WAIT } else { LOOK };
+        while self.left > 0 {
+            let mut moved = false;
+            for source in sources.iter_mut() {
+                let before = source.reader.position();
+                self.print_up_to(source, u64::MAX)?;
+                moved |= source.reader.position() > before;
+            }
+            if !moved {
+                self.flush()?;
+                for source in sources.iter() {
+                    source.partition.wait_for(source.reader.position(), wait)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Prints what there is below `end`.
+    fn print_up_to(&mut self, source: &mut Source, end: u64) -> Outcome {
+        let number = source.partition.number();
+        while self.left > 0 && source.reader.position() < end {
+            let Some(batch) = source.reader.next_batch()? else { return Ok(()) };
+            let base_offset = batch.base_offset();
+            for record in batch.records() {
+                let record = record.map_err(|what| {
+                    let place = format!("partition {number}, batch at offset {base_offset}");
+                    Failure::Corrupt(format!("corrupt: {place}: {what}; see logmill verify"))
+                })?;
+                if self.left == 0 || record.offset >= end {
+                    return Ok(());
+                }
+                self.print(number, &record).map_err(Failure::output)?;
+                self.left -= 1;
+            }
+        }
+        Ok(())
+    }
+
+    fn print(&mut self, partition: u32, record: &RecordView<'_>) -> std::io::Result<()> {
+        match self.format {
+            Format::Plain => {
+                self.out.write_all(record.value.unwrap_or_default())?;
+                self.out.write_all(b"\n")
+            }
+            Format::Json => {
+                let printed = Printed {
+                    partition,
+                    offset: record.offset,
+                    timestamp: record.timestamp,
+                    key: record.key,
+                    value: record.value,
+                };
+                json::write_record(
+                    &mut self.out,
+                    printed,
+                    record.headers.map(|header| (header.name, header.value)),
+                )
+            }
+        }
+    }
+
+    fn flush(&mut self) -> Outcome {
+        self.out.flush().map_err(Failure::output)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_start_is_a_word_an_offset_or_a_timestamp() {
+        let cases = [
+            ("earliest", Start::Earliest),
+            ("latest", Start::Latest),
+            ("0", Start::Offset(0)),
+            ("18446744073709551615", Start::Offset(u64::MAX)),
+            ("@1700000000000", Start::Timestamp(1_700_000_000_000)),
+            ("@-5", Start::Timestamp(-5)),
+        ];
+        for (text, start) in cases {
+            assert_eq!(text.parse::<Start>().ok(), Some(start), "{text}");
+        }
+        for text in ["", "first", "-1", "18446744073709551616", "@", "@x", "@ 1", "1.0"] {
+            assert!(text.parse::<Start>().is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,46 @@
+//! Opening the store that the arguments name.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use logmill::Store;
+
+use crate::duration;
+use crate::failure::{Failure, Outcome};
+
+/// Where the store is.
+#[derive(Debug, clap::Args)]
+pub struct Place {
+    /// The store's directory; `produce` makes it if it is not there
+    #[arg(long, global = true, value_name = "DIR")]
+    dir: Option<PathBuf>,
+    /// How long a command that writes waits for another writer to finish, such as 500ms, 5s, 2m
+    #[arg(long, global = true, value_name = "TIME", default_value = "5s", value_parser = duration::parse)]
+    lock_wait: Duration,
+}
+
+impl Place {
+    /// The directory.
+    pub fn dir(&self) -> Outcome<&PathBuf> {
+        self.dir.as_ref().ok_or_else(|| {
+            Failure::Usage("this command needs --dir DIR, the store's directory".into())
+        })
+    }
+
+    /// Opens the store for writing, making it if need be.
+    pub fn open(&self) -> Outcome<Store> {
+        Store::builder().lock_wait(self.lock_wait).open(self.dir()?).map_err(Failure::from)
+    }
+
+    /// Opens the store for reading beside whatever writes to it.
+    pub fn open_read_only(&self) -> Outcome<Store> {
+        let dir = self.dir()?;
+        if !dir.exists() {
+            return Err(Failure::Failed(format!(
+                "there is no store at {}; `produce` makes one",
+                dir.display()
+            )));
+        }
+        Store::builder().read_only(true).open(dir).map_err(Failure::from)
+    }
+}

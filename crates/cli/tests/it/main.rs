@@ -1,0 +1,12 @@
+//! The `logmill` binary, driven from outside as a shell would drive it.
+#![expect(
+    clippy::disallowed_methods,
+    reason = "these tests arrange and damage files on the real disk"
+)]
+
+mod consume;
+mod kill;
+mod produce;
+mod support;
+mod terminal;
+mod usage;
