@@ -37,3 +37,8 @@ pub use logmill_stream::{
     TopicSettings,
 };
 pub use store::{Store, StoreBuilder};
+
+/// Compiles and runs the examples of the README.
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+struct Readme;
