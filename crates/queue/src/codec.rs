@@ -1,0 +1,160 @@
+//! Reading and writing the varint-based bytes of entries and checkpoints.
+//!
+//! `varint` is an unsigned LEB128 of at most 10 bytes, `zigzag` one of a zigzag-mapped signed integer, `bytes` a
+//! varint length and that many bytes.
+
+use std::fmt;
+
+/// Bytes that are not what docs/queue.md says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Malformed(pub(crate) &'static str);
+
+impl fmt::Display for Malformed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0)
+    }
+}
+
+pub(crate) type Decoded<T> = Result<T, Malformed>;
+
+/// What is left of some bytes that are being decoded.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Input<'a>(pub(crate) &'a [u8]);
+
+impl<'a> Input<'a> {
+    #[inline]
+    pub(crate) fn byte(&mut self) -> Decoded<u8> {
+        let (first, rest) = self.0.split_first().ok_or(Malformed("bytes that end too early"))?;
+        self.0 = rest;
+        Ok(*first)
+    }
+
+    #[inline]
+    pub(crate) fn varint(&mut self) -> Decoded<u64> {
+        match self.0 {
+            [low, rest @ ..] if *low < 0x80 => {
+                self.0 = rest;
+                Ok(u64::from(*low))
+            }
+            _ => self.long_varint(),
+        }
+    }
+
+    fn long_varint(&mut self) -> Decoded<u64> {
+        let mut value = 0u64;
+        for (i, byte) in self.0.iter().take(10).enumerate() {
+            let bits = u64::from(byte & 0x7F);
+            if i == 9 && bits > 1 {
+                break;
+            }
+            value |= bits << (7 * i);
+            if byte & 0x80 == 0 {
+                self.0 = &self.0[i + 1..];
+                return Ok(value);
+            }
+        }
+        Err(Malformed("a varint that does not end"))
+    }
+
+    #[inline]
+    pub(crate) fn zigzag(&mut self) -> Decoded<i64> {
+        let value = self.varint()?;
+        Ok((value >> 1).cast_signed() ^ -((value & 1).cast_signed()))
+    }
+
+    pub(crate) fn u32(&mut self) -> Decoded<u32> {
+        u32::try_from(self.varint()?).map_err(|_| Malformed("a number beyond 32 bits"))
+    }
+
+    /// A moment or a duration in ms.
+    pub(crate) fn ms(&mut self) -> Decoded<i64> {
+        i64::try_from(self.varint()?).map_err(|_| Malformed("a time beyond 63 bits"))
+    }
+
+    pub(crate) fn take(&mut self, len: u64) -> Decoded<&'a [u8]> {
+        let len = usize::try_from(len).map_err(|_| Malformed("a length beyond memory"))?;
+        let (taken, rest) =
+            self.0.split_at_checked(len).ok_or(Malformed("a length beyond the entry"))?;
+        self.0 = rest;
+        Ok(taken)
+    }
+
+    pub(crate) fn bytes(&mut self) -> Decoded<&'a [u8]> {
+        let len = self.varint()?;
+        self.take(len)
+    }
+
+    pub(crate) fn text(&mut self) -> Decoded<&'a str> {
+        std::str::from_utf8(self.bytes()?).map_err(|_| Malformed("text that is not UTF-8"))
+    }
+
+    /// A count of things that take at least one byte each, so that no allocation outgrows the input.
+    pub(crate) fn count(&mut self) -> Decoded<usize> {
+        let count = self.varint()?;
+        match usize::try_from(count) {
+            Ok(count) if count <= self.0.len() => Ok(count),
+            _ => Err(Malformed("a count beyond the entry")),
+        }
+    }
+
+    pub(crate) fn end(self) -> Decoded<()> {
+        if self.0.is_empty() { Ok(()) } else { Err(Malformed("bytes after the end of an entry")) }
+    }
+}
+
+#[inline]
+#[expect(clippy::cast_possible_truncation, reason = "seven bits at a time")]
+pub(crate) fn put_varint(out: &mut Vec<u8>, mut value: u64) {
+    while value >= 0x80 {
+        out.push(value as u8 | 0x80);
+        value >>= 7;
+    }
+    out.push(value as u8);
+}
+
+#[inline]
+pub(crate) fn put_zigzag(out: &mut Vec<u8>, value: i64) {
+    put_varint(out, ((value << 1) ^ (value >> 63)).cast_unsigned());
+}
+
+/// A moment or a duration in ms; moments before 1970 count as 1970.
+#[inline]
+pub(crate) fn put_ms(out: &mut Vec<u8>, value: i64) {
+    put_varint(out, value.max(0).cast_unsigned());
+}
+
+#[inline]
+pub(crate) fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
+    put_varint(out, bytes.len() as u64);
+    out.extend_from_slice(bytes);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_width_of_number_survives_a_round_trip() {
+        for shift in 0..64 {
+            for value in [1u64 << shift, (1u64 << shift) - 1, !0u64 >> shift] {
+                let mut out = Vec::new();
+                put_varint(&mut out, value);
+                put_zigzag(&mut out, value.cast_signed());
+                put_zigzag(&mut out, value.cast_signed().wrapping_neg());
+                let mut input = Input(&out);
+                assert_eq!(input.varint(), Ok(value));
+                assert_eq!(input.zigzag(), Ok(value.cast_signed()));
+                assert_eq!(input.zigzag(), Ok(value.cast_signed().wrapping_neg()));
+                assert_eq!(input.end(), Ok(()));
+            }
+        }
+    }
+
+    #[test]
+    fn a_length_or_count_beyond_the_input_is_refused_before_anything_is_allocated() {
+        assert!(Input(&[0xFF, 0xFF, 0xFF, 0xFF, 0x0F, 1]).bytes().is_err());
+        assert!(Input(&[0xFF, 0xFF, 0xFF, 0xFF, 0x0F, 1]).count().is_err());
+        assert!(Input(&[0xFF; 11]).varint().is_err());
+        assert!(Input(&[]).byte().is_err());
+    }
+}

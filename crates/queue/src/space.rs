@@ -1,0 +1,137 @@
+//! How many bytes of which stretch of the journal are needed: kept as messages come and go, so that nobody has to
+//! look at them all.
+
+use std::collections::VecDeque;
+
+use logmill_storage::Part;
+
+use crate::location;
+
+/// Entries that are counted together.
+const BUCKET: u64 = 64;
+/// What an entry takes in the journal beside its body, roughly.
+const OVERHEAD: u64 = 40;
+
+#[derive(Debug, Default)]
+struct Buckets {
+    first: u64,
+    bytes: VecDeque<u64>,
+}
+
+impl Buckets {
+    #[inline]
+    fn add(&mut self, offset: u64, bytes: u64) {
+        let bucket = offset / BUCKET;
+        if self.bytes.is_empty() {
+            self.first = bucket;
+        }
+        while bucket < self.first {
+            self.bytes.push_front(0);
+            self.first -= 1;
+        }
+        let index = usize::try_from(bucket - self.first).unwrap_or(usize::MAX);
+        if index >= self.bytes.len() {
+            self.bytes.resize(index + 1, 0);
+        }
+        if let Some(sum) = self.bytes.get_mut(index) {
+            *sum += bytes;
+        }
+    }
+
+    #[inline]
+    fn remove(&mut self, offset: u64, bytes: u64) {
+        let Some(index) =
+            (offset / BUCKET).checked_sub(self.first).and_then(|i| usize::try_from(i).ok())
+        else {
+            return;
+        };
+        if let Some(sum) = self.bytes.get_mut(index) {
+            *sum = sum.saturating_sub(bytes);
+        }
+        if index == 0 {
+            while self.bytes.front() == Some(&0) {
+                self.bytes.pop_front();
+                self.first += 1;
+            }
+        }
+    }
+
+    /// The sums of the stretches between `bounds`; a bucket counts for the stretch in which it begins.
+    fn between(&self, bounds: &[u64]) -> Vec<u64> {
+        let bucket_of = |offset: u64| offset.div_ceil(BUCKET).max(self.first) - self.first;
+        let sums = bounds.windows(2).enumerate().map(|(i, pair)| {
+            let from = if i == 0 { 0 } else { bucket_of(pair[0]) };
+            let until = bucket_of(pair[1]).max(from);
+            let (from, until) = (
+                usize::try_from(from).unwrap_or(usize::MAX),
+                usize::try_from(until).unwrap_or(usize::MAX),
+            );
+            self.bytes.iter().take(until).skip(from).sum()
+        });
+        sums.collect()
+    }
+}
+
+/// The needed bytes of both parts of the journal.
+#[derive(Debug, Default)]
+pub(crate) struct Space {
+    hot: Buckets,
+    cold: Buckets,
+}
+
+impl Space {
+    fn part(&mut self, at: u64) -> &mut Buckets {
+        if at & location::COLD == 0 { &mut self.hot } else { &mut self.cold }
+    }
+
+    /// Notes that the entry at `at` is needed.
+    #[inline]
+    pub(crate) fn add(&mut self, at: u64, size: u32) {
+        self.part(at).add(at & !location::COLD, u64::from(size) + OVERHEAD);
+    }
+
+    /// Notes that the entry at `at` is not needed any more.
+    #[inline]
+    pub(crate) fn remove(&mut self, at: u64, size: u32) {
+        self.part(at).remove(at & !location::COLD, u64::from(size) + OVERHEAD);
+    }
+
+    /// Needed bytes in each stretch between `bounds`, which begin where the part does.
+    pub(crate) fn between(&self, part: Part, bounds: &[u64]) -> Vec<u64> {
+        match part {
+            Part::Hot => self.hot.between(bounds),
+            Part::Cold => self.cold.between(bounds),
+        }
+    }
+
+    /// Needed bytes of a part.
+    pub(crate) fn total(&self, part: Part) -> u64 {
+        match part {
+            Part::Hot => self.hot.bytes.iter().sum(),
+            Part::Cold => self.cold.bytes.iter().sum(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_needed_is_summed_by_stretch_and_vanishes_when_it_goes() {
+        let mut space = Space::default();
+        for offset in 100..1000u64 {
+            space.add(offset, 60);
+        }
+        space.add(location::COLD | 5, 10);
+        assert_eq!(space.between(Part::Cold, &[0, 64]), [50]);
+        let sums = space.between(Part::Hot, &[0, 128, 640, 2000]);
+        assert_eq!(sums, [28 * 100, 512 * 100, 360 * 100]);
+        for offset in 100..999u64 {
+            space.remove(offset, 60);
+        }
+        assert_eq!(space.between(Part::Hot, &[0, 128, 640, 2000]), [0, 0, 100]);
+        space.remove(999, 60);
+        assert_eq!(space.total(Part::Hot), 0);
+    }
+}

@@ -1,0 +1,543 @@
+//! The fold.
+
+use super::{Counts, QueueState, Taken};
+use crate::config::QueueConfig;
+use crate::entry::{Fact, Mark};
+use crate::envelope::{DeathReason, Envelope};
+use crate::held::{Details, Held, HeldTable, Outcome, State};
+use crate::run::Item;
+use crate::space::Space;
+use crate::standing::Standing;
+use crate::state::Found;
+
+/// From this receive on, a message of a standard queue that comes back goes to the back, as in SQS.
+const RECEIVES_TO_THE_BACK: u32 = 3;
+
+impl QueueState {
+    /// Takes note of a fact about this queue that stands at `location` of the journal. Facts about messages that are
+    /// gone change nothing, so that a fold may begin in the middle of the journal.
+    #[inline]
+    pub(crate) fn apply(&mut self, fact: &Fact<'_>, location: u64, space: &mut Space) {
+        match fact {
+            Fact::Sent { sequence, envelope } => {
+                self.advance(envelope.time);
+                self.accept(*sequence, envelope, location, space);
+            }
+            Fact::Deleted { time, marks, .. } => {
+                self.advance(*time);
+                marks.iter().for_each(|mark| self.delete(mark.sequence, *time, space));
+            }
+            Fact::Received { time, until, epoch, session, attempt, marks } => {
+                self.advance(*time);
+                for mark in marks.iter() {
+                    self.start_lease(*mark, *time, *until, *epoch, *session);
+                }
+                if !attempt.is_empty() {
+                    self.recent.remember(attempt, marks, *time, *until);
+                }
+            }
+            Fact::VisibilityChanged { time, until, marks } => {
+                self.advance(*time);
+                marks.iter().for_each(|mark| self.change_visibility(*mark, *time, *until));
+            }
+            Fact::Returned { sequence, generation, time, outcome, due, reason } => {
+                self.advance(*time);
+                self.give_back(
+                    Mark { sequence: *sequence, generation: *generation },
+                    *time,
+                    *outcome,
+                    *due,
+                    reason,
+                );
+            }
+            Fact::Moved { sequence, time, .. } => {
+                self.advance(*time);
+                self.delete(*sequence, *time, space);
+            }
+            fact => self.apply_rare(fact, location, space),
+        }
+    }
+
+    fn apply_rare(&mut self, fact: &Fact<'_>, location: u64, space: &mut Space) {
+        match fact {
+            Fact::Snapshot { sequence, standing, envelope } => {
+                self.restore(*sequence, standing, envelope, location, space)
+            }
+            Fact::Edited { sequence, time, envelope } => {
+                self.advance(*time);
+                self.edit(*sequence, *time, envelope, location, space);
+            }
+            Fact::Rescheduled { sequence, time, due } => {
+                self.advance(*time);
+                self.reschedule(*sequence, *time, *due);
+            }
+            Fact::Died { sequence, time, reason, text } => {
+                self.advance(*time);
+                self.die(*sequence, *time, *reason, text);
+            }
+            Fact::Revived { sequence, time } => {
+                self.advance(*time);
+                self.revive(*sequence, *time);
+            }
+            Fact::Parked { time, group } => {
+                self.advance(*time);
+                self.set_parked(group, true);
+            }
+            Fact::Resumed { time, group } => {
+                self.advance(*time);
+                self.forgive(group);
+                self.set_parked(group, false);
+            }
+            Fact::AttributesSet { time, config } => {
+                self.advance(*time);
+                self.modified = *time;
+                self.reconfigure(config);
+            }
+            Fact::Tagged { tags } => {
+                self.tags = tags
+                    .iter()
+                    .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+                    .collect();
+            }
+            Fact::Purged { time, below } => {
+                self.advance(*time);
+                self.purge(*below, space);
+            }
+            Fact::QueueSnapshot { name, config, created, modified, next_sequence, tags } => {
+                self.name = (*name).to_owned();
+                self.created = *created;
+                self.modified = *modified;
+                self.next_sequence = self.next_sequence.max(*next_sequence);
+                self.tags = tags
+                    .iter()
+                    .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+                    .collect();
+                self.reconfigure(config);
+            }
+            Fact::Remembered { memories } => {
+                memories.iter().for_each(|memory| self.memories.remember(*memory))
+            }
+            Fact::MoveTask { task } => {
+                self.tasks.insert(task.id, task.as_ref().clone());
+            }
+            Fact::Schedule { schedule } => {
+                self.schedules.insert(schedule.name.clone(), schedule.as_ref().clone());
+            }
+            Fact::ScheduleRemoved { name } => {
+                self.schedules.remove(*name);
+            }
+            Fact::Fired { name, next } => {
+                if let Some(schedule) = self.schedules.get_mut(*name) {
+                    schedule.next = *next;
+                }
+            }
+            // The queue itself begins and ends in the catalogue.
+            Fact::Created { .. } | Fact::Removed { .. } => {}
+            Fact::Sent { .. }
+            | Fact::Moved { .. }
+            | Fact::Deleted { .. }
+            | Fact::Received { .. }
+            | Fact::VisibilityChanged { .. }
+            | Fact::Returned { .. } => {}
+        }
+    }
+
+    /// Takes in a new message: sent here, or moved here from another queue at `self.now`.
+    #[inline]
+    pub(crate) fn accept(
+        &mut self,
+        sequence: u64,
+        envelope: &Envelope<'_>,
+        location: u64,
+        space: &mut Space,
+    ) {
+        if sequence < self.next_sequence && self.find(sequence).is_some() {
+            return;
+        }
+        self.next_sequence = self.next_sequence.max(sequence + 1);
+        if let Some(memory) = self.memory_of(sequence, envelope) {
+            self.memories.remember(memory);
+        }
+        space.add(location, envelope.size());
+        let lane = self.ready.lane_for(envelope.group, envelope.priority);
+        self.line_up_new(lane, sequence, envelope, location);
+    }
+
+    #[inline]
+    fn line_up_new(&mut self, lane: u32, sequence: u64, envelope: &Envelope<'_>, location: u64) {
+        let size = envelope.size();
+        let delayed = envelope.due > self.now;
+        let since = envelope.due.max(envelope.time);
+        if !delayed && envelope.expires == 0 {
+            self.line_up(lane, Item { sequence, location, since, size });
+            return;
+        }
+        let details = (envelope.expires != 0).then(|| {
+            let since = if delayed { envelope.due } else { since };
+            Box::new(Details {
+                since,
+                place: sequence,
+                expires_at: envelope.expires,
+                ..Details::default()
+            })
+        });
+        if delayed {
+            self.last_due = self.last_due.max(envelope.due);
+            self.place(
+                lane,
+                sequence,
+                location,
+                size,
+                State::Delayed,
+                envelope.due,
+                false,
+                details,
+            );
+        } else {
+            let expiry = self.expiry(since, envelope.expires);
+            self.place(lane, sequence, location, size, State::Ready, expiry, false, details);
+        }
+    }
+
+    fn delete(&mut self, sequence: u64, time: i64, space: &mut Space) {
+        self.memories.deleted(sequence);
+        if let Some(taken) = self.take(sequence, time) {
+            space.remove(taken.location, taken.size);
+            self.ready.let_go(taken.lane);
+        }
+    }
+
+    fn start_lease(&mut self, mark: Mark, time: i64, until: i64, epoch: u32, session: u32) {
+        let slot = match self.find(mark.sequence) {
+            None => return,
+            Some(Found::InRun(lane, Item { sequence, location, since, size })) => {
+                self.ready.hold(lane);
+                self.ready.remove(lane, sequence);
+                self.counts.subtract(State::Ready, size);
+                self.counts.add(State::InFlight, size);
+                let details = Details { since, place: sequence, ..Details::default() };
+                let held = Held {
+                    sequence,
+                    location,
+                    at: until,
+                    size,
+                    lane,
+                    state: State::InFlight,
+                    holding: false,
+                };
+                let slot = self.held.insert(held, Some(Box::new(details)));
+                self.ready.started(lane);
+                slot
+            }
+            Some(Found::Held(slot)) => {
+                let held = self.held.get(slot);
+                match held.state {
+                    State::InFlight => self.end_lease(slot, Outcome::TimedOut, time, time),
+                    State::Delayed => {
+                        self.held.details_mut(slot, held.at);
+                        self.make_ready(slot, time);
+                    }
+                    State::Ready | State::Dead => {}
+                }
+                self.enter(slot, State::InFlight, until, false, time);
+                slot
+            }
+        };
+        let back = !self.config.fifo && mark.generation >= RECEIVES_TO_THE_BACK;
+        let next_sequence = self.next_sequence;
+        let details = self.held.details_mut(slot, time);
+        details.receives = mark.generation;
+        details.received_at = time;
+        details.epoch = epoch;
+        details.session = session;
+        details.death = 0;
+        if details.first_received_at == 0 {
+            details.first_received_at = time;
+        }
+        if back {
+            details.place = next_sequence;
+        }
+    }
+
+    fn change_visibility(&mut self, mark: Mark, time: i64, until: i64) {
+        let Some(slot) = self.held.find(mark.sequence) else { return };
+        let latest =
+            self.held.details(slot).is_some_and(|details| details.receives == mark.generation);
+        match self.held.get(slot).state {
+            State::InFlight if latest && until <= time => {
+                self.end_lease(slot, Outcome::Released, time, time)
+            }
+            State::InFlight if latest => self.held.set_at(slot, until),
+            State::Ready if latest && until > time => {
+                self.enter(slot, State::InFlight, until, false, time)
+            }
+            State::InFlight | State::Ready | State::Delayed | State::Dead => {}
+        }
+    }
+
+    fn give_back(&mut self, mark: Mark, time: i64, outcome: Outcome, due: i64, reason: &str) {
+        let Some(slot) = self.held.find(mark.sequence) else { return };
+        let latest =
+            self.held.details(slot).is_some_and(|details| details.receives == mark.generation);
+        if !latest || self.held.get(slot).state != State::InFlight {
+            return;
+        }
+        if !reason.is_empty() {
+            self.held.details_mut(slot, time).reason = Some(reason.into());
+        }
+        self.end_lease(slot, outcome, time, due);
+    }
+
+    /// A copy of a live message that was written further on: the fold begins after the original.
+    fn restore(
+        &mut self,
+        sequence: u64,
+        standing: &Standing,
+        envelope: &Envelope<'_>,
+        location: u64,
+        space: &mut Space,
+    ) {
+        match self.find(sequence) {
+            Some(_) => {}
+            None => {
+                self.next_sequence = self.next_sequence.max(sequence + 1);
+                space.add(location, envelope.size());
+                let lane = self.ready.lane_for(envelope.group, envelope.priority);
+                let size = envelope.size();
+                match standing.state {
+                    None => {
+                        self.line_up(lane, Item { sequence, location, since: standing.since, size })
+                    }
+                    Some(state) => {
+                        let details = standing.details.clone();
+                        self.place(
+                            lane,
+                            sequence,
+                            location,
+                            size,
+                            state,
+                            standing.at,
+                            standing.holding,
+                            details,
+                        );
+                    }
+                }
+            }
+        }
+    }
+
+    fn edit(
+        &mut self,
+        sequence: u64,
+        time: i64,
+        envelope: &Envelope<'_>,
+        location: u64,
+        space: &mut Space,
+    ) {
+        let Some(taken) = self.take(sequence, time) else { return };
+        space.remove(taken.location, taken.size);
+        space.add(location, envelope.size());
+        let lane = self.ready.lane_for(envelope.group, envelope.priority);
+        let Taken { state, details, at, holding, since, lane: old, .. } = taken;
+        let size = envelope.size();
+        match (state, details) {
+            (Some(state @ (State::InFlight | State::Dead)), details) => {
+                self.place(lane, sequence, location, size, state, at, holding, details);
+            }
+            (_, details) if envelope.due > time => {
+                self.place(
+                    lane,
+                    sequence,
+                    location,
+                    size,
+                    State::Delayed,
+                    envelope.due,
+                    holding,
+                    details,
+                );
+            }
+            (_, None) => {
+                self.line_up(lane, Item { sequence, location, since: since.min(time), size })
+            }
+            (_, Some(details)) => {
+                let expiry = self.expiry(details.since, details.expires_at);
+                self.place(
+                    lane,
+                    sequence,
+                    location,
+                    size,
+                    State::Ready,
+                    expiry,
+                    false,
+                    Some(details),
+                );
+            }
+        }
+        self.ready.let_go(old);
+    }
+
+    /// Changes when a waiting message can be received.
+    fn reschedule(&mut self, sequence: u64, time: i64, due: i64) {
+        match self.find(sequence) {
+            Some(Found::InRun(..)) if due > time => {
+                let Some(Taken { lane, location, size, .. }) = self.take(sequence, time) else {
+                    return;
+                };
+                self.place(lane, sequence, location, size, State::Delayed, due, false, None);
+                self.ready.let_go(lane);
+            }
+            Some(Found::Held(slot)) => match self.held.get(slot).state {
+                State::Delayed | State::Ready if due > time => {
+                    let holding = self.held.get(slot).holding;
+                    self.enter(slot, State::Delayed, due, holding, time);
+                }
+                State::Delayed => {
+                    self.held.set_at(slot, due);
+                    self.make_ready(slot, time);
+                }
+                State::Ready | State::InFlight | State::Dead => {}
+            },
+            Some(Found::InRun(..)) | None => {}
+        }
+    }
+
+    /// Keeps a message that failed for good.
+    fn die(&mut self, sequence: u64, time: i64, reason: DeathReason, text: &str) {
+        self.memories.deleted(sequence);
+        if let Some(slot) = self.held.find(sequence)
+            && self.held.get(slot).state == State::InFlight
+        {
+            self.end_lease(slot, Outcome::Failed, time, time);
+        }
+        let Some(taken) = self.take(sequence, time) else { return };
+        let mut details = taken.details.unwrap_or_else(|| {
+            Box::new(Details { since: taken.since, place: sequence, ..Details::default() })
+        });
+        if !text.is_empty() {
+            details.reason = Some(text.into());
+        }
+        details.death = reason.code();
+        details.died_at = time;
+        let expiry = self.expiry(time, 0);
+        self.place(
+            taken.lane,
+            sequence,
+            taken.location,
+            taken.size,
+            State::Dead,
+            expiry,
+            false,
+            Some(details),
+        );
+        self.ready.let_go(taken.lane);
+    }
+
+    /// Gives a dead message another life.
+    fn revive(&mut self, sequence: u64, time: i64) {
+        let Some(slot) = self.held.find(sequence) else { return };
+        if self.held.get(slot).state != State::Dead {
+            return;
+        }
+        let details = self.held.details_mut(slot, time);
+        details.death = 0;
+        details.died_at = 0;
+        details.forgiven = details.receives;
+        details.since = time;
+        details.expires_at = 0;
+        self.make_ready(slot, time);
+    }
+
+    fn set_parked(&mut self, name: &str, parked: bool) {
+        if let Some(group) = self.ready.group_named(name) {
+            self.ready.set_parked(group, parked);
+        }
+    }
+
+    /// Lets the messages of a group that were received too often be received again.
+    fn forgive(&mut self, name: &str) {
+        let Some(group) = self.ready.group_named(name) else { return };
+        let slots: Vec<u32> =
+            self.ready.lanes_of(group).flat_map(|lane| lane.returned.values().copied()).collect();
+        for slot in slots {
+            if self.is_exhausted(slot) {
+                let details = self.held.details_mut(slot, self.now);
+                details.forgiven = details.receives;
+            }
+        }
+    }
+
+    fn reconfigure(&mut self, config: &QueueConfig) {
+        let old = std::mem::replace(&mut self.config, config.clone());
+        self.follow_config();
+        if old.retention_ms != self.config.retention_ms {
+            let kept: Vec<_> =
+                self.held.in_state(State::Ready).chain(self.held.in_state(State::Dead)).collect();
+            for slot in kept {
+                self.held.set_at(slot, self.expiry_of(slot));
+            }
+        }
+        if self.config.fifo && old.delay_ms != self.config.delay_ms {
+            let waiting: Vec<_> = self
+                .held
+                .in_state(State::Delayed)
+                .filter(|slot| !self.held.get(*slot).holding)
+                .collect();
+            for slot in waiting {
+                let at = self.held.get(slot).at;
+                self.held.set_at(
+                    slot,
+                    at.saturating_sub(old.delay_ms).saturating_add(self.config.delay_ms),
+                );
+            }
+            self.last_due = self
+                .held
+                .in_state(State::Delayed)
+                .map(|slot| self.held.get(slot).at)
+                .max()
+                .unwrap_or(0);
+        }
+    }
+
+    fn purge(&mut self, below: u64, space: &mut Space) {
+        let held = self
+            .held
+            .all()
+            .map(|slot| self.held.get(slot))
+            .map(|held| (held.sequence, held.location, held.size));
+        let runs = self.ready.lanes().flat_map(|(_, lane)| lane.run.iter());
+        let all = held.chain(runs.map(|item| (item.sequence, item.location, item.size)));
+        if below >= self.next_sequence {
+            all.for_each(|(_, location, size)| space.remove(location, size));
+            self.held = HeldTable::default();
+            self.ready.clear();
+            self.counts = Counts::default();
+        } else {
+            let mut gone: Vec<u64> =
+                all.map(|(sequence, ..)| sequence).filter(|sequence| *sequence < below).collect();
+            gone.sort_unstable();
+            let now = self.now;
+            gone.into_iter().for_each(|sequence| self.delete(sequence, now, space));
+        }
+        self.ready.resume_all();
+        self.memories.clear();
+        self.recent.clear();
+    }
+
+    /// Notes that the body of a message now also is at `location`: the entry at `old` will go.
+    pub(crate) fn relocate(&mut self, sequence: u64, old: u64, location: u64, space: &mut Space) {
+        let size = match self.find(sequence) {
+            Some(Found::Held(slot)) if self.held.get(slot).location == old => {
+                let size = self.held.get(slot).size;
+                self.held.set_body(slot, location, size);
+                size
+            }
+            Some(Found::InRun(lane, item)) if item.location == old => {
+                self.ready.relocate(lane, sequence, location);
+                item.size
+            }
+            _ => return,
+        };
+        space.remove(old, size);
+        space.add(location, size);
+    }
+}
