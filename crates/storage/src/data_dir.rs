@@ -1,5 +1,6 @@
 //! A store directory: the lock of its one writer, its clock, its background work.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::Weak;
@@ -99,6 +100,8 @@ impl DataDirOptions {
             clock: self.clock,
             read_only: self.read_only,
             _locks: locks,
+            open_logs: Mutex::default(),
+            log_freed: Condvar::new(),
         });
         let in_use = InUse { inner: Arc::clone(&inner) };
         Ok(DataDir { inner, _in_use: Some(Arc::new(in_use)) })
@@ -150,6 +153,40 @@ struct Inner {
     clock: Arc<dyn Clock>,
     read_only: bool,
     _locks: Option<[Box<dyn Lock>; 2]>,
+    open_logs: Mutex<BTreeMap<PathBuf, Use>>,
+    log_freed: Condvar,
+}
+
+/// How a log's files are in use by this process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Use {
+    /// Somebody has the log open.
+    Open,
+    /// It was dropped while background work was at it, which is being finished.
+    Draining,
+}
+
+/// The right to write a log's files; one at a time.
+#[derive(Debug)]
+pub(crate) struct Claimed {
+    dir: DataDir,
+    log: PathBuf,
+}
+
+impl Claimed {
+    /// The user is done with the log, background work may not be.
+    pub fn drain(dir: &DataDir, log: &Path) {
+        if let Some(used) = dir.inner.open_logs.lock().get_mut(log) {
+            *used = Use::Draining;
+        }
+    }
+}
+
+impl Drop for Claimed {
+    fn drop(&mut self) {
+        self.dir.inner.open_logs.lock().remove(&self.log);
+        self.dir.inner.log_freed.notify_all();
+    }
 }
 
 /// An open store directory. Clones share it; the lock goes with the last of them and of the logs in it.
@@ -185,6 +222,23 @@ impl DataDir {
     /// A handle that does not keep background work going.
     pub(crate) fn unused(&self) -> DataDir {
         DataDir { inner: Arc::clone(&self.inner), _in_use: None }
+    }
+
+    /// Takes the right to write `log`, waiting for background work on an earlier handle to finish.
+    pub(crate) fn claim(&self, log: &Path) -> Result<Claimed> {
+        let mut open_logs = self.inner.open_logs.lock();
+        loop {
+            match open_logs.get(log) {
+                None => break,
+                Some(Use::Draining) => self.inner.log_freed.wait(&mut open_logs),
+                Some(Use::Open) => {
+                    let pid = Some(std::process::id());
+                    return Err(Error::Locked { path: self.inner.path.join(log), pid });
+                }
+            }
+        }
+        open_logs.insert(log.to_owned(), Use::Open);
+        Ok(Claimed { dir: self.unused(), log: log.to_owned() })
     }
 
     /// The directory.
@@ -262,12 +316,13 @@ impl DataDir {
     /// the removal is complete, so a crash half-way is finished by calling this again.
     ///
     /// # Errors
-    /// [`Error::Io`]; [`Error::ReadOnly`].
+    /// [`Error::Locked`] if it is open; [`Error::Io`]; [`Error::ReadOnly`].
     pub fn remove_log(&self, name: &str) -> Result<()> {
         if self.inner.read_only {
             return Err(Error::ReadOnly { path: self.inner.path.join(name) });
         }
         let (dir, io) = (Path::new(name), &self.inner.io);
+        let _claimed = self.claim(dir)?;
         let failed = |e| Error::io("remove", self.inner.path.join(dir), e);
         // The manifest goes first and durably: from then on the directory is no log.
         for manifest_only in [true, false] {

@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 
 use crate::batch::RecordBuf;
 use crate::config::{Durability, LogConfig, Visibility};
-use crate::data_dir::{DataDir, is_log_name};
+use crate::data_dir::{Claimed, DataDir, is_log_name};
 use crate::error::{Corruption, Error, Result};
 use crate::follower::Follower;
 use crate::io::Open;
@@ -441,9 +441,18 @@ impl Log {
     }
 }
 
+impl Drop for Inner {
+    fn drop(&mut self) {
+        if self.writer.is_some() {
+            Claimed::drain(&self.view.dir, &self.view.path);
+        }
+    }
+}
+
 impl Inner {
     fn open(dir: &DataDir, name: &Path, config: LogConfig) -> Result<Inner> {
         let (io, root) = (dir.io(), dir.path());
+        let claimed = dir.claim(name)?;
         make_directories(dir, name)?;
         let bases = recovery::list_segments(io.as_ref(), root, name)?;
         let mut manifest = match manifest::load(io.as_ref(), name, root, Open::Write)? {
@@ -518,7 +527,7 @@ impl Inner {
             producers: load_producers(&view, scan.end.offset, current.has_producers)?,
         };
         let has_unsealed = !start.retired.is_empty();
-        let writer = Writer::new(Arc::clone(&view), config, manifest, start);
+        let writer = Writer::new(Arc::clone(&view), config, manifest, start, claimed);
         if has_unsealed {
             writer.request(Duration::ZERO);
         }

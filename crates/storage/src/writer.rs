@@ -18,6 +18,7 @@ use crate::active::{Active, FOOTER_ROOM, RESERVE_FIRST, Way};
 use crate::batch::{Encoder, FrameSpec, Producer};
 use crate::commit::{Claim, Commit, Standing};
 use crate::config::{Durability, LogConfig, WritePath};
+use crate::data_dir::Claimed;
 use crate::error::{Error, Result};
 use crate::io::{File, FileSystem, Open, write_full};
 use crate::layout::{HEAD_LEN, Live, Proven, SegmentHead, State as LogState};
@@ -88,6 +89,8 @@ pub(crate) struct Writer {
     syncs: AtomicU64,
     failure: Mutex<Option<String>>,
     this: std::sync::Weak<Writer>,
+    /// Given back when nobody can write the files any more.
+    _claimed: Claimed,
 }
 
 #[derive(Debug)]
@@ -149,6 +152,7 @@ impl Writer {
         config: LogConfig,
         manifest: ManifestFile,
         start: Start,
+        claimed: Claimed,
     ) -> Arc<Writer> {
         let end = start.end;
         let page = Live {
@@ -184,6 +188,7 @@ impl Writer {
             syncs: AtomicU64::new(0),
             failure: Mutex::default(),
             this: this.clone(),
+            _claimed: claimed,
             view,
             config,
         })

@@ -15,7 +15,8 @@ impl Writer {
         self.resume(state)?;
         let next_offset = state.next_offset;
         if let Some(active) = &state.active {
-            let is_full = active.end() + size + FOOTER_ROOM > self.config.segment_bytes_max
+            let is_full = active.end() + size + FOOTER_ROOM
+                > self.config.segment_bytes_max.max(active.reserved)
                 || next_offset + u64::from(count) - active.scope.base_offset > u64::from(u32::MAX);
             let age_ms = now_ms.saturating_sub(active.scope.base_timestamp);
             let is_old = u128::try_from(age_ms)

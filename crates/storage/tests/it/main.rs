@@ -5,3 +5,5 @@
 mod append;
 mod intent;
 mod journal;
+mod lock;
+mod space;
