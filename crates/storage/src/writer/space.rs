@@ -232,7 +232,8 @@ impl Writer {
             file,
             end_offset: state.next_offset,
             end_position: Some(stored),
-            is_synced: false,
+            // Nobody may ask for a sync again if the last one had it all.
+            is_synced: self.view.durable() >= state.next_offset,
         });
         self.request(Duration::ZERO);
         Ok(())
