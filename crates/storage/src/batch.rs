@@ -523,3 +523,6 @@ impl Encoder {
         max_timestamp
     }
 }
+
+#[cfg(test)]
+mod tests;

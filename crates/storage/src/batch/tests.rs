@@ -1,0 +1,378 @@
+//! The frame grammar, group by group, against golden bytes; and bytes that nobody should have written.
+
+use super::*;
+use crate::record::Header;
+
+const BASE: u64 = 1_000;
+const BASE_MS: i64 = 1_700_000_000_000;
+
+fn scope() -> Scope {
+    Scope::new(b"golden log id 16", 7, BASE, BASE_MS)
+}
+
+/// The bytes of a text in which everything from `#` to the end of the line is a comment.
+fn bytes_of(text: &str) -> Vec<u8> {
+    text.lines()
+        .flat_map(|line| line.split('#').next().unwrap_or("").split_whitespace())
+        .map(|byte| u8::from_str_radix(byte, 16).unwrap())
+        .collect()
+}
+
+/// A frame of this delta, flags and body, with the checksums that it should have.
+fn frame(delta: u32, flags: u16, body: &[u8]) -> Vec<u8> {
+    let mut frame = vec![0; HEAD_LEN];
+    LE::write_u32(&mut frame[4..8], body.len() as u32);
+    LE::write_u32(&mut frame[8..12], delta);
+    LE::write_u16(&mut frame[12..14], flags);
+    let head_crc = scope().head_crc(&frame);
+    LE::write_u16(&mut frame[14..16], head_crc);
+    frame.extend_from_slice(body);
+    let crc = scope().crc(&frame[4..]);
+    LE::write_u32(&mut frame[0..4], crc);
+    frame
+}
+
+fn head_of(scope: &Scope, bytes: &[u8]) -> Result<FrameHead, Corruption> {
+    let first = bytes.first_chunk().ok_or(Corruption::Field("too short"))?;
+    let head = FrameHead::decode(scope, first)?.ok_or(Corruption::Field("zeros"))?;
+    if head.frame_len() != bytes.len() {
+        return Err(Corruption::Field("length"));
+    }
+    head.verify(scope, bytes)?;
+    Ok(head)
+}
+
+/// What a frame says, and its records.
+fn read<T>(
+    bytes: &[u8],
+    look: impl FnOnce(&Batch<'_>) -> T,
+) -> Result<(T, Vec<RecordBuf>), Corruption> {
+    let head = head_of(&scope(), bytes)?;
+    let mut scratch = Vec::new();
+    let batch = Batch::decode(&scope(), head, bytes, &mut scratch)?;
+    let records = batch.records().map(|r| r.map(RecordBuf::from)).collect::<Result<_, _>>()?;
+    Ok((look(&batch), records))
+}
+
+fn records(bytes: &[u8]) -> Result<Vec<RecordBuf>, Corruption> {
+    read(bytes, |_| ()).map(|(_, records)| records)
+}
+
+/// The frame that the encoder makes is the golden one, and the golden one reads back as what was encoded.
+fn pin(golden: &str, spec: &FrameSpec, given: &[(u32, i64, Record<'_>)]) {
+    let golden = bytes_of(golden);
+    let mut out = b"what is there stays".to_vec();
+    let before = out.len();
+    let max = Encoder::default().sparse(&mut out, &scope(), spec, given.iter().copied());
+    let hex = |bytes: &[u8]| bytes.iter().map(|b| format!("{b:02x} ")).collect::<String>();
+    assert_eq!(hex(&out[before..]), hex(&golden));
+    let ((), found) = read(&golden, |batch| {
+        assert_eq!(batch.base_offset(), spec.base_offset);
+        assert_eq!(batch.count() as usize, given.len());
+        assert_eq!((batch.base_timestamp(), batch.max_timestamp()), (given[0].1, max));
+        assert_eq!(batch.epoch(), 7);
+        assert_eq!(batch.durable_upto(), spec.durable_upto);
+        assert_eq!(batch.producer(), spec.producer);
+        assert_eq!(batch.continues(), spec.continues);
+        assert_eq!(batch.delete_horizon(), spec.delete_horizon);
+        let last = spec.base_offset + u64::from(given[given.len() - 1].0);
+        assert_eq!(batch.last_offset(), spec.last_offset.unwrap_or(last));
+    })
+    .unwrap();
+    for ((delta, timestamp, record), found) in given.iter().zip(&found) {
+        assert_eq!(found.offset, spec.base_offset + u64::from(*delta));
+        assert_eq!(found.timestamp, *timestamp);
+        assert_eq!(found.key.as_deref(), record.key);
+        assert_eq!(found.value.as_deref(), record.value);
+        let headers: Vec<_> = found.headers.iter().map(|(n, v)| (n.as_str(), &v[..])).collect();
+        let given: Vec<_> = record.headers.iter().map(|h| (h.name, h.value)).collect();
+        assert_eq!(headers, given);
+    }
+    assert_eq!(found.len(), given.len());
+}
+
+fn spec() -> FrameSpec {
+    FrameSpec { base_offset: BASE, ..FrameSpec::default() }
+}
+
+#[test]
+fn a_lone_record_has_no_group_but_its_timestamp() {
+    pin(
+        "01 e0 b2 8d  08 00 00 00  00 00 00 00  00 00  c1 a1  # crc, length 8, delta 0, no flags, head crc
+         00                                                   # base timestamp: the segment's
+         0c  00 00 00  01  00  00                             # attributes, deltas, no key, empty value, 0 headers",
+        &spec(),
+        &[(0, BASE_MS, Record::value(b""))],
+    );
+}
+
+#[test]
+fn count_and_largest_timestamp() {
+    pin(
+        "5e 39 6d ca  20 00 00 00  05 00 00 00  08 00  5e f9  # delta 5, COUNT
+         01                                                   # 1 ms before the segment's timestamp
+         03  64                                               # 3 records; the largest timestamp is 100 ms ahead
+         0e  00 00 00  01  02 61  00
+         10  00 c8 01 02  02 6b  01  00                       # 100 ms and 1 offset on; a key; no value
+         16  00 02 04  01  02 63  02  02 6e  02 76            # a header n = v",
+        &FrameSpec { base_offset: BASE + 5, ..spec() },
+        &[
+            (0, BASE_MS - 1, Record::value(b"a")),
+            (1, BASE_MS + 99, Record::tombstone(b"k")),
+            (2, BASE_MS, Record::value(b"c").headers(&[Header { name: "n", value: b"v" }])),
+        ],
+    );
+}
+
+#[test]
+fn span_of_a_compacted_frame_whose_last_records_are_gone() {
+    pin(
+        "16 b9 07 2f  16 00 00 00  00 00 00 00  18 00  c3 88  # COUNT, SPAN
+         00
+         02  00
+         c6 01                                                # last offset delta 199 = 1 + 198
+         0e  00 00 06  01  02 61  00                          # offset delta 3
+         10  00 00 84 02  01  02 62  00                       # offset delta 130",
+        &FrameSpec { last_offset: Some(BASE + 199), ..spec() },
+        &[(3, BASE_MS, Record::value(b"a")), (130, BASE_MS, Record::value(b"b"))],
+    );
+}
+
+#[test]
+fn durable_upto_of_an_earlier_segment() {
+    pin(
+        "60 35 dd 35  0b 00 00 00  00 00 00 00  20 00  60 3e  # DURABLE
+         00
+         ac 02                                                # 300 below the base offset
+         0e  00 00 00  01  02 61  00",
+        &FrameSpec { durable_upto: Some(BASE - 300), ..spec() },
+        &[(0, BASE_MS, Record::value(b"a"))],
+    );
+}
+
+#[test]
+fn producer() {
+    pin(
+        "6a 26 e8 96  17 00 00 00  00 00 00 00  40 00  a1 34  # PRODUCER
+         00
+         08 07 06 05 04 03 02 01  0a 09  0e 0d 0c 0b          # id, epoch, base sequence
+         0e  00 00 00  01  02 61  00",
+        &FrameSpec {
+            producer: Some(Producer {
+                id: 0x0102_0304_0506_0708,
+                epoch: 0x090A,
+                sequence: 0x0B0C_0D0E,
+            }),
+            ..spec()
+        },
+        &[(0, BASE_MS, Record::value(b"a"))],
+    );
+}
+
+#[test]
+fn continuation() {
+    pin(
+        "cc 14 96 0a  09 00 00 00  00 00 00 00  00 02  d3 ab  # CONTINUATION
+         00
+         0e  00 00 00  01  02 61  00",
+        &FrameSpec { continues: true, ..spec() },
+        &[(0, BASE_MS, Record::value(b"a"))],
+    );
+}
+
+#[test]
+fn delete_horizon_counts_from_the_frames_base_timestamp() {
+    pin(
+        "40 c4 58 ec  0e 00 00 00  00 00 00 00  00 04  9f 15  # HORIZON
+         cf 0f                                                # 1 s before the segment's timestamp
+         d0 ff b2 52                                          # 86,401 s after the frame's
+         0e  00 00 00  02 6b  01  00",
+        &FrameSpec { delete_horizon: Some(BASE_MS + 86_400_000), ..spec() },
+        &[(0, BASE_MS - 1_000, Record::tombstone(b"k"))],
+    );
+}
+
+#[test]
+fn all_groups_at_once_stand_in_the_order_of_their_bits() {
+    pin(
+        "80 e0 2e 8c  24 00 00 00  02 00 00 00  78 06  5f b5  # COUNT, SPAN, DURABLE, PRODUCER, CONTINUATION, HORIZON
+         00
+         02  00
+         09
+         01
+         01 00 00 00 00 00 00 00  02 00  03 00 00 00
+         01
+         0e  00 00 00  01  02 61  00
+         0e  00 00 02  01  02 62  00",
+        &FrameSpec {
+            base_offset: BASE + 2,
+            durable_upto: Some(BASE + 1),
+            producer: Some(Producer { id: 1, epoch: 2, sequence: 3 }),
+            continues: true,
+            delete_horizon: Some(BASE_MS - 1),
+            last_offset: Some(BASE + 12),
+            ..spec()
+        },
+        &[(0, BASE_MS, Record::value(b"a")), (1, BASE_MS, Record::value(b"b"))],
+    );
+}
+
+/// One record `a`, as the records of a frame.
+const ONE: [u8; 8] = [0x0E, 0, 0, 0, 1, 2, b'a', 0];
+
+fn body(groups: &[u8], records: &[u8]) -> Vec<u8> {
+    [groups, records].concat()
+}
+
+#[test]
+fn flags_without_a_group_of_their_own_are_read_though_nobody_writes_them_yet() {
+    for flag in [1 << 7, 1 << 8, 1 << 11] {
+        assert_eq!(records(&frame(0, flag, &body(&[0], &ONE))).unwrap().len(), 1, "{flag:#x}");
+    }
+}
+
+#[test]
+fn flags_that_mean_nothing_are_refused() {
+    for bit in 12..16 {
+        let bytes = frame(0, 1 << bit, &body(&[0], &ONE));
+        assert_eq!(records(&bytes), Err(Corruption::Field("frame head")), "bit {bit}");
+    }
+}
+
+#[test]
+fn codecs_that_this_version_does_not_read_are_refused_by_number() {
+    for codec in [1, 2, 5, 6, 7] {
+        let bytes = frame(0, codec, &body(&[0, 8], &ONE));
+        assert_eq!(records(&bytes), Err(Corruption::Field("compression codec")), "{codec}");
+    }
+}
+
+#[test]
+fn zeros_are_no_frame_and_a_frame_is_never_empty() {
+    assert_eq!(FrameHead::decode(&scope(), &[0; HEAD_LEN]), Ok(None));
+    assert_eq!(head_of(&scope(), &frame(0, 0, &[])).err(), Some(Corruption::Field("frame head")));
+}
+
+#[test]
+fn a_frame_of_another_log_epoch_or_segment_is_none_here() {
+    let bytes = frame(0, 0, &body(&[0], &ONE));
+    assert!(head_of(&scope(), &bytes).is_ok());
+    for other in [
+        Scope::new(b"golden log id 17", 7, BASE, BASE_MS),
+        Scope::new(b"golden log id 16", 8, BASE, BASE_MS),
+        Scope::new(b"golden log id 16", 7, BASE + 1, BASE_MS),
+    ] {
+        let head = bytes.first_chunk().unwrap();
+        // Sixteen bits of checksum may agree by chance; all thirty-two may not.
+        let passes = FrameHead::decode(&other, head)
+            .is_ok_and(|head| head.is_some_and(|head| head.verify(&other, &bytes).is_ok()));
+        assert!(!passes, "{other:?}");
+    }
+}
+
+#[test]
+fn every_truncation_and_every_flipped_bit_of_a_frame_is_detected() {
+    let golden = [
+        frame(0, 0, &body(&[0], &ONE)),
+        bytes_of(
+            "80 e0 2e 8c 24 00 00 00 02 00 00 00 78 06 5f b5 00 02 00 09 01 01 00 00 00 00 00 00 00
+             02 00 03 00 00 00 01 0e 00 00 00 01 02 61 00 0e 00 00 02 01 02 62 00",
+        ),
+    ];
+    for golden in golden {
+        assert!(records(&golden).is_ok());
+        for len in 0..golden.len() {
+            assert!(head_of(&scope(), &golden[..len]).is_err(), "length {len}");
+        }
+        for bit in 0..golden.len() * 8 {
+            let mut bytes = golden.clone();
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            assert!(head_of(&scope(), &bytes).is_err(), "bit {bit}");
+        }
+    }
+}
+
+/// Bodies under valid checksums, and what is wrong with each.
+#[test]
+fn impossible_values_under_a_valid_checksum_are_refused() {
+    let max = [0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 1];
+    let max_signed = [0xFE, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 1];
+    let million_records = body(&[0, 0xC0, 0x84, 0x3D, 0], &ONE);
+    let huge_span = body(&[&[0, 1, 0], &max[..]].concat(), &ONE);
+    let cases: &[(&str, u16, Vec<u8>)] = &[
+        ("a varint that does not end", 0, vec![0x80; 9]),
+        ("a varint that does not end", 0, vec![0xFF; 10]),
+        ("a timestamp beyond 64 bits", 0, body(&max_signed, &ONE)),
+        ("a timestamp beyond 64 bits", COUNT, body(&[&[0, 1], &max[..]].concat(), &ONE)),
+        ("record count", COUNT, body(&[0, 0, 0], &ONE)),
+        ("record count", COUNT, body(&[0, 2, 0], &ONE)),
+        ("record count", COUNT, million_records),
+        ("record count", COUNT, body(&[&[0], &max[..], &[0]].concat(), &ONE)),
+        ("record count", 0, vec![0]),
+        ("offset span", COUNT | SPAN, huge_span),
+        ("offset span", SPAN, body(&[0, 0x80, 0x80, 0x80, 0x80, 0x10], &ONE)),
+        ("durable_upto", DURABLE, body(&[0, 0xE9, 0x07], &ONE)),
+        ("producer", PRODUCER, vec![0; 14]),
+        ("producer", PRODUCER, body(&[&[0], &[0xFF; 14][..]].concat(), &ONE)),
+        ("a delete horizon beyond 64 bits", HORIZON, body(&[&[0], &max_signed[..]].concat(), &ONE)),
+        ("uncompressed length", 3, body(&[&[0], &max[..]].concat(), &ONE)),
+        ("uncompressed length", 3, body(&[0, 0xFF, 0xFF, 0xFF, 0x7F], &ONE)),
+        ("compressed records", 3, body(&[0, 9], &[0xFF; 9])),
+        ("compressed records", 3, body(&[0, 9], &[0x10, b'a', 5, 0, 0])),
+        ("an empty record", 0, vec![0, 0, 0, 0, 0, 0, 0, 0, 0]),
+        ("a negative length in a record", 0, body(&[0], &[1, 0, 0, 0, 1, 0, 0])),
+        ("a record longer than its frame", 0, body(&[0], &[0x7E, 0, 0, 0, 1, 0, 0])),
+        ("record attributes", 0, body(&[0], &[0x0C, 1, 0, 0, 1, 0, 0])),
+        ("a record's offset delta out of order", 0, body(&[0], &[0x0C, 0, 0, 1, 1, 0, 0])),
+        ("a record's offset delta out of order", 0, body(&[0], &[0x0C, 0, 0, 2, 1, 0, 0])),
+        ("a negative length in a record", 0, body(&[0], &[0x0C, 0, 0, 0, 3, 0, 0])),
+        ("a record longer than its frame", 0, body(&[0], &[0x0C, 0, 0, 0, 0x7E, 0, 0])),
+        ("a negative header count", 0, body(&[0], &[0x0C, 0, 0, 0, 1, 0, 1])),
+        ("a varint that does not end", 0, body(&[0], &[0x0C, 0, 0, 0, 1, 0, 0x7E])),
+        ("bytes after a record's headers", 0, body(&[0], &[0x0E, 0, 0, 0, 1, 0, 0, 0])),
+        ("a header name that is not UTF-8", 0, body(&[0], &[0x12, 0, 0, 0, 1, 0, 2, 2, 0xFF, 0])),
+        ("bytes after the last record", 0, [&[0], &ONE[..], &ONE[..]].concat()),
+        ("a record's offset delta out of order", COUNT, [&[0, 2, 0], &ONE[..], &ONE[..]].concat()),
+    ];
+    for (i, (what, flags, body)) in cases.iter().enumerate() {
+        let found = records(&frame(0, *flags, body));
+        assert_eq!(found, Err(Corruption::Field(what)), "case {i}: {flags:#x} {body:02x?}");
+    }
+}
+
+#[cfg(feature = "zstd")]
+#[test]
+fn a_golden_zstd_frame_is_read() {
+    let golden = bytes_of(
+        "09 d4 57 7f  29 00 00 00  00 00 00 00  0c 00  23 86  # codec 4, COUNT
+         00
+         02  00
+         ea 04                                                # 618 bytes of records
+         28 b5 2f fd 60 6a 01 d5 00 00 78 e6 04 00 00 00      # one zstd frame
+         01 d8 04 7a 00 e6 04 00 00 02 02 00 2d 38 4b 2d
+         28 2a 38 02",
+    );
+    let values: Vec<_> = records(&golden).unwrap().into_iter().map(|r| r.value.unwrap()).collect();
+    assert_eq!(values, vec![vec![b'z'; 300]; 2]);
+}
+
+#[test]
+fn compression_is_left_out_where_it_would_not_help_and_never_changes_a_record() {
+    let noise: Vec<u8> = (0..200u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+    let codecs: &[Compression] = if cfg!(feature = "zstd") {
+        &[Compression::None, Compression::Lz4, Compression::Zstd]
+    } else {
+        &[Compression::None, Compression::Lz4]
+    };
+    for compression in codecs {
+        for (value, shrinks) in [(vec![b'x'; 5_000], true), (noise.clone(), false)] {
+            let mut out = Vec::new();
+            let spec = FrameSpec { compression: *compression, ..spec() };
+            Encoder::default().dense(&mut out, &scope(), &spec, &[Record::value(&value)], BASE_MS);
+            let (codec, found) = read(&out, |batch| batch.codec()).unwrap();
+            assert_eq!(found[0].value.as_deref(), Some(&value[..]));
+            assert_eq!(codec != 0, shrinks && *compression != Compression::None);
+            assert_eq!(out.len() < value.len(), codec != 0);
+        }
+    }
+}
