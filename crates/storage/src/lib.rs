@@ -33,6 +33,7 @@ mod error;
 mod follower;
 mod frames;
 mod index;
+pub mod inspect;
 mod intent;
 pub mod io;
 mod journal;

@@ -5,6 +5,7 @@
 )]
 
 mod consume;
+mod dump;
 mod kill;
 mod produce;
 mod support;
