@@ -104,7 +104,15 @@ impl FrameHead {
         Ok(Some(head))
     }
 
-    fn fields(bytes: &[u8]) -> FrameHead {
+    /// The fields of a head that is not zero, if they can be those of a frame; nothing is verified.
+    #[inline]
+    pub fn unverified(bytes: &[u8; HEAD_LEN]) -> Option<FrameHead> {
+        let head = FrameHead::fields(bytes);
+        (head.length != 0 && head.flags & ZERO_FLAGS == 0).then_some(head)
+    }
+
+    #[inline]
+    fn fields(bytes: &[u8; HEAD_LEN]) -> FrameHead {
         FrameHead {
             crc: LE::read_u32(&bytes[0..4]),
             length: LE::read_u32(&bytes[4..8]),

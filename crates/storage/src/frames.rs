@@ -82,6 +82,9 @@ impl Frames {
             return Ok(Step::End);
         };
         let bytes = *bytes;
+        if let Some(head) = self.buffered_frame(&bytes) {
+            return Ok(Step::Frame(head));
+        }
         let head = match FrameHead::decode(&self.scope, &bytes) {
             Ok(Some(head)) => head,
             Ok(None) => return Ok(Step::End),
@@ -109,6 +112,17 @@ impl Frames {
             Ok(()) => Ok(Step::Frame(head)),
             Err(damage) => Ok(Step::Damaged(damage)),
         }
+    }
+
+    /// The frame at the position if all of it is in the buffer and its checksum holds. That covers the head too, whose own
+    /// checksum is for a length that cannot be believed yet.
+    #[inline]
+    fn buffered_frame(&self, bytes: &[u8; HEAD_LEN]) -> Option<FrameHead> {
+        let head = FrameHead::unverified(bytes)?;
+        let start = usize::try_from(self.position - self.buffer_at).ok()?;
+        let frame = self.buffer.get(start..start.checked_add(head.frame_len())?)?;
+        let fits = frame.len() as u64 <= self.limit - self.position;
+        (fits && head.verify(&self.scope, frame).is_ok()).then_some(head)
     }
 
     /// The batch of the frame that was just peeked at.
