@@ -5,6 +5,8 @@
 
 use std::io::{self, Read};
 
+use memchr::{memchr_iter, memrchr};
+
 /// How much one read asks for, in bytes.
 const READ_LEN: usize = 256 * 1024;
 
@@ -24,7 +26,8 @@ impl Block {
         } else {
             &self.bytes[..]
         };
-        body.split(|byte| *byte == b'\n')
+        let ends = memchr_iter(b'\n', body).chain([body.len()]);
+        ends.scan(0, |start, end| Some(&body[std::mem::replace(start, end + 1)..end]))
     }
 
     /// Bytes of input that the block stands for, newlines included.
@@ -78,7 +81,7 @@ impl<R: Read> LineBlocks<R> {
                 let bytes = std::mem::take(&mut self.rest);
                 return Ok((!bytes.is_empty()).then_some(Block { bytes, ends_with_newline: false }));
             }
-            if let Some(newline) = self.rest[searched..].iter().rposition(|byte| *byte == b'\n') {
+            if let Some(newline) = memrchr(b'\n', &self.rest[searched..]) {
                 let end = searched + newline + 1;
                 let rest = self.rest[end..].to_vec();
                 self.rest.truncate(end);
