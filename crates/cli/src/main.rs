@@ -5,7 +5,6 @@
 #![forbid(unsafe_code)]
 
 mod consume;
-mod dump;
 mod duration;
 mod failure;
 mod json;
@@ -37,7 +36,6 @@ struct Cli {
 enum Command {
     Produce(produce::Arguments),
     Consume(consume::Arguments),
-    Dump(dump::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -56,6 +54,5 @@ fn run(cli: &Cli) -> Outcome {
     match &cli.command {
         Command::Produce(arguments) => produce::run(&cli.place, arguments),
         Command::Consume(arguments) => consume::run(&cli.place, arguments),
-        Command::Dump(arguments) => dump::run(arguments),
     }
 }

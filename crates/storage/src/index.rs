@@ -114,40 +114,25 @@ impl Index {
         log_id: &[u8; 16],
         base_offset: u64,
     ) -> Result<Index, Corruption> {
-        let offsets = self::offsets(offsets, log_id, base_offset)?;
-        let times = self::times(times, log_id, base_offset)?;
-        Ok(Index { offsets, times })
-    }
-}
-
-/// The entries of an offset index file.
-fn offsets(
-    bytes: &[u8],
-    log_id: &[u8; 16],
-    base_offset: u64,
-) -> Result<Vec<OffsetEntry>, Corruption> {
-    let offsets: Vec<_> = entries(bytes, OFFSETS, OFFSET_ENTRY, log_id, base_offset)?
-        .map(|b| OffsetEntry { delta: LE::read_u32(&b[0..4]), position: LE::read_u32(&b[4..8]) })
-        .collect();
-    in_order(offsets, |a, b| a.delta < b.delta && a.position < b.position)
-}
-
-/// The entries of a time index file.
-fn times(bytes: &[u8], log_id: &[u8; 16], base_offset: u64) -> Result<Vec<TimeEntry>, Corruption> {
-    let times: Vec<_> = entries(bytes, TIMES, TIME_ENTRY, log_id, base_offset)?
-        .map(|b| TimeEntry {
-            max_timestamp: LE::read_i64(&b[0..8]),
-            delta: LE::read_u32(&b[8..12]),
-        })
-        .collect();
-    in_order(times, |a, b| a.delta < b.delta && a.max_timestamp <= b.max_timestamp)
-}
-
-fn in_order<T>(entries: Vec<T>, rising: impl Fn(&T, &T) -> bool) -> Result<Vec<T>, Corruption> {
-    if entries.is_sorted_by(rising) {
-        Ok(entries)
-    } else {
-        Err(Corruption::Field("index entries out of order"))
+        let offsets = entries(offsets, OFFSETS, OFFSET_ENTRY, log_id, base_offset)?
+            .map(|b| OffsetEntry {
+                delta: LE::read_u32(&b[0..4]),
+                position: LE::read_u32(&b[4..8]),
+            })
+            .collect::<Vec<_>>();
+        let times = entries(times, TIMES, TIME_ENTRY, log_id, base_offset)?
+            .map(|b| TimeEntry {
+                max_timestamp: LE::read_i64(&b[0..8]),
+                delta: LE::read_u32(&b[8..12]),
+            })
+            .collect::<Vec<_>>();
+        let rising = offsets.is_sorted_by(|a, b| a.delta < b.delta && a.position < b.position)
+            && times.is_sorted_by(|a, b| a.delta < b.delta && a.max_timestamp <= b.max_timestamp);
+        if rising {
+            Ok(Index { offsets, times })
+        } else {
+            Err(Corruption::Field("index entries out of order"))
+        }
     }
 }
 
@@ -212,32 +197,18 @@ fn entries<'a>(
     Ok(bytes[HEAD_LEN..].chunks_exact(width))
 }
 
-/// An index file as it is, whichever segment it belongs to.
-pub(crate) struct Described {
-    pub log_id: [u8; 16],
-    pub base_offset: u64,
-    pub entries: Entries,
-}
-
-/// The entries of one index file.
-pub(crate) enum Entries {
-    Offsets(Vec<OffsetEntry>),
-    Times(Vec<TimeEntry>),
-}
-
-/// Decodes an index file of either kind, for `inspect`.
-pub(crate) fn describe(bytes: &[u8]) -> Result<Described, Corruption> {
-    let Some(head) = bytes.first_chunk::<HEAD_LEN>() else {
-        return Err(Corruption::Truncated { expected: HEAD_LEN as u64, found: bytes.len() as u64 });
-    };
+/// Whether `bytes` is an index file, and then its kind and number of entries: for `dump`.
+pub(crate) fn describe(bytes: &[u8]) -> Result<(u16, u64, u32), Corruption> {
+    if bytes.len() < HEAD_LEN || bytes[..8] != MAGIC[..] {
+        return Err(Corruption::Magic);
+    }
     let mut log_id = [0; 16];
-    log_id.copy_from_slice(&head[12..28]);
-    let base_offset = LE::read_u64(&head[28..]);
-    let entries = match LE::read_u16(&head[10..]) {
-        TIMES => Entries::Times(times(bytes, &log_id, base_offset)?),
-        _ => Entries::Offsets(offsets(bytes, &log_id, base_offset)?),
-    };
-    Ok(Described { log_id, base_offset, entries })
+    log_id.copy_from_slice(&bytes[12..28]);
+    let kind = LE::read_u16(&bytes[10..]);
+    let base_offset = LE::read_u64(&bytes[28..]);
+    let width = if kind == TIMES { TIME_ENTRY } else { OFFSET_ENTRY };
+    let count = entries(bytes, kind, width, &log_id, base_offset)?.count();
+    Ok((kind, base_offset, u32::try_from(count).unwrap_or(u32::MAX)))
 }
 
 #[cfg(test)]

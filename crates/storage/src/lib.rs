@@ -33,7 +33,6 @@ mod error;
 mod follower;
 mod frames;
 mod index;
-pub mod inspect;
 mod intent;
 pub mod io;
 mod journal;

@@ -5,7 +5,6 @@
 )]
 
 mod consume;
-mod dump;
 mod kill;
 mod produce;
 mod support;
