@@ -45,12 +45,13 @@ pub struct Producer {
 }
 
 /// What all frames of a segment share, and their checksums are bound to.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub(crate) struct Scope {
     pub base_offset: u64,
     pub base_timestamp: i64,
     pub epoch: u32,
-    seed: u32,
+    /// Has taken in what the checksums are seeded with.
+    seeded: crc32fast::Hasher,
 }
 
 impl Scope {
@@ -59,12 +60,14 @@ impl Scope {
         block[..16].copy_from_slice(log_id);
         LE::write_u32(&mut block[16..20], epoch);
         LE::write_u64(&mut block[20..28], base_offset);
-        Scope { base_offset, base_timestamp, epoch, seed: crc32fast::hash(&block) }
+        let mut seeded = crc32fast::Hasher::new();
+        seeded.update(&block);
+        Scope { base_offset, base_timestamp, epoch, seeded }
     }
 
     #[inline]
     fn crc(&self, bytes: &[u8]) -> u32 {
-        let mut hasher = crc32fast::Hasher::new_with_initial(self.seed);
+        let mut hasher = self.seeded.clone();
         hasher.update(bytes);
         hasher.finalize()
     }
@@ -457,63 +460,30 @@ impl Encoder {
         out: &mut Vec<u8>,
         scope: &Scope,
         spec: &FrameSpec,
-        records: impl Iterator<Item = (u32, i64, Record<'r>)>,
+        records: impl Iterator<Item = (u32, i64, Record<'r>)> + Clone,
     ) -> i64 {
-        self.records.clear();
-        let (mut count, mut last_delta, mut base_timestamp, mut max_timestamp) =
-            (0u32, 0, 0, i64::MIN);
-        for (delta, timestamp, record) in records {
-            if count == 0 {
-                base_timestamp = timestamp;
-            }
-            record.encode(&mut self.records, timestamp.wrapping_sub(base_timestamp), delta);
-            max_timestamp = max_timestamp.max(timestamp);
-            last_delta = delta;
-            count += 1;
-        }
-        assert!(count > 0, "a frame holds at least one record");
-
-        let codec = spec.compression.encode(&self.records, &mut self.compressed);
-        let mut flags = u16::from(codec);
+        let span = Span::of(records.clone().map(|(delta, timestamp, _)| (delta, timestamp)));
         let start = out.len();
         out.extend_from_slice(&[0; HEAD_LEN]);
-        varint::put(out, zigzag(base_timestamp.wrapping_sub(scope.base_timestamp)));
-        if count > 1 {
-            flags |= COUNT;
-            varint::put(out, u64::from(count));
-            varint::put(out, max_timestamp.abs_diff(base_timestamp));
-        }
-        let last_delta =
-            spec.last_offset.map_or(u64::from(last_delta), |last| last - spec.base_offset);
-        let extra = last_delta - u64::from(count - 1);
-        if extra > 0 {
-            flags |= SPAN;
-            varint::put(out, extra);
-        }
-        if let Some(durable_upto) = spec.durable_upto {
-            flags |= DURABLE;
-            varint::put(out, spec.base_offset - durable_upto);
-        }
-        if let Some(producer) = spec.producer {
-            flags |= PRODUCER;
-            let mut bytes = [0; 14];
-            LE::write_i64(&mut bytes[0..8], producer.id);
-            LE::write_i16(&mut bytes[8..10], producer.epoch);
-            LE::write_i32(&mut bytes[10..14], producer.sequence);
-            out.extend_from_slice(&bytes);
-        }
-        if let Some(horizon) = spec.delete_horizon {
-            flags |= HORIZON;
-            varint::put(out, zigzag(horizon.wrapping_sub(base_timestamp)));
-        }
-        if spec.continues {
-            flags |= CONTINUATION;
-        }
-        if codec == compress::NONE {
-            out.extend_from_slice(&self.records);
+        let mut flags = put_groups(out, scope, spec, &span);
+        let encode = |out: &mut Vec<u8>| {
+            for (delta, timestamp, record) in records {
+                record.encode(out, timestamp.wrapping_sub(span.base_timestamp), delta);
+            }
+        };
+        if spec.compression == Compression::None {
+            encode(out);
         } else {
-            varint::put(out, self.records.len() as u64);
-            out.extend_from_slice(&self.compressed);
+            self.records.clear();
+            encode(&mut self.records);
+            let codec = spec.compression.encode(&self.records, &mut self.compressed);
+            flags |= u16::from(codec);
+            if codec == compress::NONE {
+                out.extend_from_slice(&self.records);
+            } else {
+                varint::put(out, self.records.len() as u64);
+                out.extend_from_slice(&self.compressed);
+            }
         }
 
         let frame = &mut out[start..];
@@ -528,8 +498,70 @@ impl Encoder {
         LE::write_u16(&mut frame[14..16], head_crc);
         let crc = scope.crc(&frame[4..]);
         LE::write_u32(&mut frame[0..4], crc);
-        max_timestamp
+        span.max_timestamp
     }
+}
+
+/// What the records of a frame come to.
+struct Span {
+    count: u32,
+    last_delta: u32,
+    base_timestamp: i64,
+    max_timestamp: i64,
+}
+
+impl Span {
+    #[inline]
+    fn of(mut records: impl Iterator<Item = (u32, i64)>) -> Span {
+        let (first, base_timestamp) = records.next().expect("a frame holds at least one record");
+        let mut span =
+            Span { count: 1, last_delta: first, base_timestamp, max_timestamp: base_timestamp };
+        for (delta, timestamp) in records {
+            span.count += 1;
+            span.last_delta = delta;
+            span.max_timestamp = span.max_timestamp.max(timestamp);
+        }
+        span
+    }
+}
+
+/// Writes the groups but for the uncompressed length, and returns their flags.
+#[inline]
+fn put_groups(out: &mut Vec<u8>, scope: &Scope, spec: &FrameSpec, span: &Span) -> u16 {
+    let mut flags = 0;
+    varint::put(out, zigzag(span.base_timestamp.wrapping_sub(scope.base_timestamp)));
+    if span.count > 1 {
+        flags |= COUNT;
+        varint::put(out, u64::from(span.count));
+        varint::put(out, span.max_timestamp.abs_diff(span.base_timestamp));
+    }
+    let last_delta =
+        spec.last_offset.map_or(u64::from(span.last_delta), |last| last - spec.base_offset);
+    let extra = last_delta - u64::from(span.count - 1);
+    if extra > 0 {
+        flags |= SPAN;
+        varint::put(out, extra);
+    }
+    if let Some(durable_upto) = spec.durable_upto {
+        flags |= DURABLE;
+        varint::put(out, spec.base_offset - durable_upto);
+    }
+    if let Some(producer) = spec.producer {
+        flags |= PRODUCER;
+        let mut bytes = [0; 14];
+        LE::write_i64(&mut bytes[0..8], producer.id);
+        LE::write_i16(&mut bytes[8..10], producer.epoch);
+        LE::write_i32(&mut bytes[10..14], producer.sequence);
+        out.extend_from_slice(&bytes);
+    }
+    if let Some(horizon) = spec.delete_horizon {
+        flags |= HORIZON;
+        varint::put(out, zigzag(horizon.wrapping_sub(span.base_timestamp)));
+    }
+    if spec.continues {
+        flags |= CONTINUATION;
+    }
+    flags
 }
 
 #[cfg(test)]

@@ -77,13 +77,21 @@ impl<'a> Record<'a> {
     }
 
     /// An upper bound of the encoded size in bytes, whatever the deltas are.
+    #[inline]
     pub(crate) fn encoded_len_max(&self) -> u64 {
-        (self.body_len(i64::MIN, u32::MAX) + varint::LEN_MAX) as u64
+        // Length, attributes, two deltas, and the lengths of key, value and header list.
+        const FIXED: usize = 1 + 6 * varint::LEN_MAX;
+        let bytes = |part: Option<&[u8]>| part.map_or(0, <[u8]>::len);
+        let headers: usize =
+            self.headers.iter().map(|h| h.name.len() + h.value.len() + 2 * varint::LEN_MAX).sum();
+        (FIXED + bytes(self.key) + bytes(self.value) + headers) as u64
     }
 
     #[inline]
     pub(crate) fn encode(&self, out: &mut Vec<u8>, timestamp_delta: i64, offset_delta: u32) {
-        put_signed(out, self.body_len(timestamp_delta, offset_delta) as i64);
+        let body_len = self.body_len(timestamp_delta, offset_delta);
+        out.reserve(varint::LEN_MAX + body_len);
+        put_signed(out, body_len as i64);
         out.push(0);
         put_signed(out, timestamp_delta);
         put_signed(out, i64::from(offset_delta));
