@@ -13,7 +13,7 @@ pub(crate) const OFFSET_STRETCH: u64 = 4 << 10;
 /// One time entry for each stretch of this many bytes.
 pub(crate) const TIME_STRETCH: u64 = 64 << 10;
 
-const MAGIC: &[u8; 8] = b"LOGMILLI";
+pub(crate) const MAGIC: &[u8; 8] = b"LOGMILLI";
 const VERSION: u16 = 1;
 const HEAD_LEN: usize = 44;
 const OFFSETS: u16 = 1;
@@ -115,16 +115,10 @@ impl Index {
         base_offset: u64,
     ) -> Result<Index, Corruption> {
         let offsets = entries(offsets, OFFSETS, OFFSET_ENTRY, log_id, base_offset)?
-            .map(|b| OffsetEntry {
-                delta: LE::read_u32(&b[0..4]),
-                position: LE::read_u32(&b[4..8]),
-            })
+            .map(offset_entry)
             .collect::<Vec<_>>();
         let times = entries(times, TIMES, TIME_ENTRY, log_id, base_offset)?
-            .map(|b| TimeEntry {
-                max_timestamp: LE::read_i64(&b[0..8]),
-                delta: LE::read_u32(&b[8..12]),
-            })
+            .map(time_entry)
             .collect::<Vec<_>>();
         let rising = offsets.is_sorted_by(|a, b| a.delta < b.delta && a.position < b.position)
             && times.is_sorted_by(|a, b| a.delta < b.delta && a.max_timestamp <= b.max_timestamp);
@@ -197,18 +191,51 @@ fn entries<'a>(
     Ok(bytes[HEAD_LEN..].chunks_exact(width))
 }
 
-/// Whether `bytes` is an index file, and then its kind and number of entries: for `dump`.
-pub(crate) fn describe(bytes: &[u8]) -> Result<(u16, u64, u32), Corruption> {
-    if bytes.len() < HEAD_LEN || bytes[..8] != MAGIC[..] {
-        return Err(Corruption::Magic);
+/// One index file by itself, as `dump` shows it.
+#[derive(Debug)]
+pub(crate) struct IndexFile {
+    pub log_id: [u8; 16],
+    pub base_offset: u64,
+    pub entries: Entries,
+}
+
+/// The entries of an index file, of either kind.
+#[derive(Debug)]
+pub(crate) enum Entries {
+    Offsets(Vec<OffsetEntry>),
+    Times(Vec<TimeEntry>),
+}
+
+impl IndexFile {
+    /// Decodes an index file of any log, segment and kind.
+    pub fn decode(bytes: &[u8]) -> Result<IndexFile, Corruption> {
+        if bytes.len() < HEAD_LEN || bytes[..8] != MAGIC[..] {
+            return Err(Corruption::Magic);
+        }
+        let mut log_id = [0; 16];
+        log_id.copy_from_slice(&bytes[12..28]);
+        let base_offset = LE::read_u64(&bytes[28..]);
+        let entries = match LE::read_u16(&bytes[10..]) {
+            TIMES => Entries::Times(
+                entries(bytes, TIMES, TIME_ENTRY, &log_id, base_offset)?.map(time_entry).collect(),
+            ),
+            OFFSETS => Entries::Offsets(
+                entries(bytes, OFFSETS, OFFSET_ENTRY, &log_id, base_offset)?
+                    .map(offset_entry)
+                    .collect(),
+            ),
+            _ => return Err(Corruption::Field("kind of an index")),
+        };
+        Ok(IndexFile { log_id, base_offset, entries })
     }
-    let mut log_id = [0; 16];
-    log_id.copy_from_slice(&bytes[12..28]);
-    let kind = LE::read_u16(&bytes[10..]);
-    let base_offset = LE::read_u64(&bytes[28..]);
-    let width = if kind == TIMES { TIME_ENTRY } else { OFFSET_ENTRY };
-    let count = entries(bytes, kind, width, &log_id, base_offset)?.count();
-    Ok((kind, base_offset, u32::try_from(count).unwrap_or(u32::MAX)))
+}
+
+fn offset_entry(b: &[u8]) -> OffsetEntry {
+    OffsetEntry { delta: LE::read_u32(&b[0..4]), position: LE::read_u32(&b[4..8]) }
+}
+
+fn time_entry(b: &[u8]) -> TimeEntry {
+    TimeEntry { max_timestamp: LE::read_i64(&b[0..8]), delta: LE::read_u32(&b[8..12]) }
 }
 
 #[cfg(test)]

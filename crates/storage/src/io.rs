@@ -47,6 +47,8 @@ pub struct Entry {
     pub kind: Kind,
     /// Length in bytes (0 for anything but a file).
     pub len: u64,
+    /// Permission bits: 0o600 and 0o700 as this engine makes them.
+    pub mode: u32,
 }
 
 /// Whose lock [`Io::lock`] takes.

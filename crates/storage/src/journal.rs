@@ -19,9 +19,9 @@
 
 use std::path::{Path, PathBuf};
 
-use byteorder::{ByteOrder, LittleEndian as LE};
 use bytes::Bytes;
 
+use crate::checkpoint::{self, CheckpointHead};
 use crate::config::{Durability, LogConfig};
 use crate::data_dir::DataDir;
 use crate::error::{Corruption, Error, Result};
@@ -34,8 +34,6 @@ use crate::writer::{AppendOptions, Appended};
 
 /// Carried entries are committed in pieces of about this many bytes.
 const CARRY_BYTES: usize = 1 << 20;
-const CHECKPOINT_MAGIC: &[u8; 8] = b"LOGMILLC";
-const CHECKPOINT_HEAD: usize = 56;
 
 /// One entry of a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -358,9 +356,9 @@ impl Journal {
             _ => {}
         }
         let file = io.open(&temporary, Open::Create).map_err(failed("create"))?;
-        let head = self.checkpoint_head(owner, reach, state);
+        let head = CheckpointHead { log_id: self.hot.view().log_id, owner, reach }.encode(state);
         write_full(file.as_ref(), &head, 0)
-            .and_then(|()| write_full(file.as_ref(), state, CHECKPOINT_HEAD as u64))
+            .and_then(|()| write_full(file.as_ref(), state, head.len() as u64))
             .and_then(|()| file.sync_data())
             .map_err(failed("write"))?;
         io.rename(&temporary, &path).map_err(failed("rename"))?;
@@ -370,36 +368,21 @@ impl Journal {
     /// The latest checkpoint of `owner`, if there is one that fits this journal: how far it goes, and the state.
     pub fn load_checkpoint(&self, owner: u64) -> Option<(Reach, Vec<u8>)> {
         let file = self.dir.io().open(&self.checkpoint_path(owner), Open::Read).ok()?;
-        let len = usize::try_from(file.len().ok()?).ok().filter(|len| *len >= CHECKPOINT_HEAD)?;
+        let len = usize::try_from(file.len().ok()?).ok()?;
         let mut bytes = Vec::new();
         bytes.try_reserve_exact(len).ok()?;
         bytes.resize(len, 0);
         read_full(file.as_ref(), &mut bytes, 0).ok().filter(|got| *got == len)?;
-        let state = bytes.split_off(CHECKPOINT_HEAD);
-        let reach = Reach { hot: LE::read_u64(&bytes[40..48]), cold: LE::read_u64(&bytes[48..56]) };
-        let fits = bytes == self.checkpoint_head(owner, reach, &state)
-            && (self.hot.start_offset()..=self.hot.end_offset()).contains(&reach.hot)
-            && (self.cold.start_offset()..=self.cold.end_offset()).contains(&reach.cold);
-        fits.then_some((reach, state))
+        let (head, _) = CheckpointHead::decode(&bytes).ok()?;
+        let (hot, cold) = (&self.hot, &self.cold);
+        let fits = (head.log_id, head.owner) == (hot.view().log_id, owner)
+            && (hot.start_offset()..=hot.end_offset()).contains(&head.reach.hot)
+            && (cold.start_offset()..=cold.end_offset()).contains(&head.reach.cold);
+        fits.then(|| (head.reach, bytes.split_off(checkpoint::HEAD_LEN)))
     }
 
     fn checkpoint_path(&self, owner: u64) -> PathBuf {
-        self.path.join(format!("checkpoint-{owner}"))
-    }
-
-    fn checkpoint_head(&self, owner: u64, reach: Reach, state: &[u8]) -> Vec<u8> {
-        let mut head = vec![0; CHECKPOINT_HEAD];
-        head[..8].copy_from_slice(CHECKPOINT_MAGIC);
-        LE::write_u16(&mut head[12..], 1);
-        head[16..32].copy_from_slice(&self.hot.view().log_id);
-        LE::write_u64(&mut head[32..], owner);
-        LE::write_u64(&mut head[40..], reach.hot);
-        LE::write_u64(&mut head[48..], reach.cold);
-        let mut hasher = crc32fast::Hasher::new();
-        hasher.update(&head[12..]);
-        hasher.update(state);
-        LE::write_u32(&mut head[8..], hasher.finalize());
-        head
+        self.path.join(checkpoint::file_name(owner))
     }
 
     /// Closes both parts: see [`Log::close`].

@@ -15,10 +15,10 @@ pub(crate) const FOOTER_ALIGN: u64 = 512;
 pub(crate) const SLOT_LEN: usize = 4096;
 pub(crate) const LIVE_LEN: usize = 64;
 
-const HEAD_MAGIC: &[u8; 8] = b"LOGMILLS";
+pub(crate) const HEAD_MAGIC: &[u8; 8] = b"LOGMILLS";
 const FOOTER_MAGIC: &[u8; 8] = b"LOGMILLF";
-const MANIFEST_MAGIC: &[u8; 8] = b"LOGMILLM";
-const LIVE_MAGIC: &[u8; 8] = b"LOGMILLL";
+pub(crate) const MANIFEST_MAGIC: &[u8; 8] = b"LOGMILLM";
+pub(crate) const LIVE_MAGIC: &[u8; 8] = b"LOGMILLL";
 const HASH_XXH3_128: u16 = 1;
 const OWNER_AT: usize = 130;
 /// The bytes of a manifest slot that an owner may use.
@@ -65,18 +65,23 @@ fn array16(bytes: &[u8]) -> [u8; 16] {
 
 /// The first 128 bytes of a segment.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct SegmentHead {
+pub struct SegmentHead {
+    /// The log that it belongs to.
     pub log_id: [u8; 16],
+    /// No record in it has a smaller offset.
     pub base_offset: u64,
+    /// The log epoch of every frame in it.
     pub epoch: u32,
+    /// How often it was rewritten with records left out.
     pub generation: u32,
+    /// What the frames' timestamps count from, ms since 1970.
     pub base_timestamp: i64,
     /// The hash by which the next segment knows the ones that this one replaces; zero unless compacted.
     pub superseded_hash: [u8; 16],
 }
 
 impl SegmentHead {
-    pub fn encode(&self) -> [u8; HEAD_LEN] {
+    pub(crate) fn encode(&self) -> [u8; HEAD_LEN] {
         let mut b = [0; HEAD_LEN];
         b[..8].copy_from_slice(HEAD_MAGIC);
         LE::write_u16(&mut b[8..], VERSION);
@@ -91,7 +96,7 @@ impl SegmentHead {
         b
     }
 
-    pub fn decode(b: &[u8; HEAD_LEN]) -> Result<SegmentHead, Corruption> {
+    pub(crate) fn decode(b: &[u8; HEAD_LEN]) -> Result<SegmentHead, Corruption> {
         check(b, HEAD_MAGIC, Some(8))?;
         check_features(&b[12..20])?;
         if LE::read_u16(&b[10..]) as usize != HEAD_LEN || b[80..124] != [0; 44] {
@@ -110,16 +115,26 @@ impl SegmentHead {
 
 /// The last 128 bytes of a sealed segment.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Footer {
+pub struct Footer {
+    /// As in the head.
     pub epoch: u32,
+    /// As in the head.
     pub log_id: [u8; 16],
+    /// As in the head.
     pub base_offset: u64,
+    /// One past the last offset of the segment.
     pub end_offset: u64,
+    /// How many records the segment holds.
     pub count: u64,
+    /// The position after the last frame.
     pub data_end: u64,
+    /// The largest timestamp, ms since 1970; the least i64 if there is no record.
     pub max_timestamp: i64,
+    /// The smallest timestamp, ms since 1970; the greatest i64 if there is no record.
     pub min_timestamp: i64,
+    /// XXH3-128 of all bytes before `data_end`.
     pub hash: [u8; 16],
+    /// When the footer was written, ms since 1970.
     pub sealed_at: i64,
     /// The hash of the segment before this one as it was when this one was sealed; zero: there was none.
     pub previous_hash: [u8; 16],
@@ -127,11 +142,11 @@ pub(crate) struct Footer {
 
 impl Footer {
     /// Where the footer begins in a segment whose frames end at `data_end`.
-    pub const fn position(data_end: u64) -> u64 {
+    pub(crate) const fn position(data_end: u64) -> u64 {
         data_end.next_multiple_of(FOOTER_ALIGN)
     }
 
-    pub fn encode(&self) -> [u8; FOOTER_LEN] {
+    pub(crate) fn encode(&self) -> [u8; FOOTER_LEN] {
         let mut b = [0; FOOTER_LEN];
         b[..8].copy_from_slice(FOOTER_MAGIC);
         LE::write_u16(&mut b[8..], VERSION);
@@ -151,7 +166,7 @@ impl Footer {
         b
     }
 
-    pub fn decode(b: &[u8; FOOTER_LEN]) -> Result<Footer, Corruption> {
+    pub(crate) fn decode(b: &[u8; FOOTER_LEN]) -> Result<Footer, Corruption> {
         check(b, FOOTER_MAGIC, Some(8))?;
         let footer = Footer {
             epoch: LE::read_u32(&b[12..]),
@@ -177,7 +192,7 @@ impl Footer {
 
 /// Whether the log was closed, or has been open since.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum State {
+pub enum State {
     /// A writer has it open, or died.
     Open,
     /// Closed: the proven point is the end.
@@ -186,33 +201,44 @@ pub(crate) enum State {
 
 /// One slot of the manifest.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Manifest {
+pub struct Manifest {
+    /// The valid slot with the larger one counts.
     pub generation: u64,
+    /// Random, given once when the log was made.
     pub log_id: [u8; 16],
+    /// The log epoch.
     pub epoch: u32,
+    /// Whether the log was closed.
     pub state: State,
+    /// The first offset that is there.
     pub start_offset: u64,
     /// Everything below is durable; recovery begins to scan here.
     pub proven: Proven,
+    /// Which start of the machine this was written in.
     pub boot_id: [u8; 16],
+    /// When the log was made, ms since 1970.
     pub created_at: i64,
+    /// Some frame carries an idempotent producer.
     pub has_producers: bool,
-    /// Bytes of whoever owns the log, at most [`OWNER_LEN_MAX`].
+    /// Bytes of whoever owns the log.
     pub owner: Vec<u8>,
 }
 
 /// A point in the log below which everything is durable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Proven {
+pub struct Proven {
+    /// Every smaller offset is durable.
     pub offset: u64,
+    /// The base offset of the segment that holds the point.
     pub segment: u64,
+    /// Where in that segment it is.
     pub position: u64,
     /// Of the records of that segment below the point; the least i64 if there are none.
     pub max_timestamp: i64,
 }
 
 impl Manifest {
-    pub fn encode(&self) -> [u8; SLOT_LEN] {
+    pub(crate) fn encode(&self) -> [u8; SLOT_LEN] {
         let mut b = [0; SLOT_LEN];
         b[..8].copy_from_slice(MANIFEST_MAGIC);
         LE::write_u16(&mut b[8..], VERSION);
@@ -237,7 +263,7 @@ impl Manifest {
         b
     }
 
-    pub fn decode(b: &[u8; SLOT_LEN]) -> Result<Manifest, Corruption> {
+    pub(crate) fn decode(b: &[u8; SLOT_LEN]) -> Result<Manifest, Corruption> {
         check(b, MANIFEST_MAGIC, Some(8))?;
         check_features(&b[12..20])?;
         let owner_len = LE::read_u16(&b[128..]) as usize;
@@ -274,18 +300,21 @@ impl Manifest {
 
 /// What the running writer has acknowledged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Live {
+pub struct Live {
+    /// The log that it belongs to.
     pub log_id: [u8; 16],
+    /// The epoch in which it was written.
     pub epoch: u32,
     /// Everything below was durable when this was written.
     pub durable: u64,
     /// Everything below was stored; 0 if the writer stores through a mapping.
     pub stored: u64,
+    /// The first bytes of the boot id; `stored` counts within the same boot only.
     pub boot: [u8; 8],
 }
 
 impl Live {
-    pub fn encode(&self) -> [u8; LIVE_LEN] {
+    pub(crate) fn encode(&self) -> [u8; LIVE_LEN] {
         let mut b = [0; LIVE_LEN];
         b[..8].copy_from_slice(LIVE_MAGIC);
         b[8..24].copy_from_slice(&self.log_id);
@@ -297,7 +326,7 @@ impl Live {
         b
     }
 
-    pub fn decode(b: &[u8; LIVE_LEN]) -> Result<Live, Corruption> {
+    pub(crate) fn decode(b: &[u8; LIVE_LEN]) -> Result<Live, Corruption> {
         check(b, LIVE_MAGIC, None)?;
         let mut boot = [0; 8];
         boot.copy_from_slice(&b[48..56]);

@@ -24,11 +24,13 @@
 
 mod active;
 mod batch;
+mod checkpoint;
 pub mod clock;
 mod commit;
 mod compress;
 mod config;
 mod data_dir;
+pub mod dump;
 mod error;
 mod follower;
 mod frames;
@@ -43,10 +45,12 @@ mod producers;
 mod reader;
 mod record;
 pub mod recovery;
+mod resync;
 mod schedule;
 mod segment;
 mod ticket;
 mod varint;
+pub mod verify;
 mod view;
 mod writer;
 

@@ -7,20 +7,20 @@ use std::collections::{BTreeMap, VecDeque};
 use byteorder::{ByteOrder, LittleEndian as LE};
 
 use crate::batch::Producer;
-use crate::error::{Error, Result};
+use crate::error::{Corruption, Error, Result};
 
 /// How many batches are remembered for each producer, as Kafka does.
 const RECENT: usize = 5;
-const MAGIC: &[u8; 8] = b"LOGMILLP";
+pub(crate) const MAGIC: &[u8; 8] = b"LOGMILLP";
 const HEAD_LEN: usize = 20;
 const ENTRY_LEN: usize = 28;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Recent {
-    epoch: i16,
-    first_sequence: i32,
-    last_sequence: i32,
-    base_offset: u64,
+pub(crate) struct Recent {
+    pub epoch: i16,
+    pub first_sequence: i32,
+    pub last_sequence: i32,
+    pub base_offset: u64,
 }
 
 /// The producers of a log.
@@ -153,14 +153,25 @@ impl Producers {
 
     /// Reads a snapshot file; `None` if it is not one for this log and `offset`: then the log is read instead.
     pub fn decode(bytes: &[u8], log_id: &[u8; 16], offset: u64) -> Option<Producers> {
-        let body = bytes.get(HEAD_LEN + 16..)?;
-        let own = bytes[..8] == MAGIC[..]
-            && LE::read_u32(&bytes[8..12]) == crc32fast::hash(&bytes[12..])
-            && LE::read_u64(&bytes[12..20]) == offset
-            && bytes[20..36] == log_id[..]
-            && body.len().is_multiple_of(ENTRY_LEN);
-        if !own {
-            return None;
+        let (of, at, producers) = Producers::decode_any(bytes).ok()?;
+        (of == *log_id && at == offset).then_some(producers)
+    }
+
+    /// Reads a snapshot file of any log: its log id, its offset, and the state.
+    pub fn decode_any(bytes: &[u8]) -> Result<([u8; 16], u64, Producers), Corruption> {
+        let Some(body) = bytes.get(HEAD_LEN + 16..) else {
+            let expected = (HEAD_LEN + 16) as u64;
+            return Err(Corruption::Truncated { expected, found: bytes.len() as u64 });
+        };
+        if bytes[..8] != MAGIC[..] {
+            return Err(Corruption::Magic);
+        }
+        let (expected, found) = (crc32fast::hash(&bytes[12..]), LE::read_u32(&bytes[8..12]));
+        if expected != found {
+            return Err(Corruption::Checksum { expected, found });
+        }
+        if !body.len().is_multiple_of(ENTRY_LEN) {
+            return Err(Corruption::Field("length of a producer snapshot"));
         }
         let mut producers = Producers::default();
         for entry in body.chunks_exact(ENTRY_LEN) {
@@ -171,7 +182,14 @@ impl Producers {
                 base_offset: LE::read_u64(&entry[20..]),
             });
         }
-        Some(producers)
+        let mut log_id = [0; 16];
+        log_id.copy_from_slice(&bytes[20..36]);
+        Ok((log_id, LE::read_u64(&bytes[12..20]), producers))
+    }
+
+    /// The batches that are remembered, by producer and in order.
+    pub fn recent(&self) -> impl Iterator<Item = (i64, &Recent)> {
+        self.by_id.iter().flat_map(|(id, recent)| recent.iter().map(move |batch| (*id, batch)))
     }
 }
 

@@ -164,7 +164,8 @@ impl Io for Disk {
                 _ => Kind::Other,
             };
             let len = if kind == Kind::File { u64::try_from(stat.st_size).unwrap_or(0) } else { 0 };
-            entries.push(Entry { name: name.to_string_lossy().into_owned(), kind, len });
+            let mode = Mode::from_raw_mode(stat.st_mode).bits() & 0o7777;
+            entries.push(Entry { name: name.to_string_lossy().into_owned(), kind, len, mode });
         }
         Ok(entries)
     }

@@ -1,6 +1,9 @@
 //! The behaviour of the storage crate, as specifications.
 
+#![expect(clippy::disallowed_methods, reason = "tests look at the files behind the engine's back")]
+
 mod append;
+mod dump;
 mod format;
 mod found;
 mod golden;
@@ -10,3 +13,5 @@ mod lens;
 mod lock;
 mod size;
 mod space;
+mod support;
+mod verify;

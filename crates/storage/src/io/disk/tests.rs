@@ -159,7 +159,7 @@ fn a_listing_tells_files_and_their_lengths() {
     let file = disk.open(Path::new("a"), Open::Create).unwrap();
     write_full(&*file, &[1; 300], 0).unwrap();
     let listed = disk.list(Path::new("")).unwrap();
-    assert_eq!(listed, [Entry { name: "a".to_owned(), kind: Kind::File, len: 300 }]);
+    assert_eq!(listed, [Entry { name: "a".to_owned(), kind: Kind::File, len: 300, mode: 0o600 }]);
 }
 
 #[test]

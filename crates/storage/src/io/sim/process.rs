@@ -138,7 +138,8 @@ impl Io for Process {
                         Ok(Node::Directory(_)) => (Kind::Directory, 0),
                         Ok(Node::Other) | Err(_) => (Kind::Other, 0),
                     };
-                    Entry { name: name.to_string(), kind, len }
+                    let mode = if kind == Kind::Directory { 0o700 } else { 0o600 };
+                    Entry { name: name.to_string(), kind, len, mode }
                 };
                 let mut entries: Vec<Entry> = names.iter().map(entry).collect();
                 for last in (1..entries.len()).rev() {

@@ -1,0 +1,89 @@
+//! The file in which an owner of a journal keeps what it has made of the entries so far.
+//!
+//! ```text
+//! 0       8     12       14   16       32      40          48           56
+//! +-------+-----+---------+----+--------+-------+-----------+------------+---------+
+//! | magic | crc | version | 0  | log id | owner | hot reach | cold reach | state   |
+//! | u64   | u32 | u16     |    | 16     | u64   | u64       | u64        | n bytes |
+//! +-------+-----+---------+----+--------+-------+-----------+------------+---------+
+//! ```
+//! `crc` covers everything after itself. A checkpoint is disposable: one that is damaged is as good as none.
+
+use byteorder::{ByteOrder, LittleEndian as LE};
+
+use crate::error::Corruption;
+use crate::journal::Reach;
+
+pub(crate) const MAGIC: &[u8; 8] = b"LOGMILLC";
+pub(crate) const HEAD_LEN: usize = 56;
+const VERSION: u16 = 1;
+const PREFIX: &str = "checkpoint-";
+
+/// What a checkpoint says about itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct CheckpointHead {
+    /// Of the journal's hot part.
+    pub log_id: [u8; 16],
+    pub owner: u64,
+    pub reach: Reach,
+}
+
+/// The name of the checkpoint of `owner`.
+pub(crate) fn file_name(owner: u64) -> String {
+    format!("{PREFIX}{owner}")
+}
+
+/// The owner in the name of a checkpoint, and only of one.
+pub(crate) fn parse_name(name: &str) -> Option<u64> {
+    let owner = name.strip_prefix(PREFIX)?.parse().ok()?;
+    (file_name(owner) == name).then_some(owner)
+}
+
+impl CheckpointHead {
+    /// The bytes that go before `state`.
+    pub fn encode(&self, state: &[u8]) -> [u8; HEAD_LEN] {
+        let mut head = [0; HEAD_LEN];
+        head[..8].copy_from_slice(MAGIC);
+        LE::write_u16(&mut head[12..], VERSION);
+        head[16..32].copy_from_slice(&self.log_id);
+        LE::write_u64(&mut head[32..], self.owner);
+        LE::write_u64(&mut head[40..], self.reach.hot);
+        LE::write_u64(&mut head[48..], self.reach.cold);
+        let crc = crc(&head, state);
+        LE::write_u32(&mut head[8..], crc);
+        head
+    }
+
+    /// Takes a checkpoint file apart.
+    pub fn decode(bytes: &[u8]) -> Result<(CheckpointHead, &[u8]), Corruption> {
+        let Some((head, state)) = bytes.split_first_chunk::<HEAD_LEN>() else {
+            let found = bytes.len() as u64;
+            return Err(Corruption::Truncated { expected: HEAD_LEN as u64, found });
+        };
+        if head[..8] != MAGIC[..] {
+            return Err(Corruption::Magic);
+        }
+        match LE::read_u16(&head[12..]) {
+            VERSION => {}
+            found => return Err(Corruption::Version { found }),
+        }
+        let (expected, found) = (crc(head, state), LE::read_u32(&head[8..]));
+        if expected != found {
+            return Err(Corruption::Checksum { expected, found });
+        }
+        if head[14..16] != [0; 2] {
+            return Err(Corruption::Field("checkpoint head"));
+        }
+        let mut log_id = [0; 16];
+        log_id.copy_from_slice(&head[16..32]);
+        let reach = Reach { hot: LE::read_u64(&head[40..]), cold: LE::read_u64(&head[48..]) };
+        Ok((CheckpointHead { log_id, owner: LE::read_u64(&head[32..]), reach }, state))
+    }
+}
+
+fn crc(head: &[u8; HEAD_LEN], state: &[u8]) -> u32 {
+    let mut hasher = crc32fast::Hasher::new();
+    hasher.update(&head[12..]);
+    hasher.update(state);
+    hasher.finalize()
+}

@@ -1,0 +1,135 @@
+//! Finds the next valid frame behind damage.
+//!
+//! Every byte position is tried. That is safe because the checksums are seeded with the log's random id, its epoch and the
+//! segment's base offset: no payload can pass for a frame. What is found is for those who look for damage or through it
+//! (`verify`, `dump`, `salvage`); reading and recovery never skip anything.
+
+use std::io;
+use std::sync::Arc;
+
+use crate::batch::{FrameHead, HEAD_LEN, Scope};
+use crate::frames::{Frames, Step};
+use crate::io::{File, read_full};
+
+const WINDOW: usize = 256 << 10;
+
+/// A search in one segment file.
+#[derive(Debug)]
+pub(crate) struct Resync<'a> {
+    file: &'a Arc<dyn File>,
+    scope: &'a Scope,
+    limit: u64,
+    /// How many more bytes candidates may cost, so that a file made of false heads takes no quadratic time.
+    budget: u64,
+    window: Vec<u8>,
+}
+
+impl<'a> Resync<'a> {
+    /// A search before the position `limit`.
+    pub fn new(file: &'a Arc<dyn File>, scope: &'a Scope, limit: u64) -> Resync<'a> {
+        let budget = limit.saturating_mul(8).saturating_add(64 << 20);
+        Resync { file, scope, limit, budget, window: Vec::new() }
+    }
+
+    /// The position of the first frame at or after `from` that verifies and decodes.
+    pub fn next(&mut self, from: u64) -> io::Result<Option<u64>> {
+        self.window.resize(WINDOW + HEAD_LEN, 0);
+        let mut position = from;
+        while position < self.limit {
+            let got = read_full(self.file.as_ref(), &mut self.window, position)?;
+            let mut i = 0;
+            while i < WINDOW && i + HEAD_LEN <= got {
+                let Some(bytes) = self.window[i..].first_chunk::<HEAD_LEN>() else { break };
+                match FrameHead::decode(self.scope, bytes) {
+                    Ok(Some(head)) => {
+                        let at = position + i as u64;
+                        if self.is_frame(&head, at)? {
+                            return Ok(Some(at));
+                        }
+                    }
+                    Ok(None) => {
+                        // A head that ends in the first byte that is not zero cannot begin in the zeros before.
+                        let zeros = self.window[i..got].iter().take_while(|b| **b == 0).count();
+                        i += zeros - HEAD_LEN;
+                    }
+                    Err(_) => {}
+                }
+                i += 1;
+            }
+            if got < self.window.len() {
+                return Ok(None);
+            }
+            position += i as u64;
+        }
+        Ok(None)
+    }
+
+    fn is_frame(&mut self, head: &FrameHead, at: u64) -> io::Result<bool> {
+        let len = head.frame_len() as u64;
+        if len > self.limit.saturating_sub(at) || len > self.budget {
+            return Ok(false);
+        }
+        self.budget -= len;
+        let mut frames = Frames::new(Arc::clone(self.file), self.scope.clone(), at, at + len);
+        match frames.peek()? {
+            Step::Frame(head) => Ok(frames.batch(head).is_ok()),
+            Step::End | Step::Damaged(_) => Ok(false),
+        }
+    }
+}
+
+#[cfg(all(test, feature = "sim"))]
+mod tests {
+    use super::*;
+    use crate::batch::{Encoder, FrameSpec};
+    use crate::io::Open;
+    use crate::io::sim::SimDisk;
+    use crate::record::Record;
+
+    fn file_of(bytes: &[u8]) -> (SimDisk, Arc<dyn File>) {
+        let disk = SimDisk::new(1);
+        disk.write_file("a", bytes).unwrap();
+        let file = disk.io().open("a".as_ref(), Open::Read).unwrap();
+        (disk, file)
+    }
+
+    fn frame(scope: &Scope, value: &[u8]) -> Vec<u8> {
+        let mut out = Vec::new();
+        let spec = FrameSpec { base_offset: 5, ..FrameSpec::default() };
+        Encoder::default().dense(&mut out, scope, &spec, &[Record::value(value)], 0);
+        out
+    }
+
+    #[test]
+    fn a_frame_is_found_behind_any_number_of_zeros_and_of_other_bytes() {
+        let scope = Scope::new(&[7; 16], 1, 0, 0);
+        let frame = frame(&scope, b"here");
+        for gap in [0, 1, 15, 16, 17, 4096, WINDOW - 20, WINDOW - 1, WINDOW, WINDOW + 3] {
+            for filler in [0u8, 0xAB] {
+                let mut bytes = vec![filler; gap];
+                bytes.extend_from_slice(&frame);
+                let limit = bytes.len() as u64;
+                let (_disk, file) = file_of(&bytes);
+                let found = Resync::new(&file, &scope, limit).next(0).unwrap();
+                assert_eq!(found, Some(gap as u64), "gap {gap} of {filler}");
+                assert_eq!(Resync::new(&file, &scope, limit).next(gap as u64 + 1).unwrap(), None);
+                assert_eq!(Resync::new(&file, &scope, limit - 1).next(0).unwrap(), None);
+            }
+        }
+    }
+
+    #[test]
+    fn a_frame_of_another_log_epoch_or_segment_inside_a_payload_is_not_one() {
+        let scope = Scope::new(&[7; 16], 1, 0, 0);
+        for other in [
+            Scope::new(&[8; 16], 1, 0, 0),
+            Scope::new(&[7; 16], 2, 0, 0),
+            Scope::new(&[7; 16], 1, 1, 0),
+        ] {
+            let bytes = frame(&other, b"stale");
+            let (_disk, file) = file_of(&bytes);
+            let found = Resync::new(&file, &scope, bytes.len() as u64).next(0).unwrap();
+            assert_eq!(found, None);
+        }
+    }
+}
