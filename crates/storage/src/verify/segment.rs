@@ -189,8 +189,10 @@ struct Goal {
 
 impl Goal {
     fn is_reached(&self, position: u64, next_offset: u64) -> bool {
-        position >= self.limit
-            || (!self.is_sealed && self.until.is_some_and(|until| next_offset >= until))
+        match self.until {
+            Some(until) if !self.is_sealed => next_offset >= until,
+            _ => position >= self.limit,
+        }
     }
 }
 
