@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 mod consume;
+mod dump;
 mod duration;
 mod failure;
 mod json;
@@ -12,6 +13,7 @@ mod lines;
 mod open;
 mod produce;
 mod progress;
+mod verify;
 
 use std::io::{Write, stderr};
 use std::process::ExitCode;
@@ -36,6 +38,8 @@ struct Cli {
 enum Command {
     Produce(produce::Arguments),
     Consume(consume::Arguments),
+    Verify(verify::Arguments),
+    Dump(dump::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -54,5 +58,7 @@ fn run(cli: &Cli) -> Outcome {
     match &cli.command {
         Command::Produce(arguments) => produce::run(&cli.place, arguments),
         Command::Consume(arguments) => consume::run(&cli.place, arguments),
+        Command::Verify(arguments) => verify::run(&cli.place, arguments),
+        Command::Dump(arguments) => dump::run(arguments),
     }
 }

@@ -21,7 +21,7 @@ pub struct Place {
 
 impl Place {
     /// The directory.
-    pub fn dir(&self) -> Outcome<&PathBuf> {
+    fn dir(&self) -> Outcome<&PathBuf> {
         self.dir.as_ref().ok_or_else(|| {
             Failure::Usage("this command needs --dir DIR, the store's directory".into())
         })
@@ -34,13 +34,19 @@ impl Place {
 
     /// Opens the store for reading beside whatever writes to it.
     pub fn open_read_only(&self) -> Outcome<Store> {
+        Store::builder().read_only(true).open(self.existing_dir()?).map_err(Failure::from)
+    }
+
+    /// The directory, for commands that make none.
+    pub fn existing_dir(&self) -> Outcome<&PathBuf> {
         let dir = self.dir()?;
-        if !dir.exists() {
-            return Err(Failure::Failed(format!(
+        if dir.exists() {
+            Ok(dir)
+        } else {
+            Err(Failure::Failed(format!(
                 "there is no store at {}; `produce` makes one",
                 dir.display()
-            )));
+            )))
         }
-        Store::builder().read_only(true).open(dir).map_err(Failure::from)
     }
 }

@@ -30,6 +30,13 @@ impl Progress {
             bar.inc(bytes);
         }
     }
+
+    /// `bytes` are done in all.
+    pub fn set(&self, bytes: u64) {
+        if let Some(bar) = &self.0 {
+            bar.set_position(bytes);
+        }
+    }
 }
 
 /// Takes the bar off the screen, so that what is printed next starts on a line of its own.

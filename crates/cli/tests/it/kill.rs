@@ -161,6 +161,7 @@ fn nothing_acknowledged_is_lost(durability: &str, seed: u64) {
     for number in 0..cycles().div_ceil(2) {
         let cycle = Cycle::run(&store, durability, number, &mut numbers);
         cycle.check(&read(&store, cycle.first));
+        assert_eq!(store.run(&["verify"]).code, 0, "cycle {number}");
         history.push(cycle);
     }
     // All cycles again: recovery after a later kill must not have touched what an earlier one left.

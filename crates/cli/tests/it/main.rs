@@ -5,6 +5,8 @@
 )]
 
 mod consume;
+mod damage;
+mod dump;
 mod kill;
 mod produce;
 mod support;

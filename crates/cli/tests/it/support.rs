@@ -101,6 +101,11 @@ impl Store {
         self.create(name, TopicConfig::new().partitions(partitions));
     }
 
+    /// Makes a topic whose segments hold 64 KiB, so that a few thousand lines give several sealed ones.
+    pub fn create_topic_of_small_segments(&self, name: &str) {
+        self.create(name, TopicConfig::new().segment_bytes_max(64 << 10));
+    }
+
     fn create(&self, name: &str, config: TopicConfig) {
         let store = logmill::Store::open(self.dir()).unwrap();
         store.create_topic(name, config).unwrap();
@@ -111,6 +116,20 @@ impl Store {
     pub fn live_producer(&self, arguments: &[&str]) -> Child {
         let arguments = [&["produce"], arguments, &["--print-offsets"]].concat();
         self.command(&arguments).stdin(Stdio::piped()).spawn().unwrap()
+    }
+
+    /// The directory of partition 0 of the topic that was made first.
+    pub fn partition(&self) -> PathBuf {
+        self.dir().join("1/0")
+    }
+
+    /// Its files whose names end with `.extension`, in order.
+    pub fn files(&self, extension: &str) -> Vec<PathBuf> {
+        let mut files = Vec::new();
+        collect(&self.partition(), &mut files);
+        files.retain(|path| path.extension().is_some_and(|found| found == extension));
+        files.sort();
+        files
     }
 
     /// Every path below the store with the bytes behind it: equal before and after means untouched.

@@ -7,7 +7,7 @@ use crate::support::{Finished, Store};
 #[test]
 fn bad_arguments_exit_with_two_and_make_nothing() {
     let store = Store::new();
-    let cases: [&[&str]; 12] = [
+    let cases: [&[&str]; 13] = [
         &[],
         &["produce"],
         &["consume"],
@@ -20,6 +20,7 @@ fn bad_arguments_exit_with_two_and_make_nothing() {
         &["consume", "events", "--from", "@noon"],
         &["consume", "events", "--max", "-1"],
         &["consume", "events", "--format", "xml"],
+        &["dump"],
     ];
     for arguments in cases {
         let finished = store.run(arguments);
@@ -31,7 +32,7 @@ fn bad_arguments_exit_with_two_and_make_nothing() {
 
 #[test]
 fn commands_that_need_a_store_ask_for_its_directory() {
-    for arguments in [&["produce", "events"][..], &["consume", "events"]] {
+    for arguments in [&["produce", "events"][..], &["consume", "events"], &["verify"]] {
         let output = Command::new(env!("CARGO_BIN_EXE_logmill"))
             .args(arguments)
             .stdin(Stdio::null())
@@ -56,7 +57,7 @@ fn names_that_no_topic_may_have_are_refused() {
 fn help_and_version_go_to_standard_output() {
     let store = Store::new();
     let help = store.run(&["--help"]).ok_text();
-    for command in ["produce", "consume"] {
+    for command in ["produce", "consume", "verify", "dump"] {
         assert!(help.contains(command), "{help}");
         assert!(store.run(&["help", command]).ok_text().contains("Usage: logmill"), "{command}");
     }

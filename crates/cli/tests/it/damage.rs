@@ -1,0 +1,112 @@
+//! A damaged store: found by `verify`, and by `consume` when it comes to it; never skipped, never changed.
+
+use std::fs;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+use crate::support::{Finished, Store};
+
+/// A store whose only segment was closed cleanly, with a value to aim at.
+fn store() -> Store {
+    let store = Store::new();
+    let text: String =
+        (0..2_000).map(|n| format!("a line of text with the number {n}\n")).collect();
+    store.produce("events", text.as_bytes());
+    store
+}
+
+/// Inverts one byte at `position`.
+fn damage(path: &Path, position: u64) {
+    let file = fs::OpenOptions::new().read(true).write(true).open(path).unwrap();
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, position).unwrap();
+    file.write_all_at(&[!byte[0]], position).unwrap();
+}
+
+fn position_of(path: &Path, needle: &str) -> u64 {
+    let bytes = fs::read(path).unwrap();
+    bytes
+        .windows(needle.len())
+        .position(|window| window == needle.as_bytes())
+        .expect("the needle is stored") as u64
+}
+
+/// Both commands exit with 3 and name the damaged file, and neither changes a byte.
+fn is_found(store: &Store, path: &Path) -> Finished {
+    let before = store.snapshot();
+    let verified = store.run(&["verify"]);
+    let report = String::from_utf8_lossy(&verified.stdout).into_owned() + &verified.stderr;
+    assert_eq!(verified.code, 3, "{report}");
+    assert!(report.contains(path.to_str().unwrap()), "{report}");
+    let consumed = store.run(&["consume", "events"]);
+    assert_eq!(consumed.code, 3, "{}", consumed.stderr);
+    assert!(consumed.stderr.contains(path.to_str().unwrap()), "{}", consumed.stderr);
+    assert!(store.snapshot() == before, "looking at damage changed the store");
+    consumed
+}
+
+#[test]
+fn a_sound_store_verifies_and_nothing_is_changed() {
+    let store = store();
+    let before = store.snapshot();
+    assert_eq!(store.run(&["verify"]).code, 0);
+    let json = store.run(&["verify", "--json"]).ok();
+    assert!(
+        serde_json::from_slice::<serde_json::Value>(&json).is_ok(),
+        "{}",
+        String::from_utf8_lossy(&json)
+    );
+    assert!(store.snapshot() == before, "verify changed the store");
+}
+
+#[test]
+fn a_damaged_value_ends_consume_after_the_records_before_it() {
+    let store = store();
+    let segment = store.files("log").remove(0);
+    damage(&segment, position_of(&segment, "the number 1500") + 11);
+    let consumed = is_found(&store, &segment);
+    let printed = String::from_utf8(consumed.stdout).unwrap();
+    for (n, line) in printed.lines().enumerate() {
+        assert_eq!(line, format!("a line of text with the number {n}"));
+    }
+    assert!(printed.lines().count() <= 1500);
+}
+
+#[test]
+fn a_damaged_magic_is_corruption() {
+    let store = store();
+    let segment = store.files("log").remove(0);
+    damage(&segment, 0);
+    is_found(&store, &segment);
+}
+
+#[test]
+fn an_unknown_version_is_corruption() {
+    let store = store();
+    let segment = store.files("log").remove(0);
+    damage(&segment, 8);
+    is_found(&store, &segment);
+}
+
+#[test]
+fn a_segment_cut_short_is_corruption() {
+    let store = store();
+    let segment = store.files("log").remove(0);
+    let half = position_of(&segment, "the number 1000");
+    fs::OpenOptions::new().write(true).open(&segment).unwrap().set_len(half).unwrap();
+    is_found(&store, &segment);
+}
+
+#[test]
+fn a_damaged_index_changes_nothing_for_a_reader() {
+    let store = store();
+    let text = store.run(&["consume", "events"]).ok();
+    for index in [store.files("index"), store.files("time")].concat() {
+        damage(&index, fs::metadata(&index).unwrap().len() - 1);
+    }
+    assert_eq!(store.run(&["consume", "events"]).ok(), text);
+    assert_eq!(
+        store.run(&["consume", "events", "--from", "1999"]).ok(),
+        b"a line of text with the number 1999\n"
+    );
+}
