@@ -2,10 +2,12 @@
 
 use std::fmt;
 use std::io::{BufWriter, StdoutLock, Write, stdout};
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
 use clap::ValueEnum;
+use logmill::storage::recovery::Verdict;
 use logmill::{Partition, PartitionReader, RecordView};
 
 use crate::failure::{Failure, Outcome};
@@ -108,6 +110,8 @@ impl Start {
 
 /// A partition that is being read.
 struct Source {
+    /// Where its files are.
+    dir: PathBuf,
     partition: Partition,
     reader: PartitionReader,
 }
@@ -132,7 +136,9 @@ pub fn run(place: &Place, arguments: &Arguments) -> Outcome {
     for number in numbers {
         let partition = topic.partition(number)?;
         let reader = partition.reader(arguments.from.offset(&partition)?)?;
-        sources.push(Source { partition, reader });
+        // docs/format.md: a topic's directory has its id, a partition's its number.
+        let dir = store.path().join(topic.id().to_string()).join(number.to_string());
+        sources.push(Source { dir, partition, reader });
     }
     let printed = match arguments.follow {
         true => printer.follow(&mut sources),
@@ -166,6 +172,9 @@ impl Printer {
         }
         for (source, end) in sources.iter_mut().zip(ends) {
             self.print_up_to(source, end)?;
+            if self.left > 0 {
+                check_end(source, end)?;
+            }
         }
         Ok(())
     }
@@ -198,8 +207,10 @@ impl Printer {
             let base_offset = batch.base_offset();
             for record in batch.records() {
                 let record = record.map_err(|what| {
-                    let place = format!("partition {number}, batch at offset {base_offset}");
-                    Failure::Corrupt(format!("corrupt: {place}: {what}; see logmill verify"))
+                    let dir = source.dir.display();
+                    Failure::Corrupt(format!(
+                        "corrupt: {dir}, batch at offset {base_offset}: {what}; see logmill verify"
+                    ))
                 })?;
                 if self.left == 0 || record.offset >= end {
                     return Ok(());
@@ -237,6 +248,18 @@ impl Printer {
     fn flush(&mut self) -> Outcome {
         self.out.flush().map_err(Failure::output)
     }
+}
+
+/// What a dead writer left behind the end is no record, but it may have been one.
+fn check_end(source: &Source, end: u64) -> Outcome {
+    if source.partition.recovery()?.is_none_or(|report| report.verdict != Verdict::Ambiguous) {
+        return Ok(());
+    }
+    Err(Failure::Corrupt(format!(
+        "{}: behind offset {end} there are bytes that may or may not have been acknowledged; logmill verify says where, \
+         and the next writer sets them aside in quarantine",
+        source.dir.display()
+    )))
 }
 
 #[cfg(test)]

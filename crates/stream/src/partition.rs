@@ -5,8 +5,8 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use logmill_storage::{
-    AppendOptions, Appended, Batch, Durability, Log, LogStats, Reader, Record, RecordBuf, Ticket,
-    Wake,
+    AppendOptions, Appended, Batch, Durability, Log, LogStats, Reader, Record, RecordBuf,
+    RecoveryReport, Ticket, Wake,
 };
 use parking_lot::{Condvar, Mutex};
 
@@ -359,6 +359,15 @@ impl Partition {
     /// As [`Partition::start_offset`].
     pub fn delete_records_before(&self, offset: u64) -> Result<u64> {
         Ok(self.log()?.delete_records_before(offset)?)
+    }
+
+    /// What was found when the partition's log was opened last: whether it had been closed, and what a crash left behind
+    /// its end. `None` if this process only reads and nothing was ever appended.
+    ///
+    /// # Errors
+    /// As [`Partition::start_offset`].
+    pub fn recovery(&self) -> Result<Option<RecoveryReport>> {
+        Ok(self.log_if_any()?.map(|log| log.recovery().clone()))
     }
 
     /// Figures about the partition's log.

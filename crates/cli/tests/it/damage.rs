@@ -1,6 +1,7 @@
 //! A damaged store: found by `verify`, and by `consume` when it comes to it; never skipped, never changed.
 
 use std::fs;
+use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
@@ -98,15 +99,45 @@ fn a_segment_cut_short_is_corruption() {
 }
 
 #[test]
-fn a_damaged_index_changes_nothing_for_a_reader() {
-    let store = store();
-    let text = store.run(&["consume", "events"]).ok();
-    for index in [store.files("index"), store.files("time")].concat() {
+fn damaged_indexes_change_nothing_for_a_reader() {
+    let store = Store::new();
+    store.create_topic_of_small_segments("events");
+    let text: String =
+        (0..10_000).map(|n| format!("a line of text with the number {n}\n")).collect();
+    store.produce("events", text.as_bytes());
+    let indexes = [store.files("index"), store.files("time")].concat();
+    assert!(indexes.len() >= 8, "{indexes:?}");
+    for index in indexes {
         damage(&index, fs::metadata(&index).unwrap().len() - 1);
     }
-    assert_eq!(store.run(&["consume", "events"]).ok(), text);
-    assert_eq!(
-        store.run(&["consume", "events", "--from", "1999"]).ok(),
-        b"a line of text with the number 1999\n"
-    );
+    assert_eq!(store.run(&["consume", "events"]).ok_text(), text);
+    let last = store.run(&["consume", "events", "--from", "9999"]).ok_text();
+    assert_eq!(last, "a line of text with the number 9999\n");
+    assert_eq!(store.run(&["verify"]).code, 0, "what can be made anew is no damage");
+}
+
+/// A buffered producer that was killed, whose last line is damaged afterwards: nothing can say whether that line had been
+/// acknowledged, or was being written when the producer died.
+#[test]
+fn bytes_that_may_have_been_acknowledged_are_reported_before_and_after_they_are_set_aside() {
+    let store = Store::new();
+    let mut producer = store.live_producer(&["events", "--durability", "buffered"]);
+    let mut stdin = producer.stdin.take().unwrap();
+    let mut stdout = BufReader::new(producer.stdout.take().unwrap());
+    for line in ["the first\n", "the second\n"] {
+        stdin.write_all(line.as_bytes()).unwrap();
+        stdout.read_line(&mut String::new()).unwrap();
+    }
+    producer.kill().unwrap();
+    producer.wait().unwrap();
+    let segment = store.files("log").remove(0);
+    damage(&segment, position_of(&segment, "the second"));
+
+    assert_eq!(is_found(&store, &store.partition()).stdout, b"the first\n");
+    store.produce("events", b"the third\n");
+    assert_eq!(store.run(&["consume", "events"]).ok(), b"the first\nthe third\n");
+    let verified = store.run(&["verify"]);
+    let report = String::from_utf8(verified.stdout).unwrap();
+    assert_eq!(verified.code, 3, "{report}");
+    assert!(report.contains("quarantine"), "{report}");
 }
