@@ -256,6 +256,8 @@ impl Place {
     fn find(view: &View, offset: u64, filled: u64) -> Result<Place> {
         let out_of_range = || Error::OffsetOutOfRange { offset, start: view.start(), end: filled };
         let (segment, until) = view.segment_for(offset).ok_or_else(out_of_range)?;
+        // Another process may have compacted the segment into a new file since its head was read.
+        let segment = if view.follower.is_some() { Arc::new(segment.unread()) } else { segment };
         let file = match segment.open(Open::Read) {
             Ok(file) => file,
             // Removed between looking and opening.

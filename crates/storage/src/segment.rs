@@ -70,6 +70,11 @@ impl Segment {
         }
     }
 
+    /// The same segment with nothing known of its file.
+    pub fn unread(&self) -> Segment {
+        Segment::new(Arc::clone(&self.io), &self.root, &self.dir, self.log_id, self.base_offset)
+    }
+
     pub const fn base_offset(&self) -> u64 {
         self.base_offset
     }
