@@ -33,7 +33,7 @@ pub use logmill_storage::{
 };
 pub use logmill_stream as stream;
 pub use logmill_stream::{
-    Cleanup, Partition, PartitionReader, TimestampType, Topic, TopicConfig, TopicPartition,
+    Cleanup, Partition, PartitionReader, TimestampType, Topic, TopicConfig, PartitionId,
     TopicSettings,
 };
 pub use store::{Store, StoreBuilder};

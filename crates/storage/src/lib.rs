@@ -31,6 +31,7 @@ mod compress;
 mod config;
 mod data_dir;
 pub mod dump;
+mod epochs;
 mod error;
 mod follower;
 mod frames;

@@ -10,11 +10,11 @@ use logmill_storage::{
 };
 use parking_lot::{Condvar, Mutex};
 
-use crate::TopicPartition;
 use crate::config::TimestampType;
 use crate::error::{Error, Result};
 use crate::streams::Shared;
 use crate::topic::TopicCore;
+use crate::{PartitionId, TopicPartition};
 
 /// How often a process that only reads looks whether the writer has made a partition's log.
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
@@ -45,7 +45,7 @@ enum Slot {
 
 /// What all handles of a partition share.
 pub(crate) struct PartitionCore {
-    pub(crate) id: TopicPartition,
+    pub(crate) id: PartitionId,
     slot: Mutex<Slot>,
     /// Set by each use and cleared by the sweep: what it finds cleared was idle since the sweep before.
     used: AtomicBool,
@@ -72,7 +72,7 @@ impl Wake for PartitionCore {
 }
 
 impl PartitionCore {
-    pub(crate) fn new(id: TopicPartition) -> Arc<PartitionCore> {
+    pub(crate) fn new(id: PartitionId) -> Arc<PartitionCore> {
         Arc::new(PartitionCore {
             id,
             slot: Mutex::new(Slot::Closed),
@@ -82,7 +82,7 @@ impl PartitionCore {
     }
 
     /// The name of its log.
-    pub(crate) fn log_name(id: TopicPartition) -> String {
+    pub(crate) fn log_name(id: PartitionId) -> String {
         format!("{}/{}", id.topic, id.partition)
     }
 
@@ -170,8 +170,13 @@ impl Partition {
     }
 
     /// Its topic's id and its number.
-    pub fn id(&self) -> TopicPartition {
+    pub fn id(&self) -> PartitionId {
         self.core.id
+    }
+
+    /// Its topic's name and its number.
+    pub fn name(&self) -> TopicPartition {
+        TopicPartition { topic: self.topic.shared_name(), partition: self.number() }
     }
 
     pub(crate) fn log(&self) -> Result<Arc<OpenLog>> {

@@ -1,6 +1,7 @@
 //! All streams of a store: the state that the journal tells, and the topics that stand for it.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -10,17 +11,20 @@ use parking_lot::{Mutex, RwLock};
 use crate::config::{PARTITIONS_MAX, TopicConfig, TopicSettings};
 use crate::entry::Entry;
 use crate::error::{Error, Result};
+use crate::groups::{ActiveGroups, GroupDescription};
 use crate::journal::{Journal, JournalEntry};
-use crate::name;
 use crate::open_logs::OpenLogs;
-use crate::partition::PartitionCore;
-use crate::state::State;
+use crate::partition::{Partition, PartitionCore};
+use crate::state::{Position, State};
 use crate::topic::{Topic, TopicCore};
+use crate::{GroupKind, PartitionId, name};
 
 /// The journal owner of everything about streams.
 pub(crate) const OWNER: u64 = 0;
-/// How often idle partitions are looked for. One that was not used in between is closed.
-const SWEEP_EVERY: Duration = Duration::from_secs(10);
+/// How often silent members of groups are looked for.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// At each so many looks, partitions that were not used since are closed.
+const SWEEP_EACH: u64 = 10;
 
 /// How streams work in a store.
 #[derive(Clone, Debug)]
@@ -65,6 +69,8 @@ pub(crate) struct Shared {
     known: Mutex<Known>,
     topics: RwLock<Topics>,
     pub(crate) open_logs: OpenLogs,
+    pub(crate) groups: ActiveGroups,
+    sweeps: AtomicU64,
 }
 
 impl std::fmt::Debug for Shared {
@@ -81,14 +87,89 @@ impl Shared {
         durability: Durability,
         decide: impl FnOnce(&State) -> Result<(Vec<Vec<u8>>, T)>,
     ) -> Result<T> {
-        let mut known = self.known.lock();
-        let (entries, result) = decide(&known.state)?;
-        let ticket = self.submit(&mut known, &entries, durability)?;
-        drop(known);
+        let (result, ticket) = self.begin(durability, decide)?;
         if let Some(ticket) = ticket {
             ticket.wait()?;
         }
         Ok(result)
+    }
+
+    /// As [`Shared::change`], without waiting. No ticket: nothing was to be journaled.
+    pub(crate) fn begin<T>(
+        &self,
+        durability: Durability,
+        decide: impl FnOnce(&State) -> Result<(Vec<Vec<u8>>, T)>,
+    ) -> Result<(T, Option<Ticket>)> {
+        let mut known = self.known.lock();
+        let (entries, result) = decide(&known.state)?;
+        let ticket = self.submit(&mut known, &entries, durability)?;
+        Ok((result, ticket))
+    }
+
+    /// Looks at the state.
+    pub(crate) fn look<T>(&self, look: impl FnOnce(&State) -> T) -> T {
+        look(&self.known.lock().state)
+    }
+
+    /// What a group has committed in a partition.
+    pub(crate) fn position(&self, group: u64, partition: PartitionId) -> Option<Position> {
+        self.look(|state| state.groups.get(group)?.positions.get(&partition).cloned())
+    }
+
+    pub(crate) fn topic_by_name(&self, name: &str) -> Option<Arc<TopicCore>> {
+        self.topics.read().by_name.get(name).cloned()
+    }
+
+    /// The ids of the topics whose name is wanted.
+    pub(crate) fn topic_ids(&self, wanted: impl Fn(&str) -> bool) -> BTreeSet<u32> {
+        self.topics
+            .read()
+            .by_id
+            .values()
+            .filter(|core| wanted(core.name()))
+            .map(|core| core.id())
+            .collect()
+    }
+
+    /// Id and number of partitions of every topic, by name.
+    pub(crate) fn topic_list(&self) -> Vec<(u32, u32)> {
+        let mut cores: Vec<_> = self.topics.read().by_id.values().cloned().collect();
+        cores.sort_by_key(|core| core.shared_name());
+        cores.iter().map(|core| (core.id(), core.partition_count())).collect()
+    }
+
+    /// A handle to a partition.
+    pub(crate) fn partition(self: &Arc<Self>, id: PartitionId) -> Result<Partition> {
+        let topic = self
+            .topics
+            .read()
+            .by_id
+            .get(&id.topic)
+            .cloned()
+            .ok_or_else(|| unknown(self, id.topic))?;
+        self.partition_of(topic, id.partition)
+    }
+
+    /// A handle to a partition.
+    pub(crate) fn partition_by_name(
+        self: &Arc<Self>,
+        topic: &str,
+        partition: u32,
+    ) -> Result<Partition> {
+        let topic =
+            self.topic_by_name(topic).ok_or_else(|| Error::UnknownTopic { name: topic.into() })?;
+        self.partition_of(topic, partition)
+    }
+
+    fn partition_of(self: &Arc<Self>, topic: Arc<TopicCore>, partition: u32) -> Result<Partition> {
+        match topic.partition(partition) {
+            Some(core) => Ok(Partition { shared: Arc::clone(self), topic, core }),
+            None => Err(Error::UnknownPartition {
+                topic: topic.name().into(),
+                partition,
+                partitions: topic.partition_count(),
+            }),
+        }
     }
 
     fn submit(
@@ -164,6 +245,8 @@ impl Shared {
             }
             (None, _) => topics.forget(id),
         }
+        drop((topics, known));
+        self.tell_groups();
         Ok(())
     }
 
@@ -205,7 +288,7 @@ impl Shared {
         let condemned: Vec<_> = self.known.lock().state.topics.condemned().collect();
         for (topic, partitions) in condemned {
             for partition in 0..partitions {
-                let name = PartitionCore::log_name(crate::TopicPartition { topic, partition });
+                let name = PartitionCore::log_name(PartitionId { topic, partition });
                 match self.dir.remove_log(&name) {
                     Err(logmill_storage::Error::Io { source, .. })
                         if source.kind() == std::io::ErrorKind::NotFound => {}
@@ -256,16 +339,19 @@ impl Topics {
 
 impl Task for Shared {
     fn run(self: Arc<Self>) {
-        self.open_logs.sweep();
+        if self.sweeps.fetch_add(1, Ordering::Relaxed).is_multiple_of(SWEEP_EACH) {
+            self.open_logs.sweep();
+        }
+        self.expire_members();
         let task: Weak<dyn Task> = Arc::downgrade(&(Arc::clone(&self) as Arc<dyn Task>));
-        self.dir.after(SWEEP_EVERY, task);
+        self.dir.after(LOOK_EVERY, task);
     }
 }
 
 /// The topics, producers and groups of a store. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Streams {
-    shared: Arc<Shared>,
+    pub(crate) shared: Arc<Shared>,
 }
 
 impl Streams {
@@ -282,13 +368,15 @@ impl Streams {
             known: Mutex::default(),
             topics: RwLock::default(),
             open_logs: OpenLogs::new(options.open_partitions_max),
+            groups: ActiveGroups::default(),
+            sweeps: AtomicU64::new(1),
         });
         shared.catch_up()?;
         if !dir.is_read_only() {
             shared.remove_condemned()?;
         }
         let task: Weak<dyn Task> = Arc::downgrade(&(Arc::clone(&shared) as Arc<dyn Task>));
-        dir.after(SWEEP_EVERY, task);
+        dir.after(LOOK_EVERY, task);
         Ok(Streams { shared })
     }
 
@@ -359,6 +447,27 @@ impl Streams {
         })?;
         self.shared.follow_topic(id)?;
         self.shared.remove_condemned()
+    }
+
+    /// All groups, by name.
+    pub fn groups(&self) -> Vec<(String, GroupKind)> {
+        self.shared.group_names()
+    }
+
+    /// What a group is doing, and how far it has come.
+    ///
+    /// # Errors
+    /// [`Error::UnknownGroup`]; [`Error::Storage`].
+    pub fn describe_group(&self, name: &str) -> Result<GroupDescription> {
+        self.shared.describe_group(name)
+    }
+
+    /// Deletes a group without members, with all its positions.
+    ///
+    /// # Errors
+    /// [`Error::UnknownGroup`], [`Error::GroupActive`]; [`Error::Storage`].
+    pub fn delete_group(&self, name: &str) -> Result<()> {
+        self.shared.delete_group(name)
     }
 
     /// How many partitions have their files open.

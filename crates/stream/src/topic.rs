@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use logmill_storage::LogConfig;
 use parking_lot::RwLock;
 
-use crate::TopicPartition;
+use crate::PartitionId;
 use crate::config::{TopicConfig, TopicSettings};
 use crate::error::{Error, Result};
 use crate::partition::{Partition, PartitionCore};
@@ -80,7 +80,7 @@ impl TopicCore {
         let known = u32::try_from(partitions.len()).unwrap_or(u32::MAX);
         partitions.extend(
             (known..count)
-                .map(|partition| PartitionCore::new(TopicPartition { topic: self.id, partition })),
+                .map(|partition| PartitionCore::new(PartitionId { topic: self.id, partition })),
         );
     }
 

@@ -1,4 +1,5 @@
 //! How streams behave, seen from outside.
 
+mod groups;
 mod support;
 mod topics;
