@@ -398,6 +398,15 @@ impl Log {
         Ok(end)
     }
 
+    /// The offset of the last record that an idempotent producer has appended, as far as the log remembers; retention or
+    /// compaction may have removed the record itself.
+    ///
+    /// # Errors
+    /// [`Error::ReadOnly`].
+    pub fn last_offset_of(&self, producer_id: i64) -> Result<Option<u64>> {
+        Ok(self.writer()?.last_offset_of(producer_id))
+    }
+
     /// What opening the log found and did.
     pub fn recovery(&self) -> &RecoveryReport {
         &self.inner.report

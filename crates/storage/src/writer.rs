@@ -370,6 +370,11 @@ impl Writer {
         self.state.lock().producers.last(producer_id)
     }
 
+    /// The offset of the last record of a producer.
+    pub fn last_offset_of(&self, producer_id: i64) -> Option<u64> {
+        self.state.lock().producers.last_offset(producer_id)
+    }
+
     pub fn end_offset(&self) -> u64 {
         self.state.lock().next_offset
     }

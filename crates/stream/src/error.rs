@@ -1,6 +1,7 @@
 //! What can go wrong, with the place where it did.
 
 use std::fmt;
+use std::sync::Arc;
 
 use crate::TopicPartition;
 use crate::group::Refusal;
@@ -146,6 +147,22 @@ pub enum Error {
         /// The first offset that is there.
         start: u64,
     },
+    /// A batch could not be appended, or its acknowledgement failed; none of its records counts as sent.
+    NotDelivered {
+        /// Where it was to go.
+        partition: TopicPartition,
+        /// Why.
+        cause: Arc<Error>,
+    },
+    /// A later producer has opened the name: this one is a zombie and must stop. Nothing was appended.
+    ProducerFenced {
+        /// The name.
+        name: String,
+        /// This producer's epoch.
+        epoch: u32,
+        /// The epoch that holds.
+        current: u32,
+    },
     /// The metadata of a commit is longer than 4,096 bytes. Nothing was committed.
     MetadataTooLong {
         /// Its length in bytes.
@@ -236,6 +253,12 @@ impl fmt::Display for Error {
                     "position {offset} in {partition} was removed by retention, which keeps records from {start} on"
                 )
             }
+            Error::NotDelivered { partition, cause } => {
+                write!(f, "not delivered to {partition}: {cause}")
+            }
+            Error::ProducerFenced { name, epoch, current } => {
+                write!(f, "producer {name:?}: epoch {epoch} was fenced by epoch {current}")
+            }
             Error::MetadataTooLong { bytes } => {
                 write!(f, "commit metadata of {bytes} bytes is longer than 4096")
             }
@@ -250,6 +273,8 @@ impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Error::Storage(error) => error.source(),
+            Error::NotDelivered { cause, .. } => Some(cause.as_ref()),
+            Error::Group { refusal, .. } => Some(refusal),
             _ => None,
         }
     }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use logmill_storage::Durability;
 use parking_lot::Mutex;
 
-use crate::entry::{Entry, GroupKind};
+use crate::entry::{CommittedPosition, Entry, GroupKind};
 use crate::error::{Error, NameKind, Result};
 use crate::group::{Coordinator, MemberId, Refusal};
 use crate::settings::Settings;
@@ -286,19 +286,76 @@ impl Shared {
             .ok_or_else(|| Error::UnknownGroup { group: name.into() })
     }
 
-    fn check_inactive(&self, id: u64, name: &str) -> Result<()> {
-        let members = self.groups.get(id).map_or(0, |group| group.quietly(|c| c.members().len()));
-        if members == 0 { Ok(()) } else { Err(Error::GroupActive { group: name.into(), members }) }
+    /// Does something that only a group without members may have done to it; nobody joins meanwhile.
+    fn while_inactive<T>(&self, id: u64, name: &str, act: impl FnOnce() -> Result<T>) -> Result<T> {
+        match self.groups.get(id) {
+            Some(group) => group.quietly(|coordinator| match coordinator.members().len() {
+                0 => act(),
+                members => Err(Error::GroupActive { group: name.into(), members }),
+            }),
+            None => act(),
+        }
     }
 
     pub(crate) fn delete_group(&self, name: &str) -> Result<()> {
         let id = self.group_id(name)?;
-        self.check_inactive(id, name)?;
-        self.change(Durability::Sync, |state| match state.groups.get(id) {
-            Some(_) => Ok((vec![Entry::GroupDeleted { group: id }.encoded()], ())),
-            None => Err(Error::UnknownGroup { group: name.into() }),
+        let ((), ticket) = self.while_inactive(id, name, || {
+            self.begin(Durability::Sync, |state| match state.groups.get(id) {
+                Some(_) => Ok((vec![Entry::GroupDeleted { group: id }.encoded()], ())),
+                None => Err(Error::UnknownGroup { group: name.into() }),
+            })
         })?;
         self.groups.remove(id);
+        if let Some(ticket) = ticket {
+            ticket.wait()?;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn reset_group(self: &Arc<Self>, name: &str, topic: &str, to: ResetTo) -> Result<()> {
+        let id = self.group_id(name)?;
+        let topic = self.topic_by_name(topic).ok_or_else(|| Error::UnknownTopic { name: topic.into() })?;
+        let mut targets = Vec::new();
+        for number in 0..topic.partition_count() {
+            let partition = self.partition(PartitionId { topic: topic.id(), partition: number })?;
+            let log = partition.log()?;
+            let (start, end) = (log.start_offset(), log.high_watermark());
+            let offset = match to {
+                ResetTo::Earliest => start,
+                ResetTo::Latest => end,
+                ResetTo::Offset(offset) => offset.clamp(start, end),
+                ResetTo::Timestamp(ms) => log.offset_for_timestamp(ms)?.unwrap_or(end),
+            };
+            targets.push((partition.id(), log.epoch(), offset));
+        }
+        let at_ms = self.dir.clock().wall_ms();
+        let ((), ticket) = self.while_inactive(id, name, || {
+            self.begin(Durability::Sync, |state| {
+                let group = state.groups.get(id).ok_or_else(|| Error::UnknownGroup { group: name.into() })?;
+                let entries = match group.kind {
+                    GroupKind::Consumers => {
+                        let position = |&(partition, epoch, offset): &(PartitionId, u32, u64)| CommittedPosition {
+                            partition,
+                            epoch,
+                            offset,
+                            metadata: "",
+                        };
+                        let positions = targets.iter().map(position).collect();
+                        vec![Entry::Committed { group: id, at_ms, positions }.encoded()]
+                    }
+                    GroupKind::Share => targets
+                        .iter()
+                        .map(|&(partition, epoch, offset)| {
+                            Entry::ShareStarted { group: id, partition, epoch, offset }.encoded()
+                        })
+                        .collect(),
+                };
+                Ok((entries, ()))
+            })
+        })?;
+        if let Some(ticket) = ticket {
+            ticket.wait()?;
+        }
         Ok(())
     }
 

@@ -18,6 +18,7 @@ mod name;
 mod open_logs;
 mod partition;
 mod partitioner;
+mod producer;
 mod range_set;
 mod settings;
 mod share;
@@ -41,6 +42,7 @@ pub use groups::{GroupDescription, GroupPhase, MemberDescription, PartitionProgr
 pub use journal::{Journal, JournalEntry};
 pub use partition::{Partition, PartitionReader};
 pub use partitioner::{murmur2, partition_for_key};
+pub use producer::{Delivery, Producer, ProducerConfig, ProducerRecord, RecordMetadata};
 pub use streams::{Streams, StreamsOptions};
 pub use topic::Topic;
 

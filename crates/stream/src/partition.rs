@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use logmill_storage::{
     AppendOptions, Appended, Batch, Durability, Log, LogStats, Reader, Record, RecordBuf,
-    RecoveryReport, Ticket, Wake,
+    RecordView, RecoveryReport, Ticket, Visibility, Wake,
 };
 use parking_lot::{Condvar, Mutex};
 
@@ -32,6 +32,22 @@ impl std::ops::Deref for OpenLog {
 
     fn deref(&self) -> &Log {
         &self.log
+    }
+}
+
+impl OpenLog {
+    /// Shows `look` the record at `offset`, stored or durable; `None` if it is gone.
+    pub(crate) fn with_record<T>(
+        &self,
+        offset: u64,
+        look: impl FnOnce(&RecordView<'_>) -> T,
+    ) -> Result<Option<T>> {
+        let mut reader = self.log.reader_with(offset, Visibility::Stored)?;
+        let Some(batch) = reader.next_batch()? else { return Ok(None) };
+        match batch.records().next() {
+            Some(Ok(record)) if record.offset == offset => Ok(Some(look(&record))),
+            _ => Ok(None),
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! All streams of a store: the state that the journal tells, and the topics that stand for it.
 
 use std::collections::{BTreeSet, HashMap};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -11,10 +11,11 @@ use parking_lot::{Mutex, RwLock};
 use crate::config::{PARTITIONS_MAX, TopicConfig, TopicSettings};
 use crate::entry::Entry;
 use crate::error::{Error, Result};
-use crate::groups::{ActiveGroups, GroupDescription};
+use crate::groups::{ActiveGroups, GroupDescription, ResetTo};
 use crate::journal::{Journal, JournalEntry};
 use crate::open_logs::OpenLogs;
 use crate::partition::{Partition, PartitionCore};
+use crate::producer::Gates;
 use crate::state::{Position, State};
 use crate::topic::{Topic, TopicCore};
 use crate::{GroupKind, PartitionId, name};
@@ -70,6 +71,8 @@ pub(crate) struct Shared {
     topics: RwLock<Topics>,
     pub(crate) open_logs: OpenLogs,
     pub(crate) groups: ActiveGroups,
+    pub(crate) gates: Gates,
+    producers_opened: AtomicU32,
     sweeps: AtomicU64,
 }
 
@@ -104,6 +107,11 @@ impl Shared {
         let (entries, result) = decide(&known.state)?;
         let ticket = self.submit(&mut known, &entries, durability)?;
         Ok((result, ticket))
+    }
+
+    /// A number that no producer had before, to begin with another sticky partition than the others.
+    pub(crate) fn next_producer_seed(&self) -> u32 {
+        self.producers_opened.fetch_add(1, Ordering::Relaxed)
     }
 
     /// Looks at the state.
@@ -329,6 +337,7 @@ impl Topics {
     fn forget(&mut self, id: u32) {
         if let Some(core) = self.by_id.remove(&id) {
             self.by_name.remove(core.name());
+            core.set_deleted();
             for partition in core.partitions() {
                 // Its records go anyway, so an error while closing has nothing left to tell.
                 let _ = partition.retire();
@@ -369,6 +378,8 @@ impl Streams {
             topics: RwLock::default(),
             open_logs: OpenLogs::new(options.open_partitions_max),
             groups: ActiveGroups::default(),
+            gates: Gates::default(),
+            producers_opened: AtomicU32::new(0),
             sweeps: AtomicU64::new(1),
         });
         shared.catch_up()?;
@@ -407,9 +418,7 @@ impl Streams {
     /// # Errors
     /// [`Error::UnknownTopic`]; [`Error::Storage`].
     pub fn topic(&self, name: &str) -> Result<Topic> {
-        if self.shared.dir.is_read_only() {
-            self.shared.catch_up()?;
-        }
+        self.look_again()?;
         let core = self.shared.topics.read().by_name.get(name).cloned();
         match core {
             Some(core) => Ok(Topic { shared: Arc::clone(&self.shared), core }),
@@ -420,14 +429,17 @@ impl Streams {
         }
     }
 
+    /// Another process may have changed what this one only reads.
+    fn look_again(&self) -> Result<()> {
+        if self.shared.dir.is_read_only() { self.shared.catch_up() } else { Ok(()) }
+    }
+
     /// All topics, by name.
     ///
     /// # Errors
     /// [`Error::Storage`].
     pub fn topics(&self) -> Result<Vec<Topic>> {
-        if self.shared.dir.is_read_only() {
-            self.shared.catch_up()?;
-        }
+        self.look_again()?;
         let mut cores: Vec<_> = self.shared.topics.read().by_id.values().cloned().collect();
         cores.sort_by_key(|core| core.shared_name());
         Ok(cores.into_iter().map(|core| Topic { shared: Arc::clone(&self.shared), core }).collect())
@@ -449,9 +461,13 @@ impl Streams {
         self.shared.remove_condemned()
     }
 
-    /// All groups, by name.
-    pub fn groups(&self) -> Vec<(String, GroupKind)> {
-        self.shared.group_names()
+    /// All groups, by name. In a store that is open for reading, those that its writer has made meanwhile too.
+    ///
+    /// # Errors
+    /// [`Error::Storage`].
+    pub fn groups(&self) -> Result<Vec<(String, GroupKind)>> {
+        self.look_again()?;
+        Ok(self.shared.group_names())
     }
 
     /// What a group is doing, and how far it has come.
@@ -459,7 +475,16 @@ impl Streams {
     /// # Errors
     /// [`Error::UnknownGroup`]; [`Error::Storage`].
     pub fn describe_group(&self, name: &str) -> Result<GroupDescription> {
+        self.look_again()?;
         self.shared.describe_group(name)
+    }
+
+    /// Sends a group without members elsewhere in a topic, in all its partitions.
+    ///
+    /// # Errors
+    /// [`Error::UnknownGroup`], [`Error::UnknownTopic`], [`Error::GroupActive`]; [`Error::Storage`].
+    pub fn reset_group(&self, group: &str, topic: &str, to: ResetTo) -> Result<()> {
+        self.shared.reset_group(group, topic, to)
     }
 
     /// Deletes a group without members, with all its positions.

@@ -1,7 +1,7 @@
 //! A topic: a name, settings, and partitions.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use logmill_storage::LogConfig;
 use parking_lot::RwLock;
@@ -21,6 +21,7 @@ pub(crate) struct TopicCore {
     settings: RwLock<Arc<TopicSettings>>,
     settings_version: AtomicU64,
     partitions: RwLock<Vec<Arc<PartitionCore>>>,
+    is_deleted: AtomicBool,
 }
 
 impl TopicCore {
@@ -31,6 +32,7 @@ impl TopicCore {
             settings: RwLock::new(Arc::new(TopicSettings::from(&state.settings)?)),
             settings_version: AtomicU64::new(0),
             partitions: RwLock::new(Vec::new()),
+            is_deleted: AtomicBool::new(false),
         };
         core.grow(state.partitions);
         Ok(core)
@@ -46,6 +48,15 @@ impl TopicCore {
 
     pub(crate) fn shared_name(&self) -> Arc<str> {
         Arc::clone(&self.name)
+    }
+
+    pub(crate) fn is_deleted(&self) -> bool {
+        self.is_deleted.load(Ordering::Acquire)
+    }
+
+    /// Notes that the topic is gone: whoever still has it looks for another of its name.
+    pub(crate) fn set_deleted(&self) {
+        self.is_deleted.store(true, Ordering::Release);
     }
 
     pub(crate) fn settings(&self) -> Arc<TopicSettings> {

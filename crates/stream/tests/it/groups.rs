@@ -111,7 +111,11 @@ fn a_commit_for_a_partition_that_moved_is_refused_as_a_whole() {
         matches!(&refused, Error::NotAssigned { partition, .. } if *partition == moved),
         "{refused}"
     );
-    assert_eq!(first.committed("t", kept.partition).unwrap(), Some(0.into()), "only where it began");
+    assert_eq!(
+        first.committed("t", kept.partition).unwrap(),
+        Some(0.into()),
+        "only where it began"
+    );
     first.commit_offsets(&both[..1]).unwrap();
     assert_eq!(first.committed("t", kept.partition).unwrap(), Some(1.into()));
 }
@@ -387,5 +391,63 @@ fn a_group_of_the_other_kind_and_a_group_in_use_are_refused() {
     other.commit_offsets(&[(named("t", 0), 0.into())]).unwrap();
     store.streams.delete_group("g").unwrap();
     assert!(matches!(store.streams.delete_group("g"), Err(Error::UnknownGroup { .. })));
-    assert!(store.streams.groups().is_empty());
+    assert!(store.streams.groups().unwrap().is_empty());
+}
+
+#[test]
+fn a_group_without_members_can_be_sent_anywhere() {
+    let place = tempfile::tempdir().unwrap();
+    let store = TestStore::open(place.path());
+    let topic = store.topic("t", 2);
+    for n in 0..10 {
+        let value = format!("{n}");
+        let record = logmill_storage::Record::value(value.as_bytes()).timestamp(n * 1_000);
+        topic.partition(0).unwrap().append(&record).unwrap();
+    }
+    let mut consumer = store.subscriber("g", "t");
+    assert_eq!(drain(&mut consumer).len(), 10);
+    consumer.commit().unwrap();
+    let refused = store.streams.reset_group("g", "t", ResetTo::Earliest).unwrap_err();
+    assert!(matches!(refused, Error::GroupActive { members: 1, .. }));
+    drop(consumer);
+    for (to, left) in [
+        (ResetTo::Earliest, 10),
+        (ResetTo::Latest, 0),
+        (ResetTo::Offset(7), 3),
+        (ResetTo::Offset(1_000), 0),
+        (ResetTo::Timestamp(2_500), 7),
+        (ResetTo::Timestamp(99_000), 0),
+    ] {
+        store.streams.reset_group("g", "t", to).unwrap();
+        assert_eq!(drain(&mut store.subscriber("g", "t")).len(), left, "{to:?}");
+    }
+    assert!(matches!(store.streams.reset_group("h", "t", ResetTo::Earliest), Err(Error::UnknownGroup { .. })));
+    assert!(matches!(store.streams.reset_group("g", "u", ResetTo::Earliest), Err(Error::UnknownTopic { .. })));
+}
+
+#[test]
+fn a_group_is_described_with_its_members_its_positions_and_its_lag() {
+    let place = tempfile::tempdir().unwrap();
+    let store = TestStore::open(place.path());
+    let topic = store.topic("t", 2);
+    append(&topic, 0, &["a", "b", "c"]);
+    let mut consumer = store.consumer_with("g", manual().instance("i").records_max(1));
+    consumer.subscribe(&["t"]).unwrap();
+    consumer.poll(Duration::ZERO).unwrap();
+    let remark = OffsetAndMetadata { offset: 1, metadata: "half".into() };
+    consumer.commit_offsets(&[(named("t", 0), remark)]).unwrap();
+    let group = store.streams.describe_group("g").unwrap();
+    assert_eq!((group.phase, group.lag(), group.partitions.len()), (GroupPhase::Stable, 2, 2));
+    let first = &group.partitions[0];
+    assert_eq!((first.committed, first.metadata.as_str(), first.end, first.lag), (Some(1), "half", 3, 2));
+    assert_eq!(first.member, Some(group.members[0].id));
+    assert_eq!(group.members[0].instance.as_deref(), Some("i"));
+    assert_eq!(group.members[0].partitions, [named("t", 0), named("t", 1)]);
+    consumer.unsubscribe().unwrap();
+    let group = store.streams.describe_group("g").unwrap();
+    assert_eq!((group.phase, group.members.len(), group.lag()), (GroupPhase::Empty, 0, 2));
+    assert!(matches!(store.streams.describe_group("h"), Err(Error::UnknownGroup { .. })));
+    let long = OffsetAndMetadata { offset: 1, metadata: "x".repeat(4_097) };
+    let refused = consumer.commit_offsets(&[(named("t", 0), long)]).unwrap_err();
+    assert!(matches!(refused, Error::MetadataTooLong { bytes: 4_097 }));
 }
