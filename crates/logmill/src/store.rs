@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use logmill_storage::{Clock, DataDir, DataDirOptions, LogConfig};
 use logmill_stream::{
-    Consumer, ConsumerConfig, GroupDescription, GroupKind, Journal, Producer, ProducerConfig, ResetTo, Streams,
-    StreamsOptions, Topic, TopicConfig,
+    Consumer, ConsumerConfig, GroupDescription, GroupKind, Journal, Producer, ProducerConfig,
+    ResetTo, Streams, StreamsOptions, Topic, TopicConfig,
 };
 
 use crate::error::Result;

@@ -35,3 +35,32 @@ impl Log {
         Ok(segments.get(first).map_or_else(|| self.end_offset(), |segment| segment.base_offset()))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::config::{Durability, LogConfig};
+    use crate::data_dir::DataDir;
+    use crate::log::Log;
+    use crate::record::Record;
+
+    #[test]
+    fn an_epoch_ends_where_the_first_record_of_a_later_one_begins() {
+        let place = tempfile::tempdir().unwrap();
+        let config = LogConfig::default().durability(Durability::Buffered);
+        for (epoch, records) in [(1, 3), (2, 2)] {
+            let dir = DataDir::open(place.path()).unwrap();
+            let log = Log::open(&dir, "0", config.clone()).unwrap();
+            assert_eq!(log.epoch(), epoch);
+            for _ in 0..records {
+                log.append(&Record::value(b"x")).unwrap();
+            }
+            // Dropped without closing, which raises the epoch.
+        }
+        let dir = DataDir::open(place.path()).unwrap();
+        let log = Log::open(&dir, "0", config).unwrap();
+        let ends = |log: &Log| [1, 2, 3, 4].map(|epoch| log.end_of_epoch(epoch).unwrap());
+        assert_eq!(ends(&log), [3, 5, 5, 5]);
+        log.append(&Record::value(b"y")).unwrap();
+        assert_eq!(ends(&log), [3, 5, 6, 6]);
+    }
+}

@@ -129,7 +129,8 @@ impl Producers {
     /// The offset of a producer's last record.
     pub fn last_offset(&self, id: i64) -> Option<u64> {
         let batch = self.by_id.get(&id)?.back()?;
-        let count_less_one = advance(batch.last_sequence, batch.first_sequence.wrapping_neg().cast_unsigned());
+        let count_less_one =
+            advance(batch.last_sequence, batch.first_sequence.wrapping_neg().cast_unsigned());
         Some(batch.base_offset + u64::from(count_less_one.cast_unsigned()))
     }
 

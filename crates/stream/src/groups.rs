@@ -312,9 +312,15 @@ impl Shared {
         Ok(())
     }
 
-    pub(crate) fn reset_group(self: &Arc<Self>, name: &str, topic: &str, to: ResetTo) -> Result<()> {
+    pub(crate) fn reset_group(
+        self: &Arc<Self>,
+        name: &str,
+        topic: &str,
+        to: ResetTo,
+    ) -> Result<()> {
         let id = self.group_id(name)?;
-        let topic = self.topic_by_name(topic).ok_or_else(|| Error::UnknownTopic { name: topic.into() })?;
+        let topic =
+            self.topic_by_name(topic).ok_or_else(|| Error::UnknownTopic { name: topic.into() })?;
         let mut targets = Vec::new();
         for number in 0..topic.partition_count() {
             let partition = self.partition(PartitionId { topic: topic.id(), partition: number })?;
@@ -331,14 +337,14 @@ impl Shared {
         let at_ms = self.dir.clock().wall_ms();
         let ((), ticket) = self.while_inactive(id, name, || {
             self.begin(Durability::Sync, |state| {
-                let group = state.groups.get(id).ok_or_else(|| Error::UnknownGroup { group: name.into() })?;
+                let group = state
+                    .groups
+                    .get(id)
+                    .ok_or_else(|| Error::UnknownGroup { group: name.into() })?;
                 let entries = match group.kind {
                     GroupKind::Consumers => {
-                        let position = |&(partition, epoch, offset): &(PartitionId, u32, u64)| CommittedPosition {
-                            partition,
-                            epoch,
-                            offset,
-                            metadata: "",
+                        let position = |&(partition, epoch, offset): &(PartitionId, u32, u64)| {
+                            CommittedPosition { partition, epoch, offset, metadata: "" }
                         };
                         let positions = targets.iter().map(position).collect();
                         vec![Entry::Committed { group: id, at_ms, positions }.encoded()]

@@ -31,7 +31,7 @@ mod identity;
 pub use batch::RecordMetadata;
 use batch::{Batch, Callback, Collected};
 pub use config::{ProducerConfig, ProducerRecord};
-pub(crate) use identity::{Gates, remember_sequences};
+pub(crate) use identity::Gates;
 use identity::{Identity, next_sequence};
 
 /// The batch of one partition that is being collected.

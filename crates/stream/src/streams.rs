@@ -291,29 +291,30 @@ impl Shared {
         self.follow_topic(id)
     }
 
-    /// Removes the directories of deleted topics. A crash in between leaves the rest to the next open.
+    /// Removes the directories of deleted topics. What somebody still reads, and what a crash cuts short, is left to a
+    /// later call, and at the latest to the next open.
     fn remove_condemned(&self) -> Result<()> {
-        let condemned: Vec<_> = self.known.lock().state.topics.condemned().collect();
+        let condemned: Vec<_> = self.look(|state| state.topics.condemned().collect());
         for (topic, partitions) in condemned {
-            for partition in 0..partitions {
-                let name = PartitionCore::log_name(PartitionId { topic, partition });
+            let logs = (0..partitions)
+                .map(|partition| PartitionCore::log_name(PartitionId { topic, partition }));
+            let mut is_gone = true;
+            for name in logs.chain([topic.to_string()]) {
                 match self.dir.remove_log(&name) {
                     Err(logmill_storage::Error::Io { source, .. })
                         if source.kind() == std::io::ErrorKind::NotFound => {}
+                    Err(logmill_storage::Error::Locked { .. }) => {
+                        is_gone = false;
+                        break;
+                    }
                     other => other?,
                 }
             }
-            self.dir.remove_log(&topic.to_string()).or_else(|error| match error {
-                logmill_storage::Error::Io { source, .. }
-                    if source.kind() == std::io::ErrorKind::NotFound =>
-                {
-                    Ok(())
-                }
-                error => Err(error),
-            })?;
-            self.change(Durability::Buffered, |_| {
-                Ok((vec![Entry::TopicRemoved { topic }.encoded()], ()))
-            })?;
+            if is_gone {
+                self.change(Durability::Buffered, |_| {
+                    Ok((vec![Entry::TopicRemoved { topic }.encoded()], ()))
+                })?;
+            }
         }
         Ok(())
     }
@@ -350,6 +351,8 @@ impl Task for Shared {
     fn run(self: Arc<Self>) {
         if self.sweeps.fetch_add(1, Ordering::Relaxed).is_multiple_of(SWEEP_EACH) {
             self.open_logs.sweep();
+            // What cannot be removed now is tried again.
+            let _ = self.remove_condemned();
         }
         self.expire_members();
         let task: Weak<dyn Task> = Arc::downgrade(&(Arc::clone(&self) as Arc<dyn Task>));

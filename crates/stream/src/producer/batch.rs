@@ -37,7 +37,7 @@ struct Span {
 }
 
 impl Span {
-    fn of<'a>(self, arena: &'a [u8]) -> &'a [u8] {
+    fn of(self, arena: &[u8]) -> &[u8] {
         &arena[self.from..self.to]
     }
 }

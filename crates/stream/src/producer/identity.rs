@@ -104,7 +104,6 @@ impl Identity {
 
 /// A log's epochs are 16 bits wide: after so many openings the producer goes on under another id there.
 const fn log_producer(id: u64, epoch: u32) -> (i64, i16) {
-    #[expect(clippy::cast_possible_truncation, reason = "the low 15 bits")]
     let low = (epoch & 0x7FFF) as i16;
     ((id << 20 | (epoch >> 15) as u64).cast_signed(), low)
 }

@@ -4,8 +4,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use logmill_stream::{
-    Assignor, Consumer, ConsumerConfig, Error, OffsetAndMetadata, OutOfRange, RebalanceListener,
-    Refusal, StartAt, TopicConfig, TopicPartition,
+    Assignor, Consumer, ConsumerConfig, Error, GroupPhase, OffsetAndMetadata, OutOfRange,
+    RebalanceListener, Refusal, ResetTo, StartAt, TopicConfig, TopicPartition,
 };
 
 use crate::support::{TestStore, append, drain, manual, named, numbers, settle, texts};
@@ -421,8 +421,14 @@ fn a_group_without_members_can_be_sent_anywhere() {
         store.streams.reset_group("g", "t", to).unwrap();
         assert_eq!(drain(&mut store.subscriber("g", "t")).len(), left, "{to:?}");
     }
-    assert!(matches!(store.streams.reset_group("h", "t", ResetTo::Earliest), Err(Error::UnknownGroup { .. })));
-    assert!(matches!(store.streams.reset_group("g", "u", ResetTo::Earliest), Err(Error::UnknownTopic { .. })));
+    assert!(matches!(
+        store.streams.reset_group("h", "t", ResetTo::Earliest),
+        Err(Error::UnknownGroup { .. })
+    ));
+    assert!(matches!(
+        store.streams.reset_group("g", "u", ResetTo::Earliest),
+        Err(Error::UnknownTopic { .. })
+    ));
 }
 
 #[test]
@@ -439,7 +445,10 @@ fn a_group_is_described_with_its_members_its_positions_and_its_lag() {
     let group = store.streams.describe_group("g").unwrap();
     assert_eq!((group.phase, group.lag(), group.partitions.len()), (GroupPhase::Stable, 2, 2));
     let first = &group.partitions[0];
-    assert_eq!((first.committed, first.metadata.as_str(), first.end, first.lag), (Some(1), "half", 3, 2));
+    assert_eq!(
+        (first.committed, first.metadata.as_str(), first.end, first.lag),
+        (Some(1), "half", 3, 2)
+    );
     assert_eq!(first.member, Some(group.members[0].id));
     assert_eq!(group.members[0].instance.as_deref(), Some("i"));
     assert_eq!(group.members[0].partitions, [named("t", 0), named("t", 1)]);
