@@ -11,6 +11,8 @@ mod intent;
 mod journal;
 mod lens;
 mod lock;
+mod producers;
+mod segments;
 mod size;
 mod space;
 mod support;
