@@ -47,6 +47,7 @@ mod reader;
 mod record;
 pub mod recovery;
 mod resync;
+mod retention;
 mod schedule;
 mod segment;
 mod ticket;

@@ -12,6 +12,7 @@ mod journal;
 mod lens;
 mod lock;
 mod producers;
+mod retention;
 mod segments;
 mod size;
 mod space;
