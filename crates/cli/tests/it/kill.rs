@@ -1,7 +1,8 @@
 //! kill -9 of a producer at any moment takes nothing that it acknowledged.
 //!
-//! Many cycles in one store: each starts the real binary, feeds it lines through a pipe, kills it at a pseudo-random
-//! moment, and then reads everything back. `LOGMILL_KILLS` says how many cycles there are (40 unless it is set).
+//! Many cycles in a store: each starts the real binary, feeds it lines through a pipe, kills it at a pseudo-random
+//! moment, and then reads everything back and verifies it. `LOGMILL_KILLS` says how many cycles there are in all (40
+//! unless it is set).
 
 use std::io::{Read, Write};
 use std::process::{Child, Stdio};
@@ -11,6 +12,9 @@ use std::time::Duration;
 use crate::support::{Numbers, Store, parsed};
 
 const SEED: u64 = 0x6c6f_676d_696c_6c00;
+
+/// After so many kills a new store is begun, so that a cycle does not cost more and more.
+const STORE_CYCLES: u64 = 20;
 
 fn cycles() -> u64 {
     match std::env::var("LOGMILL_KILLS") {
@@ -155,11 +159,21 @@ fn value(record: &serde_json::Value) -> Vec<u8> {
 }
 
 fn nothing_acknowledged_is_lost(durability: &str, seed: u64) {
-    let store = Store::new();
     let mut numbers = Numbers(seed);
+    let mut left = cycles().div_ceil(2);
+    while left > 0 {
+        let cycles = left.min(STORE_CYCLES);
+        a_store_keeps_everything(durability, cycles, &mut numbers);
+        left -= cycles;
+    }
+}
+
+/// Kills that many producers of one store.
+fn a_store_keeps_everything(durability: &str, cycles: u64, numbers: &mut Numbers) {
+    let store = Store::new();
     let mut history = Vec::new();
-    for number in 0..cycles().div_ceil(2) {
-        let cycle = Cycle::run(&store, durability, number, &mut numbers);
+    for number in 0..cycles {
+        let cycle = Cycle::run(&store, durability, number, numbers);
         cycle.check(&read(&store, cycle.first));
         assert_eq!(store.run(&["verify"]).code, 0, "cycle {number}");
         history.push(cycle);
