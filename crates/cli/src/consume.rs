@@ -19,17 +19,18 @@ const LOOK: Duration = Duration::from_millis(10);
 /// How long a follower of one partition waits before it asks again; it is woken when something arrives.
 const WAIT: Duration = Duration::from_secs(60);
 
+const EXAMPLES: &str = "\
+Examples:
+  logmill --dir store consume events --max 10
+  logmill --dir store consume events --follow --from latest
+  logmill --dir store consume events --format json --from @1700000000000";
+
 /// Print the records of a topic
 ///
 /// Reads beside a live producer and changes nothing. It stops at the end that it found when it started, unless it
 /// is told to follow.
-///
-/// Examples:
-///   logmill --dir store consume events --max 10
-///   logmill --dir store consume events --follow --from latest
-///   logmill --dir store consume events --format json --from @1700000000000
 #[derive(Debug, clap::Args)]
-#[command(verbatim_doc_comment)]
+#[command(after_long_help = EXAMPLES)]
 pub struct Arguments {
     /// The topic
     topic: String,

@@ -12,15 +12,16 @@ use crate::failure::{Failure, Outcome};
 /// Bytes of a key, value or header that are shown.
 const SHOWN_MAX: usize = 200;
 
+const EXAMPLES: &str = "\
+Example:
+  logmill dump store/1/0/00000000000000000000.log";
+
 /// Show what one file of a store holds
 ///
 /// The file is a segment (.log), an index (.index, .time), a manifest, a live page, a producer snapshot or a checkpoint,
 /// under whatever name. Nothing is changed. Damage is shown at its place, and everything around it.
-///
-/// Example:
-///   logmill dump store/1/0/00000000000000000000.log
 #[derive(Debug, clap::Args)]
-#[command(verbatim_doc_comment)]
+#[command(after_long_help = EXAMPLES)]
 pub struct Arguments {
     /// The file
     #[arg(value_name = "SEGMENT")]

@@ -31,16 +31,17 @@ const LINE_BYTES_MAX: usize = 16 << 20;
 /// What `--durability interval` promises.
 const INTERVAL: Duration = Duration::from_secs(1);
 
+const EXAMPLES: &str = "\
+Examples:
+  logmill --dir store produce events --file access.log
+  tail -f access.log | logmill --dir store produce events --print-offsets";
+
 /// Append each line of a file or of standard input to a topic
 ///
 /// A line is the bytes before a newline, whatever they are; a last line without a newline counts. Killed half-way, it
 /// has stored every line that it acknowledged.
-///
-/// Examples:
-///   logmill --dir store produce events --file access.log
-///   tail -f access.log | logmill --dir store produce events --print-offsets
 #[derive(Debug, clap::Args)]
-#[command(verbatim_doc_comment)]
+#[command(after_long_help = EXAMPLES)]
 pub struct Arguments {
     /// The topic; made with one partition if it is not there
     topic: String,

@@ -10,16 +10,17 @@ use crate::failure::{Failure, Outcome};
 use crate::open::Place;
 use crate::progress::Progress;
 
+const EXAMPLES: &str = "\
+Example:
+  logmill --dir store verify";
+
 /// Check every byte of a store, and change none
 ///
 /// Works beside a live writer, of whose logs only what is durable is judged. What is found goes to standard output, a
 /// line for each finding. Notes are no damage. Exits with 3 if records are damaged or missing, or if bytes were set
 /// aside that may have been acknowledged.
-///
-/// Example:
-///   logmill --dir store verify
 #[derive(Debug, clap::Args)]
-#[command(verbatim_doc_comment)]
+#[command(after_long_help = EXAMPLES)]
 pub struct Arguments {
     /// Print one JSON object instead
     #[arg(long)]
@@ -35,6 +36,13 @@ pub fn run(place: &Place, arguments: &Arguments) -> Outcome {
         bar.set(progress.done);
     })?;
     drop(bar);
+    // A writer that died before it made a log has left its lock.
+    if report.logs == 0 && !dir.path().join("LOCK").exists() {
+        return Err(Failure::Failed(format!(
+            "{} is no store: there is no log in it",
+            dir.path().display()
+        )));
+    }
     let mut out = BufWriter::new(stdout().lock());
     let printed = match arguments.json {
         true => write_json(&mut out, &report),

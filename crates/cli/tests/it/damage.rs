@@ -61,6 +61,14 @@ fn a_sound_store_verifies_and_nothing_is_changed() {
 }
 
 #[test]
+fn a_directory_that_is_no_store_does_not_verify() {
+    let store = Store::new();
+    fs::create_dir(store.dir()).unwrap();
+    let message = store.run(&["verify"]).failed(1);
+    assert!(message.contains(store.dir().to_str().unwrap()), "{message}");
+}
+
+#[test]
 fn a_damaged_value_ends_consume_after_the_records_before_it() {
     let store = store();
     let segment = store.files("log").remove(0);
