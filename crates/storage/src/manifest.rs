@@ -30,6 +30,13 @@ pub(crate) fn load(
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         Err(e) => return Err(Error::open(shown.join(&path), e)),
     };
+    if how == Open::Write {
+        // The process before may have died between write and sync, or its sync may have failed: what is believed now
+        // must be what the device has, or the next power loss takes an epoch back that somebody has seen.
+        file.sync_data()
+            .and_then(|()| file.drop_cache())
+            .map_err(|e| Error::io("sync", shown.join(&path), e))?;
+    }
     let mut bytes = [0; 2 * SLOT_LEN];
     let len = read_full(file.as_ref(), &mut bytes, 0)
         .map_err(|e| Error::io("read", shown.join(&path), e))?;
