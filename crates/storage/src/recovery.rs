@@ -16,6 +16,8 @@ use crate::io::{File, Io, Kind, Open, read_full, write_full};
 use crate::layout::{Footer, HEAD_LEN, LIVE_LEN, Live, Manifest, Proven, State};
 use crate::segment::{self, Segment};
 
+const QUARANTINE: &str = "quarantine";
+
 /// What the bytes behind the end of the log may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Rest {
@@ -519,8 +521,7 @@ fn zero_at(file: &dyn File, position: u64, len: u64, end: u64) -> std::io::Resul
 
 /// How many bytes lie between `from` and the last byte before `end` that is not zero.
 fn last_non_zero(file: &dyn File, from: u64, end: u64) -> std::io::Result<u64> {
-    let most = usize::try_from(end.saturating_sub(from)).unwrap_or(usize::MAX);
-    let mut buffer = vec![0; most.min(256 << 10)];
+    let mut buffer = vec![0; 256 << 10];
     let (mut position, mut last) = (from, from);
     while position < end {
         let want = usize::try_from(end - position).unwrap_or(buffer.len()).min(buffer.len());
@@ -528,25 +529,12 @@ fn last_non_zero(file: &dyn File, from: u64, end: u64) -> std::io::Result<u64> {
         if got == 0 {
             break;
         }
-        if let Some(i) = last_set(&buffer[..got]) {
+        if let Some(i) = buffer[..got].iter().rposition(|b| *b != 0) {
             last = position + i as u64 + 1;
         }
         position += got as u64;
     }
     Ok(last - from)
-}
-
-/// The index of the last byte that is not zero. Reservations are long and mostly zero, so this looks at 64 at a time.
-fn last_set(bytes: &[u8]) -> Option<usize> {
-    let mut end = bytes.len();
-    for chunk in bytes.rchunks(64) {
-        if chunk != &[0; 64][..chunk.len()] {
-            let begin = end - chunk.len();
-            return chunk.iter().rposition(|b| *b != 0).map(|i| begin + i);
-        }
-        end -= chunk.len();
-    }
-    None
 }
 
 /// The largest `durable_upto` of any valid frame behind `end`.
@@ -617,7 +605,7 @@ pub(crate) fn apply(known: &Known<'_>, scan: &mut Scan) -> Result<Vec<PathBuf>> 
     for base in &scan.obsolete {
         remove_segment(known.io.as_ref(), known.root, known.dir, *base)?;
     }
-    remove_temporaries(known)?;
+    tidy(known, scan.end.offset)?;
     known.io.sync_dir(known.dir).map_err(|e| Error::io("sync", &shown, e))?;
 
     let mut kept = Vec::new();
@@ -692,7 +680,7 @@ fn rewrite(segment: &Segment, file: &dyn File, from: u64, end: u64) -> Result<()
 
 /// Copies what may have been acknowledged into `quarantine/`, the latest first, before anything is cut off.
 fn quarantine(known: &Known<'_>, scan: &mut Scan) -> Result<Vec<PathBuf>> {
-    let dir = known.dir.join("quarantine");
+    let dir = known.dir.join(QUARANTINE);
     let failed = |op| {
         let shown = known.root.join(&dir);
         move |e| Error::io(op, shown, e)
@@ -754,13 +742,19 @@ pub(crate) fn remove_segment(io: &dyn Io, root: &Path, dir: &Path, base_offset: 
     Ok(())
 }
 
-fn remove_temporaries(known: &Known<'_>) -> Result<()> {
+/// Removes temporary files, and snapshots of producers that know of records which are no more. Makes durable what a recovery
+/// that was cut short has put into quarantine: a segment that came back from there would have nothing before it.
+fn tidy(known: &Known<'_>, end: u64) -> Result<()> {
     for entry in
         known.io.list(known.dir).map_err(|e| Error::io("list", known.root.join(known.dir), e))?
     {
-        if entry.name.ends_with(".tmp") && entry.kind == Kind::File {
+        let is_ahead = segment::parse_name(&entry.name, "producers").is_some_and(|at| at > end);
+        if (is_ahead || entry.name.ends_with(".tmp")) && entry.kind == Kind::File {
             let path = known.dir.join(&entry.name);
             known.io.unlink(&path).map_err(|e| Error::io("unlink", known.root.join(&path), e))?;
+        } else if entry.name == QUARANTINE && entry.kind == Kind::Directory {
+            let path = known.dir.join(&entry.name);
+            known.io.sync_dir(&path).map_err(|e| Error::io("sync", known.root.join(&path), e))?;
         }
     }
     Ok(())
