@@ -87,6 +87,8 @@ pub struct LogConfig {
     pub(crate) segment_bytes_max: u64,
     pub(crate) segment_age_max: Duration,
     pub(crate) record_bytes_max: u64,
+    /// Frames of one commit are cut at about this size, so that a reader needs no larger buffer.
+    pub(crate) frame_bytes: u64,
     pub(crate) retention: Retention,
     pub(crate) compaction: CompactionConfig,
     pub(crate) spare_bytes: u64,
@@ -103,6 +105,7 @@ impl Default for LogConfig {
             segment_bytes_max: 128 << 20,
             segment_age_max: Duration::from_secs(7 * 24 * 60 * 60),
             record_bytes_max: 16 << 20,
+            frame_bytes: 1 << 20,
             retention: Retention::default(),
             compaction: CompactionConfig::default(),
             spare_bytes: 0,
@@ -152,6 +155,14 @@ impl LogConfig {
     /// The largest encoded record in bytes: 1 KiB–1 GiB, default 16 MiB. Larger ones already there stay readable.
     pub const fn record_bytes_max(mut self, bytes: u64) -> Self {
         self.record_bytes_max = bytes;
+        self
+    }
+
+    /// At about which size a batch is cut into frames, in bytes: small here, so that small workloads have commits of several
+    /// frames. Default 1 MiB.
+    #[cfg(feature = "sim")]
+    pub const fn frame_bytes(mut self, bytes: u64) -> Self {
+        self.frame_bytes = bytes;
         self
     }
 

@@ -30,8 +30,6 @@ use crate::schedule::Task;
 use crate::segment::{self, Segment};
 use crate::view::View;
 
-/// Frames of one commit are cut at about this size, so that a reader needs no larger buffer.
-const FRAME_BYTES: u64 = 1 << 20;
 /// Upper bound of a frame's head and groups.
 const FRAME_OVERHEAD: u64 = 100;
 /// A positional log writes what is pending when it is this much, even if nobody waits for it.
@@ -88,8 +86,6 @@ pub(crate) struct Writer {
     urgent: AtomicBool,
     syncs: AtomicU64,
     failure: Mutex<Option<String>>,
-    /// When the background looks for what is too old, ms on the monotonic clock.
-    retention_due: AtomicU64,
     this: std::sync::Weak<Writer>,
     /// Given back when nobody can write the files any more.
     _claimed: Claimed,
@@ -122,12 +118,21 @@ struct Retired {
     /// `None`: it is to be looked for.
     end_position: Option<u64>,
     is_synced: bool,
+    /// The producers' state at its end.
+    producers: Option<Snapshot>,
+}
+
+/// The producers' state just before an offset, encoded.
+#[derive(Clone, Debug)]
+struct Snapshot {
+    offset: u64,
+    bytes: Vec<u8>,
 }
 
 impl From<Unsealed> for Retired {
     fn from(unsealed: Unsealed) -> Retired {
         let Unsealed { segment, file, end_position, end_offset, .. } = unsealed;
-        Retired { segment, file, end_offset, end_position, is_synced: true }
+        Retired { segment, file, end_offset, end_position, is_synced: true, producers: None }
     }
 }
 
@@ -189,7 +194,6 @@ impl Writer {
             urgent: AtomicBool::new(false),
             syncs: AtomicU64::new(0),
             failure: Mutex::default(),
-            retention_due: AtomicU64::new(0),
             this: this.clone(),
             _claimed: claimed,
             view,
@@ -268,7 +272,7 @@ impl Writer {
         if records.len() > u32::MAX as usize / 2 || total > u64::from(u32::MAX) / 2 {
             return Err(Error::RecordTooLarge { bytes: total, max: u64::from(u32::MAX) / 2 });
         }
-        Ok(total + (total / FRAME_BYTES + 1) * FRAME_OVERHEAD)
+        Ok(total + (total / self.config.frame_bytes + 1) * 2 * FRAME_OVERHEAD)
     }
 
     fn check_writable(&self, state: &State) -> Result<()> {
@@ -313,7 +317,7 @@ impl Writer {
         let mut left = records;
         let mut base_offset = state.next_offset;
         while !left.is_empty() {
-            let (frame, rest) = left.split_at(frame_count(left));
+            let (frame, rest) = left.split_at(frame_count(left, self.config.frame_bytes));
             let position = start + (out.len() - before) as u64;
             let spec = FrameSpec {
                 base_offset,
@@ -373,19 +377,8 @@ impl Writer {
         self.state.lock().producers.last(producer_id)
     }
 
-    /// The offset of the last record of a producer.
-    pub fn last_offset_of(&self, producer_id: i64) -> Option<u64> {
-        self.state.lock().producers.last_offset(producer_id)
-    }
-
     pub fn end_offset(&self) -> u64 {
         self.state.lock().next_offset
-    }
-
-    /// The base offset of the active segment, and its bytes without what is only reserved.
-    pub fn active_bytes(&self) -> Option<(u64, u64)> {
-        let state = self.state.lock();
-        state.active.as_ref().map(|active| (active.scope.base_offset, active.end()))
     }
 
     pub fn syncs(&self) -> u64 {
@@ -415,14 +408,14 @@ fn len_u32(records: &[Record<'_>]) -> u32 {
     u32::try_from(records.len()).unwrap_or(u32::MAX)
 }
 /// How many of the records go into the next frame, at least one.
-fn frame_count(records: &[Record<'_>]) -> usize {
+fn frame_count(records: &[Record<'_>], frame_bytes: u64) -> usize {
     if records.len() == 1 {
         return 1;
     }
     let mut bytes = 0;
     let fitting = records.iter().take_while(|record| {
         bytes += record.encoded_len_max();
-        bytes <= FRAME_BYTES
+        bytes <= frame_bytes
     });
     fitting.count().max(1)
 }

@@ -209,18 +209,24 @@ impl Writer {
         self.wait_durable(claim)?;
         self.seal_retired()?;
         let mut state = self.state.lock();
+        let mut end = *self.synced.lock();
+        if state.active.is_some() {
+            // A segment that was begun and got no record since the last sync is the last one all the same.
+            end = self.point(&state);
+        }
         if let Some(active) = state.active.take() {
             drop(active.way);
-            let end = active.stored;
             active
                 .file
-                .set_len(end)
+                .set_len(active.stored)
                 .and_then(|()| active.file.sync_data())
                 .map_err(active.segment.failed("trim"))?;
             active.segment.set_active(false);
         }
-        self.store_producers(&state);
-        let end = *self.synced.lock();
+        if let Some(snapshot) = self.producers_now(&state) {
+            // It spares the next open a scan, and no more.
+            let _ = self.store_producers(&snapshot);
+        }
         self.manifest.lock().store(|m| {
             m.state = LogState::Clean;
             m.proven = end;

@@ -15,7 +15,8 @@ impl Writer {
         self.resume(state)?;
         let next_offset = state.next_offset;
         if let Some(active) = &state.active {
-            let is_full = active.end() + size + FOOTER_ROOM > active.full_at
+            let is_full = active.end() + size + FOOTER_ROOM
+                > self.config.segment_bytes_max.max(active.reserved)
                 || next_offset + u64::from(count) - active.scope.base_offset > u64::from(u32::MAX);
             let age_ms = now_ms.saturating_sub(active.scope.base_timestamp);
             let is_old = u128::try_from(age_ms)
@@ -61,7 +62,6 @@ impl Writer {
                     file,
                     scope,
                     reserved: end_position,
-                    full_at: self.config.segment_bytes_max,
                     stored: end_position,
                     max_timestamp: state.max_timestamp,
                     witnessed: 0,
@@ -77,6 +77,7 @@ impl Writer {
                     end_offset,
                     end_position,
                     is_synced: true,
+                    producers: None,
                 });
                 self.request(Duration::ZERO);
             }
@@ -146,8 +147,7 @@ impl Writer {
             }
             Err(e) => return Err(e),
         };
-        let active =
-            self.activate(segment, file, reserved, HEAD_LEN as u64, self.config.segment_bytes_max)?;
+        let active = self.activate(segment, file, reserved, HEAD_LEN as u64)?;
         let active = state.active.insert(active);
         active.reserve(needed, self.config.segment_bytes_max, zero_ahead)
     }
@@ -176,7 +176,7 @@ impl Writer {
         let head = self.head(state.next_offset, now_ms);
         let segment = self.new_segment(head.base_offset);
         let file = segment.create_from_spare(&head, &spare)?;
-        state.active = Some(self.activate(segment, file, len, len, len)?);
+        state.active = Some(self.activate(segment, file, len, len)?);
         Ok(true)
     }
 
@@ -186,7 +186,6 @@ impl Writer {
         file: Arc<dyn File>,
         reserved: u64,
         zeroed: u64,
-        full_at: u64,
     ) -> Result<Active> {
         segment.set_active(true);
         let scope = segment.scope(file.as_ref())?;
@@ -203,7 +202,6 @@ impl Writer {
             scope,
             way,
             reserved,
-            full_at,
             stored: HEAD_LEN as u64,
             max_timestamp: i64::MIN,
             witnessed: 0,
@@ -229,7 +227,7 @@ impl Writer {
         // Unmapped before anybody can cut the file.
         drop(way);
         segment.set_active(false);
-        self.store_producers(state);
+        let producers = self.producers_now(state);
         self.retired.lock().push(Retired {
             segment,
             file,
@@ -237,31 +235,40 @@ impl Writer {
             end_position: Some(stored),
             // Nobody may ask for a sync again if the last one had it all.
             is_synced: self.view.durable() >= state.next_offset,
+            producers,
         });
         self.request(Duration::ZERO);
         Ok(())
     }
-    /// Writes the producers' state beside the log. It can always be had by reading the log, so errors only cost time.
-    pub(super) fn store_producers(&self, state: &State) {
-        if state.producers.is_empty() {
-            return;
-        }
+    /// The producers' state as it is at the log's end.
+    pub(super) fn producers_now(&self, state: &State) -> Option<Snapshot> {
+        (!state.producers.is_empty()).then(|| Snapshot {
+            offset: state.next_offset,
+            bytes: state.producers.encode(&self.view.log_id, state.next_offset),
+        })
+    }
+    /// Writes the producers' state beside the log, durably, and removes older ones. Everything below its offset must be
+    /// durable: a snapshot that is ahead of the log speaks of records that were never acknowledged.
+    pub(super) fn store_producers(&self, snapshot: &Snapshot) -> Result<()> {
         let (io, dir) = (self.view.dir.io(), &self.view.path);
-        let name = segment::file_name(state.next_offset, "producers");
+        let name = segment::file_name(snapshot.offset, "producers");
         let (temporary, path) = (dir.join(format!("{name}.tmp")), dir.join(&name));
-        let bytes = state.producers.encode(&self.view.log_id, state.next_offset);
+        let failed = |e| Error::io("write", self.view.dir.path().join(&path), e);
         let _ = io.unlink(&temporary);
-        let written =
-            io.open(&temporary, Open::Create).and_then(|file| write_full(file.as_ref(), &bytes, 0));
-        if written.and_then(|()| io.rename(&temporary, &path)).is_ok() {
-            for entry in io.list(dir).unwrap_or_default() {
-                if segment::parse_name(&entry.name, "producers")
-                    .is_some_and(|offset| offset < state.next_offset)
-                {
-                    let _ = io.unlink(&dir.join(entry.name));
-                }
+        let file = io.open(&temporary, Open::Create).map_err(failed)?;
+        write_full(file.as_ref(), &snapshot.bytes, 0)
+            .and_then(|()| file.sync_data())
+            .and_then(|()| io.rename(&temporary, &path))
+            .and_then(|()| io.sync_dir(dir))
+            .map_err(failed)?;
+        for entry in io.list(dir).unwrap_or_default() {
+            if segment::parse_name(&entry.name, "producers")
+                .is_some_and(|offset| offset < snapshot.offset)
+            {
+                let _ = io.unlink(&dir.join(entry.name));
             }
         }
+        Ok(())
     }
     /// Has the reserve for a full disk, if the log wants one and there is space.
     pub fn ensure_spare(&self) -> Result<()> {
