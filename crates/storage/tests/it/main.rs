@@ -3,6 +3,7 @@
 #![expect(clippy::disallowed_methods, reason = "tests look at the files behind the engine's back")]
 
 mod append;
+mod crash;
 mod dump;
 mod format;
 mod found;
@@ -11,9 +12,6 @@ mod intent;
 mod journal;
 mod lens;
 mod lock;
-mod producers;
-mod retention;
-mod segments;
 mod size;
 mod space;
 mod support;

@@ -3,12 +3,12 @@
 use std::collections::BTreeSet;
 
 use super::Subscriber;
-use crate::PartitionId;
+use crate::TopicPartition;
 
 pub(super) fn assign(
     subscribers: &[Subscriber<'_>],
     topics: &[(u32, u32)],
-) -> Vec<BTreeSet<PartitionId>> {
+) -> Vec<BTreeSet<TopicPartition>> {
     let mut assignment = vec![BTreeSet::new(); subscribers.len()];
     for &(topic, partitions) in topics {
         let readers: Vec<usize> =
@@ -19,7 +19,7 @@ pub(super) fn assign(
             let share = left.div_ceil(readers.len() - i);
             left -= share;
             for _ in 0..share {
-                assignment[*reader].insert(PartitionId { topic, partition: next });
+                assignment[*reader].insert(TopicPartition { topic, partition: next });
                 next += 1;
             }
         }
