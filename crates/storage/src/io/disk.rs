@@ -115,6 +115,10 @@ impl Disk {
         };
         let file = StdFile::from(self.open_beneath(path, flags, mode)?);
         let metadata = file.metadata()?;
+        if metadata.is_file() && metadata.nlink() == 0 {
+            // It was removed between the opening and the look at it.
+            return Err(io::ErrorKind::NotFound.into());
+        }
         if !metadata.is_file() || metadata.nlink() != 1 {
             return Err(not_a_file());
         }
@@ -160,6 +164,7 @@ impl Io for Disk {
             };
             let kind = match FileType::from_raw_mode(stat.st_mode) {
                 FileType::RegularFile if stat.st_nlink == 1 => Kind::File,
+                FileType::RegularFile if stat.st_nlink == 0 => continue,
                 FileType::Directory => Kind::Directory,
                 _ => Kind::Other,
             };
