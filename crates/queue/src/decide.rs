@@ -13,6 +13,7 @@ use crate::limits::{CENTURY_MS, Limit, duration, within};
 use crate::message::{Message, MessageId};
 use crate::ready::{Candidate, LaneId, Order};
 use crate::receipt::Receipt;
+use crate::standing::Standing;
 use crate::state::{Found, QueueState};
 
 /// The time of a call: on the queues' clock and on the wall, in ms.
@@ -332,6 +333,36 @@ impl QueueState {
                 Err(Error::Unsupported { what: "changing a message that is in flight or dead" })
             }
             Some(found) => Ok(found),
+        }
+    }
+
+    /// How a message that waits stands when it is edited and can be received from `due` on.
+    pub(crate) fn plan_edit(&self, found: Found, due: i64, now: Now) -> Standing {
+        let slot = match found {
+            Found::InRun(_, item) if due <= now.time => {
+                let since = item.since;
+                return Standing { state: None, at: 0, since, holding: false, details: None };
+            }
+            Found::InRun(..) => {
+                let state = Some(State::Delayed);
+                return Standing { state, at: due, since: due, holding: false, details: None };
+            }
+            Found::Held(slot) => slot,
+        };
+        let Held { at, state, holding, .. } = self.held.get(slot);
+        let details = self.held.details(slot).cloned().map(Box::new);
+        let since = details.as_ref().map_or(at, |details| details.since).min(now.time);
+        match details {
+            _ if due > now.time => {
+                Standing { state: Some(State::Delayed), at: due, since: due, holding, details }
+            }
+            None => Standing { state: None, at: 0, since, holding: false, details: None },
+            Some(details) if state == State::Delayed => {
+                let expiry = self.expiry(since, details.expires_at);
+                let details = Some(details);
+                Standing { state: Some(State::Ready), at: expiry, since, holding: false, details }
+            }
+            details => Standing { state: Some(State::Ready), at, since, holding: false, details },
         }
     }
 

@@ -99,11 +99,6 @@ impl Memories {
         *self = Memories::default();
     }
 
-    /// When the next one expires.
-    pub(crate) fn next_expiry(&self) -> Option<i64> {
-        self.timed.front().map(|(expires, _)| *expires)
-    }
-
     /// All, in the order in which they were remembered; those bound to a message last, by sequence.
     pub(crate) fn all(&self) -> Vec<Memory> {
         let timed = self.timed.iter().filter_map(|(expires, key)| {

@@ -6,10 +6,11 @@
 //!  2 Moved              sequence, time, reason u8 (0: redriven), target queue varint, target sequence, envelope
 //!  3 Snapshot           sequence, standing, envelope
 //!  4 Deleted            time, reason u8, marks
-//!  5 Received           time, zigzag (lease end - time), epoch varint, attempt id text, marks
+//!  5 Received           time, zigzag (lease end - time), epoch varint, attempt id text, marks,
+//!                       and with a generation of 3 or more the queue's next sequence
 //!  6 VisibilityChanged  time, zigzag (lease end - time), marks
 //!  7 Returned           sequence, generation varint, time, outcome u8, zigzag (due - time), reason text
-//!  8 Edited             sequence, time, envelope
+//!  8 Edited             sequence, time, standing, envelope
 //!  9 Rescheduled        sequence, time, zigzag (due - time)
 //! 10 Died               sequence, time, reason u8, text
 //! 11 Revived            sequence, time
@@ -26,6 +27,7 @@
 //! 22 Schedule           schedule
 //! 23 ScheduleRemoved    name text
 //! 24 Fired              name text, varint next tick
+//! 25 ClockSet           time, varint wall clock ms
 //! sequence, time: varint; marks: count varint, then each as zigzag sequence delta (from 0), varint generation
 //! ```
 //! A marker names queue, sequence and generation, never a journal position. Times are ms on the queues' clock.
@@ -45,6 +47,25 @@ use crate::standing::Standing;
 pub(crate) struct Mark {
     pub(crate) sequence: u64,
     pub(crate) generation: u32,
+}
+
+/// How messages are received.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Lease {
+    pub(crate) time: i64,
+    pub(crate) until: i64,
+    pub(crate) epoch: u32,
+    /// 0 in every stored entry; a receive that could not be stored has one.
+    pub(crate) session: u32,
+    /// The next sequence of the queue, behind which messages go that come back again and again. Stored only with one.
+    pub(crate) back: u64,
+}
+
+/// From this receive on, a message of a standard queue that comes back goes to the back, as in SQS.
+pub(crate) const RECEIVES_TO_THE_BACK: u32 = 3;
+
+fn goes_to_the_back(marks: &[Mark]) -> bool {
+    marks.iter().any(|mark| mark.generation >= RECEIVES_TO_THE_BACK)
 }
 
 /// Why messages were deleted.
@@ -113,12 +134,8 @@ pub(crate) enum Fact<'a> {
         reason: Gone,
         marks: Cow<'a, [Mark]>,
     },
-    /// `session` is 0 in every stored entry; a receive that could not be stored has one.
     Received {
-        time: i64,
-        until: i64,
-        epoch: u32,
-        session: u32,
+        lease: Lease,
         attempt: &'a str,
         marks: Cow<'a, [Mark]>,
     },
@@ -135,9 +152,11 @@ pub(crate) enum Fact<'a> {
         due: i64,
         reason: &'a str,
     },
+    /// It stands alone, as a snapshot does: what it edits may be gone before it.
     Edited {
         sequence: u64,
         time: i64,
+        standing: Standing,
         envelope: Envelope<'a>,
     },
     Rescheduled {
@@ -206,6 +225,11 @@ pub(crate) enum Fact<'a> {
     Fired {
         name: &'a str,
         next: i64,
+    },
+    /// The two clocks had come apart when the store was opened.
+    ClockSet {
+        time: i64,
+        wall: i64,
     },
 }
 
@@ -278,12 +302,15 @@ impl<'a> Entry<'a> {
                 out.push(reason.code());
                 put_marks(out, marks);
             }
-            Fact::Received { time, until, epoch, session: _, attempt, marks } => {
-                put_ms(out, *time);
-                put_zigzag(out, until.wrapping_sub(*time));
-                put_varint(out, u64::from(*epoch));
+            Fact::Received { lease, attempt, marks } => {
+                put_ms(out, lease.time);
+                put_zigzag(out, lease.until.wrapping_sub(lease.time));
+                put_varint(out, u64::from(lease.epoch));
                 put_bytes(out, attempt.as_bytes());
                 put_marks(out, marks);
+                if goes_to_the_back(marks) {
+                    put_varint(out, lease.back);
+                }
             }
             Fact::VisibilityChanged { time, until, marks } => {
                 put_ms(out, *time);
@@ -329,6 +356,7 @@ impl<'a> Entry<'a> {
             8 => Fact::Edited {
                 sequence: sequence(&mut input)?,
                 time: input.ms()?,
+                standing: Standing::decode(&mut input)?,
                 envelope: Envelope::decode(input)?,
             },
             tag => {
@@ -339,6 +367,30 @@ impl<'a> Entry<'a> {
         };
         Ok(Entry { queue, fact })
     }
+}
+
+/// Where the envelope of the message in an entry begins, and the envelope.
+pub(crate) fn message_in(bytes: &[u8]) -> Decoded<(usize, Envelope<'_>)> {
+    let mut input = Input(bytes);
+    let tag = input.byte()?;
+    input.u32()?;
+    sequence(&mut input)?;
+    match tag {
+        1 => {}
+        2 => {
+            input.ms()?;
+            input.byte()?;
+            input.u32()?;
+            sequence(&mut input)?;
+        }
+        3 => drop(Standing::decode(&mut input)?),
+        8 => {
+            input.ms()?;
+            Standing::decode(&mut input)?;
+        }
+        _ => return Err(Malformed("an entry without a message")),
+    }
+    Ok((bytes.len() - input.0.len(), Envelope::decode(input)?))
 }
 
 /// A sequence: from 1 on and below 2^48, so that it fits everywhere.
@@ -382,15 +434,44 @@ impl<'a> Fact<'a> {
             Fact::Schedule { .. } => 22,
             Fact::ScheduleRemoved { .. } => 23,
             Fact::Fired { .. } => 24,
+            Fact::ClockSet { .. } => 25,
         }
+    }
+
+    /// Whether it holds a message.
+    #[inline]
+    pub(crate) fn is_message(&self) -> bool {
+        matches!(
+            self,
+            Fact::Sent { .. } | Fact::Moved { .. } | Fact::Snapshot { .. } | Fact::Edited { .. }
+        )
+    }
+
+    /// Whether it says what the queue is, not what became of a message.
+    pub(crate) fn is_of_catalogue(&self) -> bool {
+        matches!(
+            self,
+            Fact::Parked { .. }
+                | Fact::Resumed { .. }
+                | Fact::Created { .. }
+                | Fact::AttributesSet { .. }
+                | Fact::Tagged { .. }
+                | Fact::QueueSnapshot { .. }
+                | Fact::Remembered { .. }
+                | Fact::MoveTask { .. }
+                | Fact::Schedule { .. }
+                | Fact::ScheduleRemoved { .. }
+                | Fact::Fired { .. }
+        )
     }
 
     /// The entries that do not stand on the path of every message.
     fn encode_rare(&self, out: &mut Vec<u8>) {
         match self {
-            Fact::Edited { sequence, time, envelope } => {
+            Fact::Edited { sequence, time, standing, envelope } => {
                 put_varint(out, *sequence);
                 put_ms(out, *time);
+                standing.encode(out);
                 envelope.encode(out);
             }
             Fact::Rescheduled { sequence, time, due } => {
@@ -450,6 +531,10 @@ impl<'a> Fact<'a> {
                 put_bytes(out, name.as_bytes());
                 put_ms(out, *next);
             }
+            Fact::ClockSet { time, wall } => {
+                put_ms(out, *time);
+                put_ms(out, *wall);
+            }
             Fact::Sent { .. }
             | Fact::Moved { .. }
             | Fact::Snapshot { .. }
@@ -471,14 +556,11 @@ impl<'a> Fact<'a> {
             5 => {
                 let time = input.ms()?;
                 let until = until(input, time)?;
-                Fact::Received {
-                    time,
-                    until,
-                    epoch: input.u32()?,
-                    session: 0,
-                    attempt: input.text()?,
-                    marks: take_marks(input)?.into(),
-                }
+                let epoch = input.u32()?;
+                let (attempt, marks) = (input.text()?, take_marks(input)?);
+                let back = if goes_to_the_back(&marks) { sequence(input)? } else { 0 };
+                let lease = Lease { time, until, epoch, session: 0, back };
+                Fact::Received { lease, attempt, marks: marks.into() }
             }
             6 => {
                 let time = input.ms()?;
@@ -540,6 +622,7 @@ impl<'a> Fact<'a> {
             22 => Fact::Schedule { schedule: Cow::Owned(Schedule::decode(input)?) },
             23 => Fact::ScheduleRemoved { name: input.text()? },
             24 => Fact::Fired { name: input.text()?, next: input.ms()? },
+            25 => Fact::ClockSet { time: input.ms()?, wall: input.ms()? },
             _ => return Err(Malformed("a kind of entry that this build does not know")),
         })
     }

@@ -10,7 +10,7 @@
 //! name text, [label text,] value bytes; `origin`: varint queue, varint sequence; `past`: see [`Past`].
 
 use crate::codec::{Decoded, Input, Malformed, put_bytes, put_ms, put_varint, put_zigzag};
-use crate::held::{Attempt, Outcome};
+use crate::held::{ATTEMPTS_MAX, Attempt, Outcome};
 use crate::message::{Attribute, AttributeKind, MessageId};
 
 mod bit {
@@ -113,6 +113,25 @@ impl Past {
                 put_ms(out, death.at);
                 put_bytes(out, death.queue.as_bytes());
             }
+        }
+    }
+
+    /// A past in earlier queues and the one that follows it.
+    pub(crate) fn joined(earlier: Option<&Past>, later: &Past) -> Past {
+        let Some(earlier) = earlier else { return later.clone() };
+        let mut attempts = earlier.attempts.clone();
+        attempts.extend_from_slice(&later.attempts);
+        attempts.drain(..attempts.len().saturating_sub(ATTEMPTS_MAX));
+        let first = [earlier.first_received_at, later.first_received_at];
+        Past {
+            receives: earlier.receives.saturating_add(later.receives),
+            failed: earlier.failed.saturating_add(later.failed),
+            timed_out: earlier.timed_out.saturating_add(later.timed_out),
+            released: earlier.released.saturating_add(later.released),
+            first_received_at: first.into_iter().find(|at| *at != 0).unwrap_or(0),
+            attempts,
+            last_reason: later.last_reason.clone().or_else(|| earlier.last_reason.clone()),
+            death: later.death.clone(),
         }
     }
 

@@ -156,10 +156,6 @@ fn moment(at: i64) -> U48 {
 pub(crate) const MOMENT_MAX: i64 = (1 << 48) - 1;
 
 impl HeldTable {
-    pub(crate) fn len(&self) -> usize {
-        self.index.len()
-    }
-
     #[expect(clippy::indexing_slicing, reason = "slot ids come from this table alone")]
     fn slot(&self, id: SlotId) -> &Slot {
         &self.blocks[id as usize / SLOTS_PER_BLOCK][id as usize % SLOTS_PER_BLOCK]
@@ -276,10 +272,6 @@ impl HeldTable {
         let slot = self.slot_mut(id);
         slot.location = U48::new(location);
         slot.size = size;
-    }
-
-    pub(crate) fn set_lane(&mut self, id: SlotId, lane: u32) {
-        self.slot_mut(id).lane = lane;
     }
 
     /// The message whose delay or lease ends first, and when.

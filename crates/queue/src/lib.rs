@@ -1,36 +1,54 @@
 //! Message queues with the semantics of SQS, in the user's process, on a write-ahead log with delete markers.
 #![forbid(unsafe_code)]
-#![expect(dead_code, reason = "the engine that calls the state machine is being added")]
 
+mod carry;
+mod checkpoint;
+mod clock;
 mod codec;
 mod config;
 mod decide;
 mod dedup;
+mod engine;
 mod entry;
 mod envelope;
 mod error;
+mod failing;
 mod held;
+mod keeper;
 mod limits;
 mod location;
 mod message;
+mod queue;
+mod queues;
 mod ready;
 mod receipt;
 mod recent;
+mod recent_bodies;
 mod redrive;
+mod replay;
 mod retry;
 mod run;
 mod schedule;
+mod shared;
 mod space;
 mod standing;
 mod state;
+mod stored;
 
 pub use config::{
     DeduplicationScope, DeduplicationWindow, OnFailure, Overflow, QueueConfig, RedriveAllow, Retry,
 };
+pub use engine::{SpaceReport, Tally};
 pub use envelope::{Death, DeathReason, Past};
 pub use error::{Error, Result};
 pub use held::{Attempt, Outcome};
 pub use limits::Limit;
+pub use logmill_storage::Durability;
 pub use message::{Attribute, AttributeKind, Message, MessageId};
+pub use queue::{Edit, Queue, ReceiveOptions, Section, Sent};
+pub use queues::{Queues, QueuesOptions};
 pub use receipt::Receipt;
+pub use redrive::{RedriveFilter, RedriveStatus};
+pub use schedule::{Missed, Repeat};
 pub use state::Counts;
+pub use stored::{MessageState, ReceivedMessage, StoredMessage};

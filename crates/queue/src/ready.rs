@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
+use crate::codec::{Decoded, Input, put_bytes, put_ms, put_varint};
 use crate::held::SlotId;
 use crate::ready::slab::Slab;
 use crate::run::{Item, Run};
@@ -320,10 +321,6 @@ impl Ready {
         }
     }
 
-    pub(crate) fn is_noisy_group(&self, id: GroupId) -> bool {
-        self.group(id).is_some_and(|group| group.noisy)
-    }
-
     pub(crate) fn in_flight(&self) -> u64 {
         self.in_flight
     }
@@ -417,7 +414,11 @@ impl Ready {
     }
 
     /// Lets a group stand still, or go on.
-    pub(crate) fn set_parked(&mut self, group: GroupId, parked: bool) {
+    pub(crate) fn set_parked(&mut self, name: &str, parked: bool) {
+        if !parked && !self.by_name.contains_key(name) {
+            return;
+        }
+        let group = self.group_for(name);
         self.groups.get_mut(group).parked = parked;
         self.refresh_group(group);
     }
@@ -436,6 +437,51 @@ impl Ready {
                 .copied();
         }
         heads
+    }
+
+    /// Takes over the run of a checkpoint.
+    pub(crate) fn load_run(&mut self, lane: LaneId, run: Run) {
+        self.lanes.get_mut(lane).run = run;
+        self.refresh(lane);
+    }
+
+    /// What a checkpoint must know of groups beside their messages: who is parked, and who took how much time.
+    pub(crate) fn save_groups(&self, out: &mut Vec<u8>) {
+        put_varint(out, self.busy.to_bits());
+        put_ms(out, self.busy_at);
+        let told: Vec<&Group> = self
+            .groups()
+            .map(|(_, group)| group)
+            .filter(|group| group.parked || group.busy > 0.0)
+            .collect();
+        put_varint(out, told.len() as u64);
+        for group in told {
+            put_bytes(out, group.name.as_bytes());
+            out.push(u8::from(group.parked));
+            put_varint(out, group.busy.to_bits());
+            put_ms(out, group.busy_at);
+        }
+    }
+
+    /// The reverse of [`Ready::save_groups`], after the messages.
+    pub(crate) fn load_groups(&mut self, input: &mut Input<'_>) -> Decoded<()> {
+        self.busy = f64::from_bits(input.varint()?);
+        self.busy_at = input.ms()?;
+        for _ in 0..input.count()? {
+            let name = input.text()?;
+            let parked = input.byte()? != 0;
+            let (busy, busy_at) = (f64::from_bits(input.varint()?), input.ms()?);
+            self.set_parked(name, parked);
+            if let Some(group) = self.by_name.get(name).copied() {
+                let state = self.groups.get_mut(group);
+                (state.busy, state.busy_at) = (busy, busy_at);
+                if !self.rules.fifo {
+                    self.heavy.insert(group);
+                }
+            }
+        }
+        self.refresh_noise();
+        Ok(())
     }
 
     /// Forgets all messages and groups.

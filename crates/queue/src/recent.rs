@@ -24,11 +24,15 @@ pub(crate) struct RecentReceives {
 }
 
 impl RecentReceives {
-    /// Remembers a receive; again, if it was asked for again: the window counts from the first time.
+    /// Remembers a receive. If it was asked for again, the window still counts from the first time.
     pub(crate) fn remember(&mut self, id: &str, marks: &[Mark], time: i64, until: i64) {
-        let attempted = Attempted { marks: marks.to_vec(), until, time };
-        if self.by_id.insert(id.to_owned(), attempted).is_none_or(|old| old.time != time) {
-            self.order.push_back((time, id.to_owned()));
+        match self.by_id.get_mut(id) {
+            Some(known) if known.marks == marks => known.until = until,
+            _ => {
+                let attempted = Attempted { marks: marks.to_vec(), until, time };
+                self.by_id.insert(id.to_owned(), attempted);
+                self.order.push_back((time, id.to_owned()));
+            }
         }
     }
 

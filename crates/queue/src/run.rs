@@ -340,6 +340,7 @@ impl Run {
     }
 
     /// Bytes of memory behind the run.
+    #[cfg(test)]
     pub(crate) fn memory(&self) -> usize {
         self.chunks.capacity() * size_of::<Chunk>()
             + self.chunks.iter().map(|c| c.bytes.capacity()).sum::<usize>()

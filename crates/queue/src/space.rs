@@ -1,11 +1,12 @@
 //! How many bytes of which stretch of the journal are needed: kept as messages come and go, so that nobody has to
 //! look at them all.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use logmill_storage::Part;
 
 use crate::location;
+use crate::run::{Item, Run};
 
 /// Entries that are counted together.
 const BUCKET: u64 = 64;
@@ -72,11 +73,15 @@ impl Buckets {
     }
 }
 
-/// The needed bytes of both parts of the journal.
+/// The needed bytes of both parts of the journal, and the graves.
+///
+/// A grave is a message that is gone and has a copy in the cold part: its marker must be carried there before the hot
+/// segment that holds it goes. In its run a grave's `location` is that of the marker, its `since` the offset of the copy.
 #[derive(Debug, Default)]
 pub(crate) struct Space {
     hot: Buckets,
     cold: Buckets,
+    graves: BTreeMap<u32, Run>,
 }
 
 impl Space {
@@ -94,6 +99,58 @@ impl Space {
     #[inline]
     pub(crate) fn remove(&mut self, at: u64, size: u32) {
         self.part(at).remove(at & !location::COLD, u64::from(size) + OVERHEAD);
+    }
+
+    /// Notes that a message is gone whose body was at `location`, by a marker at `marker`.
+    #[inline]
+    pub(crate) fn bury(&mut self, queue: u32, sequence: u64, location: u64, marker: u64) {
+        if location & location::COLD != 0 && marker & location::COLD == 0 {
+            let since = (location & !location::COLD).cast_signed();
+            let graves = self.graves.entry(queue).or_default();
+            graves.remove(sequence);
+            graves.insert(Item { sequence, location: marker, since, size: 0 });
+        }
+    }
+
+    /// The messages of each queue whose marker lies in the hot part below `upto` and whose copy is still there.
+    pub(crate) fn graves_below(&self, upto: u64) -> Vec<(u32, Vec<u64>)> {
+        let below = |run: &Run| -> Vec<u64> {
+            run.iter().filter(|grave| grave.location < upto).map(|grave| grave.sequence).collect()
+        };
+        let graves = self.graves.iter().map(|(queue, run)| (*queue, below(run)));
+        graves.filter(|(_, graves)| !graves.is_empty()).collect()
+    }
+
+    /// Notes that the markers of the graves that lay below `upto` are in the cold part now.
+    pub(crate) fn graves_carried(&mut self, upto: u64) {
+        self.keep_graves(|grave| grave.location >= upto);
+    }
+
+    /// Notes that the cold part now begins at `start`: the copies before it are gone.
+    pub(crate) fn copies_dropped(&mut self, start: u64) {
+        self.keep_graves(|grave| grave.since.cast_unsigned() >= start);
+    }
+
+    fn keep_graves(&mut self, keep: impl Fn(&Item) -> bool) {
+        for run in self.graves.values_mut() {
+            let mut kept = Run::default();
+            run.iter().filter(&keep).for_each(|grave| kept.push(grave));
+            *run = kept;
+        }
+        self.graves.retain(|_, run| !run.is_empty());
+    }
+
+    pub(crate) fn forget_queue(&mut self, queue: u32) {
+        self.graves.remove(&queue);
+    }
+
+    /// The graves of each queue, for a checkpoint.
+    pub(crate) fn graves(&self) -> &BTreeMap<u32, Run> {
+        &self.graves
+    }
+
+    pub(crate) fn set_graves(&mut self, queue: u32, graves: Run) {
+        self.graves.insert(queue, graves);
     }
 
     /// Needed bytes in each stretch between `bounds`, which begin where the part does.

@@ -12,14 +12,19 @@ use crate::dedup::Memories;
 use crate::entry::Memory;
 use crate::envelope::{Deduplication, Envelope};
 use crate::held::{ATTEMPTS_MAX, Attempt, Details, Held, HeldTable, Outcome, SlotId, State};
+use crate::location::COLD;
 use crate::ready::{LaneId, Ready, Rules};
 use crate::recent::RecentReceives;
 use crate::redrive::MoveTask;
-use crate::run::Item;
+use crate::run::{Item, Run};
 use crate::schedule::Schedule;
+use crate::space::Space;
+use crate::standing::Standing;
 
 mod apply;
 mod moments;
+
+pub(crate) use moments::Expired;
 
 /// Messages and their bytes, by where they are. Exact at any moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -94,6 +99,30 @@ pub(crate) struct QueueState {
     pub(crate) now: i64,
     /// The latest delay's end in a FIFO queue: a later message's delay does not end before an earlier one's.
     last_due: i64,
+    /// The latest purge: below which sequence, and where its marker is.
+    pub(crate) purged: Option<(u64, u64)>,
+    /// Where the entries are that say what the queue is.
+    pub(crate) catalogue: Catalogued,
+}
+
+/// Where the entries are that say what a queue is: its attributes, tasks, schedules and what it remembers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Catalogued {
+    /// The copy in the cold part.
+    pub(crate) cold: Option<u64>,
+    /// The oldest and the latest in the hot part that the copy does not know.
+    pub(crate) hot: Option<(u64, u64)>,
+}
+
+impl Catalogued {
+    pub(crate) fn note(&mut self, location: u64) {
+        if location & COLD != 0 {
+            self.cold = Some(self.cold.map_or(location, |first| first.max(location)));
+        } else {
+            let (first, _) = self.hot.unwrap_or((location, location));
+            self.hot = Some((first, location));
+        }
+    }
 }
 
 impl QueueState {
@@ -115,6 +144,8 @@ impl QueueState {
             schedules: BTreeMap::new(),
             now,
             last_due: 0,
+            purged: None,
+            catalogue: Catalogued::default(),
         };
         state.follow_config();
         state
@@ -122,6 +153,32 @@ impl QueueState {
 
     pub(crate) fn last_due(&self) -> i64 {
         self.last_due
+    }
+
+    pub(crate) fn set_last_due(&mut self, due: i64) {
+        self.last_due = due;
+    }
+
+    /// Takes over the run of a checkpoint.
+    pub(crate) fn load_run(&mut self, lane: LaneId, run: Run) {
+        let bytes: u64 = run.iter().map(|item| u64::from(item.size)).sum();
+        self.counts.ready += run.len();
+        self.counts.waiting_bytes += bytes;
+        self.ready.load_run(lane, run);
+    }
+
+    /// Takes over a held message of a checkpoint.
+    pub(crate) fn load_held(
+        &mut self,
+        lane: LaneId,
+        sequence: u64,
+        location: u64,
+        size: u32,
+        state: State,
+        standing: Standing,
+    ) {
+        let Standing { at, holding, details, .. } = standing;
+        self.place(lane, sequence, location, size, state, at, holding, details);
     }
 
     fn follow_config(&mut self) {
@@ -203,6 +260,15 @@ impl QueueState {
         }
     }
 
+    /// Gives back the space of all messages: the queue is gone.
+    pub(crate) fn release_all(&mut self, space: &mut Space) {
+        let held =
+            self.held.all().map(|slot| self.held.get(slot)).map(|held| (held.location, held.size));
+        let runs = self.ready.lanes().flat_map(|(_, lane)| lane.run.iter());
+        held.chain(runs.map(|item| (item.location, item.size)))
+            .for_each(|(at, size)| space.remove(at, size));
+    }
+
     /// Puts a message without a past in line.
     #[inline]
     fn line_up(&mut self, lane: LaneId, item: Item) {
@@ -217,33 +283,16 @@ impl QueueState {
                 self.ready.hold(lane);
                 self.ready.remove(lane, sequence);
                 self.counts.subtract(State::Ready, item.size);
-                Some(Taken {
-                    lane,
-                    location: item.location,
-                    size: item.size,
-                    since: item.since,
-                    state: None,
-                    details: None,
-                    at: 0,
-                    holding: false,
-                })
+                let Item { location, size, since, .. } = item;
+                Some(Taken { lane, location, size, since, details: None })
             }
             Found::Held(slot) => {
                 let held = self.held.get(slot);
                 self.leave(slot, time);
                 let (_, details) = self.held.remove(slot);
                 let since = details.as_ref().map_or(held.at, |details| details.since);
-                let Held { lane, location, size, state, at, holding, .. } = held;
-                Some(Taken {
-                    lane,
-                    location,
-                    size,
-                    since,
-                    state: Some(state),
-                    details,
-                    at,
-                    holding,
-                })
+                let Held { lane, location, size, .. } = held;
+                Some(Taken { lane, location, size, since, details })
             }
         }
     }
@@ -349,10 +398,7 @@ struct Taken {
     location: u64,
     size: u32,
     since: i64,
-    state: Option<State>,
     details: Option<Box<Details>>,
-    at: i64,
-    holding: bool,
 }
 
 #[cfg(test)]

@@ -54,6 +54,8 @@ fn all(buffer: &mut Vec<u8>) -> Vec<Entry<'_>> {
     let content = Envelope { deduplication: Deduplication::Content([7; 32]), ..plain.clone() };
     let marks: Cow<'_, [Mark]> =
         vec![Mark { sequence: 300, generation: 2 }, Mark { sequence: 7, generation: 1 }].into();
+    let third: Cow<'_, [Mark]> = vec![Mark { sequence: 300, generation: 3 }].into();
+    let lease = Lease { time: TIME, until: TIME + 30_000, epoch: 5, session: 0, back: 0 };
     let details = Details {
         since: TIME,
         expires_at: TIME + 9000,
@@ -128,16 +130,10 @@ fn all(buffer: &mut Vec<u8>) -> Vec<Entry<'_>> {
             envelope: full.clone(),
         },
         Fact::Snapshot { sequence: 300, standing, envelope: full.clone() },
-        Fact::Snapshot { sequence: 300, standing: line, envelope: plain },
+        Fact::Snapshot { sequence: 300, standing: line.clone(), envelope: plain },
         Fact::Deleted { time: TIME, reason: Gone::Cancelled, marks: marks.clone() },
-        Fact::Received {
-            time: TIME,
-            until: TIME + 30_000,
-            epoch: 5,
-            session: 0,
-            attempt: "again",
-            marks: marks.clone(),
-        },
+        Fact::Received { lease, attempt: "again", marks: marks.clone() },
+        Fact::Received { lease: Lease { back: 400, ..lease }, attempt: "", marks: third },
         Fact::VisibilityChanged { time: TIME, until: TIME, marks },
         Fact::Returned {
             sequence: 300,
@@ -147,7 +143,7 @@ fn all(buffer: &mut Vec<u8>) -> Vec<Entry<'_>> {
             due: TIME + 5,
             reason: "no",
         },
-        Fact::Edited { sequence: 300, time: TIME, envelope: full },
+        Fact::Edited { sequence: 300, time: TIME, standing: line, envelope: full },
         Fact::Rescheduled { sequence: 300, time: TIME, due: TIME + 60_000 },
         Fact::Died { sequence: 300, time: TIME, reason: DeathReason::MaxReceives, text: "tired" },
         Fact::Revived { sequence: 300, time: TIME },
@@ -173,6 +169,7 @@ fn all(buffer: &mut Vec<u8>) -> Vec<Entry<'_>> {
         Fact::Schedule { schedule: Cow::Owned(schedule) },
         Fact::ScheduleRemoved { name: "s" },
         Fact::Fired { name: "s", next: TIME },
+        Fact::ClockSet { time: TIME, wall: TIME - 5000 },
     ];
     facts.into_iter().map(|fact| Entry { queue: 130, fact }).collect()
 }

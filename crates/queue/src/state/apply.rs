@@ -2,16 +2,13 @@
 
 use super::{Counts, QueueState, Taken};
 use crate::config::QueueConfig;
-use crate::entry::{Fact, Mark};
+use crate::entry::{Fact, Lease, Mark, RECEIVES_TO_THE_BACK};
 use crate::envelope::{DeathReason, Envelope};
 use crate::held::{Details, Held, HeldTable, Outcome, State};
 use crate::run::Item;
 use crate::space::Space;
 use crate::standing::Standing;
 use crate::state::Found;
-
-/// From this receive on, a message of a standard queue that comes back goes to the back, as in SQS.
-const RECEIVES_TO_THE_BACK: u32 = 3;
 
 impl QueueState {
     /// Takes note of a fact about this queue that stands at `location` of the journal. Facts about messages that are
@@ -25,15 +22,13 @@ impl QueueState {
             }
             Fact::Deleted { time, marks, .. } => {
                 self.advance(*time);
-                marks.iter().for_each(|mark| self.delete(mark.sequence, *time, space));
+                marks.iter().for_each(|mark| self.delete(mark.sequence, *time, location, space));
             }
-            Fact::Received { time, until, epoch, session, attempt, marks } => {
-                self.advance(*time);
-                for mark in marks.iter() {
-                    self.start_lease(*mark, *time, *until, *epoch, *session);
-                }
+            Fact::Received { lease, attempt, marks } => {
+                self.advance(lease.time);
+                marks.iter().for_each(|mark| self.start_lease(*mark, lease));
                 if !attempt.is_empty() {
-                    self.recent.remember(attempt, marks, *time, *until);
+                    self.recent.remember(attempt, marks, lease.time, lease.until);
                 }
             }
             Fact::VisibilityChanged { time, until, marks } => {
@@ -52,20 +47,26 @@ impl QueueState {
             }
             Fact::Moved { sequence, time, .. } => {
                 self.advance(*time);
-                self.delete(*sequence, *time, space);
+                self.delete(*sequence, *time, location, space);
             }
             fact => self.apply_rare(fact, location, space),
         }
     }
 
     fn apply_rare(&mut self, fact: &Fact<'_>, location: u64, space: &mut Space) {
+        if fact.is_of_catalogue() {
+            self.catalogue.note(location);
+        }
         match fact {
             Fact::Snapshot { sequence, standing, envelope } => {
                 self.restore(*sequence, standing, envelope, location, space)
             }
-            Fact::Edited { sequence, time, envelope } => {
+            Fact::Edited { sequence, time, standing, envelope } => {
                 self.advance(*time);
-                self.edit(*sequence, *time, envelope, location, space);
+                if let Some(old) = self.location_of(*sequence) {
+                    space.bury(self.id, *sequence, old, location);
+                }
+                self.restore(*sequence, standing, envelope, location, space);
             }
             Fact::Rescheduled { sequence, time, due } => {
                 self.advance(*time);
@@ -101,13 +102,18 @@ impl QueueState {
             }
             Fact::Purged { time, below } => {
                 self.advance(*time);
-                self.purge(*below, space);
+                self.purge(*below, location, space);
             }
             Fact::QueueSnapshot { name, config, created, modified, next_sequence, tags } => {
                 self.name = (*name).to_owned();
                 self.created = *created;
                 self.modified = *modified;
                 self.next_sequence = self.next_sequence.max(*next_sequence);
+                // An older copy may stand before this one, with what is gone since.
+                self.tasks.clear();
+                self.schedules.clear();
+                self.memories.clear();
+                self.ready.resume_all();
                 self.tags = tags
                     .iter()
                     .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
@@ -132,7 +138,7 @@ impl QueueState {
                 }
             }
             // The queue itself begins and ends in the catalogue.
-            Fact::Created { .. } | Fact::Removed { .. } => {}
+            Fact::Created { .. } | Fact::Removed { .. } | Fact::ClockSet { .. } => {}
             Fact::Sent { .. }
             | Fact::Moved { .. }
             | Fact::Deleted { .. }
@@ -199,15 +205,17 @@ impl QueueState {
         }
     }
 
-    fn delete(&mut self, sequence: u64, time: i64, space: &mut Space) {
+    fn delete(&mut self, sequence: u64, time: i64, marker: u64, space: &mut Space) {
         self.memories.deleted(sequence);
         if let Some(taken) = self.take(sequence, time) {
             space.remove(taken.location, taken.size);
+            space.bury(self.id, sequence, taken.location, marker);
             self.ready.let_go(taken.lane);
         }
     }
 
-    fn start_lease(&mut self, mark: Mark, time: i64, until: i64, epoch: u32, session: u32) {
+    fn start_lease(&mut self, mark: Mark, lease: &Lease) {
+        let Lease { time, until, epoch, session, back } = *lease;
         let slot = match self.find(mark.sequence) {
             None => return,
             Some(Found::InRun(lane, Item { sequence, location, since, size })) => {
@@ -231,7 +239,12 @@ impl QueueState {
             }
             Some(Found::Held(slot)) => {
                 let held = self.held.get(slot);
+                let receives = self.held.details(slot).map(|details| details.receives);
                 match held.state {
+                    // Asked for again by its attempt id.
+                    State::InFlight if receives == Some(mark.generation) => {
+                        return self.held.set_at(slot, until);
+                    }
                     State::InFlight => self.end_lease(slot, Outcome::TimedOut, time, time),
                     State::Delayed => {
                         self.held.details_mut(slot, held.at);
@@ -243,8 +256,7 @@ impl QueueState {
                 slot
             }
         };
-        let back = !self.config.fifo && mark.generation >= RECEIVES_TO_THE_BACK;
-        let next_sequence = self.next_sequence;
+        let goes_back = !self.config.fifo && mark.generation >= RECEIVES_TO_THE_BACK;
         let details = self.held.details_mut(slot, time);
         details.receives = mark.generation;
         details.received_at = time;
@@ -254,8 +266,8 @@ impl QueueState {
         if details.first_received_at == 0 {
             details.first_received_at = time;
         }
-        if back {
-            details.place = next_sequence;
+        if goes_back {
+            details.place = back;
         }
     }
 
@@ -297,83 +309,31 @@ impl QueueState {
         location: u64,
         space: &mut Space,
     ) {
-        match self.find(sequence) {
-            Some(_) => {}
-            None => {
-                self.next_sequence = self.next_sequence.max(sequence + 1);
-                space.add(location, envelope.size());
-                let lane = self.ready.lane_for(envelope.group, envelope.priority);
-                let size = envelope.size();
-                match standing.state {
-                    None => {
-                        self.line_up(lane, Item { sequence, location, since: standing.since, size })
-                    }
-                    Some(state) => {
-                        let details = standing.details.clone();
-                        self.place(
-                            lane,
-                            sequence,
-                            location,
-                            size,
-                            state,
-                            standing.at,
-                            standing.holding,
-                            details,
-                        );
-                    }
-                }
-            }
+        // An older copy may stand before this one.
+        if let Some(older) = self.take(sequence, self.now) {
+            space.remove(older.location, older.size);
+            self.ready.let_go(older.lane);
         }
-    }
-
-    fn edit(
-        &mut self,
-        sequence: u64,
-        time: i64,
-        envelope: &Envelope<'_>,
-        location: u64,
-        space: &mut Space,
-    ) {
-        let Some(taken) = self.take(sequence, time) else { return };
-        space.remove(taken.location, taken.size);
+        self.next_sequence = self.next_sequence.max(sequence + 1);
         space.add(location, envelope.size());
         let lane = self.ready.lane_for(envelope.group, envelope.priority);
-        let Taken { state, details, at, holding, since, lane: old, .. } = taken;
         let size = envelope.size();
-        match (state, details) {
-            (Some(state @ (State::InFlight | State::Dead)), details) => {
-                self.place(lane, sequence, location, size, state, at, holding, details);
-            }
-            (_, details) if envelope.due > time => {
+        match standing.state {
+            None => self.line_up(lane, Item { sequence, location, since: standing.since, size }),
+            Some(state) => {
+                let details = standing.details.clone();
                 self.place(
                     lane,
                     sequence,
                     location,
                     size,
-                    State::Delayed,
-                    envelope.due,
-                    holding,
+                    state,
+                    standing.at,
+                    standing.holding,
                     details,
                 );
             }
-            (_, None) => {
-                self.line_up(lane, Item { sequence, location, since: since.min(time), size })
-            }
-            (_, Some(details)) => {
-                let expiry = self.expiry(details.since, details.expires_at);
-                self.place(
-                    lane,
-                    sequence,
-                    location,
-                    size,
-                    State::Ready,
-                    expiry,
-                    false,
-                    Some(details),
-                );
-            }
         }
-        self.ready.let_go(old);
     }
 
     /// Changes when a waiting message can be received.
@@ -448,9 +408,7 @@ impl QueueState {
     }
 
     fn set_parked(&mut self, name: &str, parked: bool) {
-        if let Some(group) = self.ready.group_named(name) {
-            self.ready.set_parked(group, parked);
-        }
+        self.ready.set_parked(name, parked);
     }
 
     /// Lets the messages of a group that were received too often be received again.
@@ -498,7 +456,8 @@ impl QueueState {
         }
     }
 
-    fn purge(&mut self, below: u64, space: &mut Space) {
+    fn purge(&mut self, below: u64, location: u64, space: &mut Space) {
+        self.purged = Some((below, location));
         let held = self
             .held
             .all()
@@ -516,15 +475,22 @@ impl QueueState {
                 all.map(|(sequence, ..)| sequence).filter(|sequence| *sequence < below).collect();
             gone.sort_unstable();
             let now = self.now;
-            gone.into_iter().for_each(|sequence| self.delete(sequence, now, space));
+            gone.into_iter().for_each(|sequence| self.delete(sequence, now, location, space));
         }
         self.ready.resume_all();
         self.memories.clear();
         self.recent.clear();
     }
 
-    /// Notes that the body of a message now also is at `location`: the entry at `old` will go.
-    pub(crate) fn relocate(&mut self, sequence: u64, old: u64, location: u64, space: &mut Space) {
+    /// Notes that the body of a message that was at `old` is at `location`, too, and that the old one will go. Whether it
+    /// was at `old`.
+    pub(crate) fn relocate(
+        &mut self,
+        sequence: u64,
+        old: u64,
+        location: u64,
+        space: &mut Space,
+    ) -> bool {
         let size = match self.find(sequence) {
             Some(Found::Held(slot)) if self.held.get(slot).location == old => {
                 let size = self.held.get(slot).size;
@@ -535,9 +501,18 @@ impl QueueState {
                 self.ready.relocate(lane, sequence, location);
                 item.size
             }
-            _ => return,
+            _ => return false,
         };
         space.remove(old, size);
         space.add(location, size);
+        true
+    }
+
+    /// Where the body of a message is.
+    pub(crate) fn location_of(&self, sequence: u64) -> Option<u64> {
+        match self.find(sequence)? {
+            Found::Held(slot) => Some(self.held.get(slot).location),
+            Found::InRun(_, item) => Some(item.location),
+        }
     }
 }

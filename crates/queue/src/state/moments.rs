@@ -59,8 +59,22 @@ impl QueueState {
         expired
     }
 
+    /// Whether any message's life is over. Cost: a look at the first of each order.
+    #[inline]
+    pub(crate) fn has_expired(&self) -> bool {
+        self.held.next_expiry().is_some_and(|(at, _)| at <= self.now)
+            || self.ready.eldest().is_some_and(|(_, item)| self.is_over(&item))
+    }
+
     fn is_over(&self, item: &Item) -> bool {
         self.expiry(item.since, 0) <= self.now
+    }
+
+    /// When the next message expires.
+    pub(crate) fn next_expiry(&self) -> Option<i64> {
+        let held = self.held.next_expiry().map(|(at, _)| at);
+        let line = self.ready.eldest().map(|(_, item)| self.expiry(item.since, 0));
+        held.into_iter().chain(line).min()
     }
 
     /// When something happens next by time alone. (Schedules go by the wall clock and are not counted here.)

@@ -3,7 +3,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::decide::{Now, ReceivePlan, SendPlan};
-use crate::entry::{Fact, Gone, Mark};
+use crate::entry::{Fact, Gone, Lease, Mark};
 use crate::message::Message;
 use crate::space::Space;
 
@@ -60,15 +60,9 @@ impl Bench {
         let ReceivePlan { take, .. } = self.plan(max);
         let sequences = take.iter().map(|mark| mark.sequence).collect();
         if !take.is_empty() {
-            let (time, until) = (self.now, self.now + 30_000);
-            self.apply(&Fact::Received {
-                time,
-                until,
-                epoch: 1,
-                session: 0,
-                attempt: "",
-                marks: Cow::Owned(take),
-            });
+            let (time, back) = (self.now, self.queue.next_sequence);
+            let lease = Lease { time, until: time + 30_000, epoch: 1, session: 0, back };
+            self.apply(&Fact::Received { lease, attempt: "", marks: Cow::Owned(take) });
         }
         sequences
     }

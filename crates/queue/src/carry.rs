@@ -1,0 +1,294 @@
+//! What the queues need of old journal segments: how much, and the copies that stand for it.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use logmill_storage::{Owner, Part, Place};
+use parking_lot::Mutex;
+
+use crate::engine::Engine;
+use crate::entry::{Entry, Fact, Gone, message_in};
+use crate::failing::marks;
+use crate::held::Held;
+use crate::location;
+use crate::run::Item;
+use crate::shared::{OWNER, Shared};
+use crate::standing::Standing;
+use crate::state::QueueState;
+
+/// Deletion markers that are carried in one entry.
+const MARKS_AT_ONCE: usize = 10_000;
+
+/// The queues as an owner of journal entries.
+#[derive(Debug)]
+pub(crate) struct QueueOwner {
+    pub(crate) shared: Arc<Shared>,
+}
+
+/// What the last carry has written, by index.
+#[derive(Debug, Default)]
+pub(crate) struct Carried {
+    as_of: u64,
+    copies: Vec<Copied>,
+}
+
+/// What one carried entry stands for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Copied {
+    Message { queue: u32, sequence: u64, from: u64 },
+    Catalogue { queue: u32 },
+    Purge { queue: u32 },
+    Removal { queue: u32 },
+    Other,
+}
+
+/// A message that is to be copied.
+struct Wanted {
+    queue: u32,
+    sequence: u64,
+    from: u64,
+    standing: Standing,
+}
+
+pub(crate) type LastCarry = Mutex<Carried>;
+
+impl Owner for QueueOwner {
+    fn number(&self) -> u64 {
+        OWNER
+    }
+
+    fn live_bytes(&self, part: Part, bounds: &[u64]) -> Vec<u64> {
+        let mut engine = self.shared.lock();
+        let kept = self.shared.kept_from(&mut engine, part);
+        let mut live = engine.space.between(part, bounds);
+        // What a queue keeps for reading again pins its segments: they count as needed altogether.
+        for (sum, pair) in live.iter_mut().zip(bounds.windows(2)) {
+            if pair.iter().next_back().is_some_and(|end| *end > kept) {
+                *sum = u64::MAX / 1024;
+            }
+        }
+        live
+    }
+
+    fn carry(&self, part: Part, upto: u64, out: &mut dyn FnMut(&[u8])) -> u64 {
+        let mut entry_bytes = Vec::new();
+        let mut carried = Carried::default();
+        let mut say = |entry: &Entry<'_>, copied: Copied, carried: &mut Carried| {
+            entry_bytes.clear();
+            entry.encode(&mut entry_bytes);
+            out(&entry_bytes);
+            carried.copies.push(copied);
+        };
+        let mut engine = self.shared.lock();
+        self.forget_failed(&mut engine);
+        carried.as_of = self.shared.journal.reach().hot;
+        self.carry_markers(&mut engine, part, upto, &mut carried, &mut say);
+        let wanted = if engine.space.between(part, &[0, upto]).iter().any(|bytes| *bytes > 0) {
+            let states = engine.slots.values().map(|slot| &slot.state);
+            states.flat_map(|state| messages_below(state, part, upto)).collect()
+        } else {
+            Vec::new()
+        };
+        drop(engine);
+        for Wanted { queue, sequence, from, standing } in wanted {
+            // What cannot be read was damaged on the disk; its segment then stays, see `Journal::reclaim`.
+            let Ok(Some(bytes)) = self.shared.read(from) else { continue };
+            let Ok((_, envelope)) = message_in(&bytes) else { continue };
+            let fact = Fact::Snapshot { sequence, standing, envelope };
+            say(&Entry { queue, fact }, Copied::Message { queue, sequence, from }, &mut carried);
+        }
+        let as_of = carried.as_of;
+        *self.shared.last_carry.lock() = carried;
+        as_of
+    }
+
+    fn carried(&self, part: Part, upto: u64, places: &[Place]) {
+        let carried = std::mem::take(&mut *self.shared.last_carry.lock());
+        let mut engine = self.shared.lock();
+        for (copied, place) in carried.copies.iter().zip(places) {
+            note_copy(&mut engine, *copied, location::of(*place), carried.as_of);
+        }
+        match part {
+            Part::Hot => engine.space.graves_carried(upto),
+            Part::Cold => engine.space.copies_dropped(upto),
+        }
+        if part == Part::Cold {
+            let gone = |at: u64| at & location::COLD != 0 && at & !location::COLD < upto;
+            engine.removed.retain(|removed| !gone(removed.marker));
+        }
+        engine.cold_known = self.shared.journal.reach().cold;
+    }
+}
+
+impl QueueOwner {
+    /// A carry that failed may have left copies behind, which must not come back when their messages are gone.
+    fn forget_failed(&self, engine: &mut Engine) {
+        let failed = std::mem::take(&mut *self.shared.last_carry.lock());
+        let end = location::of(Place::new(Part::Cold, self.shared.journal.reach().cold));
+        for copied in failed.copies {
+            if let Copied::Message { queue, sequence, .. } = copied
+                && let Some(slot) = engine.slots.get(&queue)
+            {
+                let marker = slot.state.location_of(sequence).unwrap_or(failed.as_of);
+                engine.space.bury(queue, sequence, end, marker);
+            }
+        }
+    }
+
+    /// The catalogue, and the markers of what is gone and has copies in the cold part.
+    fn carry_markers(
+        &self,
+        engine: &mut Engine,
+        part: Part,
+        upto: u64,
+        carried: &mut Carried,
+        say: &mut dyn FnMut(&Entry<'_>, Copied, &mut Carried),
+    ) {
+        let below = |at: u64| location::is_below(at, part, upto);
+        let time = engine.latest;
+        if part == Part::Hot {
+            for removed in engine.removed.iter().filter(|removed| below(removed.marker)) {
+                let queue = removed.queue;
+                say(
+                    &Entry { queue, fact: Fact::Removed { time } },
+                    Copied::Removal { queue },
+                    carried,
+                );
+            }
+        }
+        for slot in engine.slots.values() {
+            let state = &slot.state;
+            let queue = state.id;
+            let old = match part {
+                Part::Hot => state.catalogue.hot.is_some_and(|(first, _)| first < upto),
+                Part::Cold => state.catalogue.cold.is_some_and(below),
+            };
+            if old {
+                for fact in catalogue_of(state) {
+                    let copied = match &fact {
+                        Fact::QueueSnapshot { .. } => Copied::Catalogue { queue },
+                        _ => Copied::Other,
+                    };
+                    say(&Entry { queue, fact }, copied, carried);
+                }
+            }
+            if let Some((purged, at)) =
+                state.purged.filter(|(_, at)| below(*at) && part == Part::Hot)
+            {
+                let _ = at;
+                let fact = Fact::Purged { time: 0, below: purged };
+                say(&Entry { queue, fact }, Copied::Purge { queue }, carried);
+            }
+        }
+        if part == Part::Hot {
+            for (queue, graves) in engine.space.graves_below(upto) {
+                // A message that was edited lives on: its new copy, or the entry that edited it, replaces the old copy.
+                let lives = |sequence: &u64| {
+                    engine
+                        .slots
+                        .get(&queue)
+                        .is_some_and(|slot| slot.state.find(*sequence).is_some())
+                };
+                let dead: Vec<u64> =
+                    graves.into_iter().filter(|sequence| !lives(sequence)).collect();
+                for some in dead.chunks(MARKS_AT_ONCE) {
+                    let fact = Fact::Deleted { time: 0, reason: Gone::Deleted, marks: marks(some) };
+                    say(&Entry { queue, fact }, Copied::Other, carried);
+                }
+            }
+        }
+    }
+}
+
+/// Everything that says what a queue is, as of now.
+pub(crate) fn catalogue_of(state: &QueueState) -> Vec<Fact<'_>> {
+    let tags = state.tags.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
+    let mut facts = vec![Fact::QueueSnapshot {
+        name: &state.name,
+        config: Cow::Borrowed(&state.config),
+        created: state.created,
+        modified: state.modified,
+        next_sequence: state.next_sequence,
+        tags,
+    }];
+    facts.extend(state.tasks.values().map(|task| Fact::MoveTask { task: Cow::Borrowed(task) }));
+    facts.extend(
+        state
+            .schedules
+            .values()
+            .map(|schedule| Fact::Schedule { schedule: Cow::Borrowed(schedule) }),
+    );
+    let memories = state.memories.all();
+    for some in memories.chunks(MARKS_AT_ONCE) {
+        facts.push(Fact::Remembered { memories: Cow::Owned(some.to_vec()) });
+    }
+    let parked = state.ready.groups().filter(|(_, group)| group.parked);
+    facts.extend(parked.map(|(_, group)| Fact::Parked { time: 0, group: &group.name }));
+    facts
+}
+
+fn messages_below(state: &QueueState, part: Part, upto: u64) -> Vec<Wanted> {
+    let queue = state.id;
+    let mut wanted = Vec::new();
+    for (_, lane) in state.ready.lanes() {
+        let old = lane.run.iter().filter(|item| location::is_below(item.location, part, upto));
+        wanted.extend(old.map(|Item { sequence, location, since, .. }| Wanted {
+            queue,
+            sequence,
+            from: location,
+            standing: Standing { state: None, at: 0, since, holding: false, details: None },
+        }));
+    }
+    for slot in state.held.all() {
+        let Held { sequence, location, at, state: at_state, holding, .. } = state.held.get(slot);
+        if location::is_below(location, part, upto) {
+            let details = state.held.details(slot).cloned().map(Box::new);
+            let since = details.as_ref().map_or(at, |details| details.since);
+            let standing = Standing { state: Some(at_state), at, since, holding, details };
+            wanted.push(Wanted { queue, sequence, from: location, standing });
+        }
+    }
+    wanted.sort_unstable_by_key(|wanted| wanted.sequence);
+    wanted
+}
+
+/// Notes that a copy is at `at`, made of what was known below `as_of`.
+pub(crate) fn note_copy(engine: &mut Engine, copied: Copied, at: u64, as_of: u64) {
+    match copied {
+        Copied::Message { queue, sequence, from } => {
+            let Some(slot) = engine.slots.get_mut(&queue) else { return };
+            if slot.state.relocate(sequence, from, at, &mut engine.space) {
+                return;
+            }
+            // It changed while it was copied: the entry that says so guards against the copy. If it is gone, its marker is
+            // somewhere from `as_of` on.
+            let marker = slot.state.location_of(sequence).unwrap_or(as_of);
+            engine.space.bury(queue, sequence, at, marker);
+        }
+        Copied::Catalogue { queue } => {
+            if let Some(slot) = engine.slots.get_mut(&queue) {
+                let catalogue = &mut slot.state.catalogue;
+                catalogue.cold = Some(at);
+                catalogue.hot = catalogue
+                    .hot
+                    .filter(|(_, last)| *last >= as_of)
+                    .map(|(first, last)| (first.max(as_of), last));
+            }
+        }
+        Copied::Purge { queue } => {
+            if let Some(slot) = engine.slots.get_mut(&queue)
+                && let Some((_, marker)) = &mut slot.state.purged
+                && *marker < as_of
+            {
+                *marker = at;
+            }
+        }
+        Copied::Removal { queue } => {
+            if let Some(removed) = engine.removed.iter_mut().find(|removed| removed.queue == queue)
+            {
+                removed.marker = at;
+            }
+        }
+        Copied::Other => {}
+    }
+}

@@ -1,0 +1,34 @@
+//! The queues' clock: the wall clock at open, then monotonic, and never before what the journal knows already.
+//!
+//! So no jump of the wall clock ends a lease or a delay early or holds one up while the store is open, and after a step back
+//! between two opens time goes on where it was.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use logmill_storage::Clock;
+
+use crate::decide::Now;
+
+#[derive(Debug)]
+pub(crate) struct QueueClock {
+    clock: Arc<dyn Clock>,
+    /// The queues' time when `started` was read, in ms.
+    time: i64,
+    started: Duration,
+}
+
+impl QueueClock {
+    /// A clock that shows `time` now.
+    pub(crate) fn starting_at(clock: Arc<dyn Clock>, time: i64) -> QueueClock {
+        let started = clock.monotonic();
+        QueueClock { clock, time, started }
+    }
+
+    #[inline]
+    pub(crate) fn now(&self) -> Now {
+        let passed = self.clock.monotonic().saturating_sub(self.started);
+        let passed = i64::try_from(passed.as_millis()).unwrap_or(i64::MAX);
+        Now { time: self.time.saturating_add(passed), wall: self.clock.wall_ms() }
+    }
+}

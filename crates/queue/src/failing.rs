@@ -1,0 +1,248 @@
+//! Messages that leave circulation: received too often, rejected, expired, overflowed.
+
+use std::borrow::Cow;
+
+use logmill_storage::Error as StorageError;
+
+use crate::config::OnFailure;
+use crate::decide::{Now, ReceivePlan};
+use crate::engine::Engine;
+use crate::entry::message_in;
+use crate::entry::{Entry, Fact, Gone, Mark};
+use crate::envelope::{Death, DeathReason, Past};
+use crate::error::{Error, Result};
+use crate::held::{Attempt, Outcome, State};
+use crate::queue::past_of;
+use crate::shared::{Level, Shared};
+use crate::state::Found;
+
+/// Messages that are put away in one batch.
+const AT_ONCE: usize = 1000;
+
+impl Shared {
+    /// Everything below it is durable.
+    pub(crate) fn durable(&self) -> u64 {
+        self.journal.part(logmill_storage::Part::Hot).durable_offset()
+    }
+
+    /// Brings a queue to `now`: ends delays and leases, and takes out what has expired.
+    #[inline]
+    pub(crate) fn expire(&self, engine: &mut Engine, queue: u32, now: Now) -> Result<()> {
+        loop {
+            let Some(slot) = engine.slots.get_mut(&queue) else { return Ok(()) };
+            slot.state.advance(now.time);
+            if !slot.state.has_expired() || self.dir.is_read_only() {
+                return Ok(());
+            }
+            let expired = slot.state.expired(AT_ONCE);
+            slot.tally.expired += expired.len() as u64;
+            let keep = slot.state.config.expired_to_dead_letter;
+            let (dead, alive): (Vec<_>, Vec<_>) = expired.iter().partition(|expired| expired.dead);
+            let sequences = |list: Vec<&crate::state::Expired>| {
+                list.iter().map(|e| e.sequence).collect::<Vec<_>>()
+            };
+            self.put_away(engine, queue, &sequences(dead), DeathReason::Expired, false, now.time)?;
+            self.put_away(engine, queue, &sequences(alive), DeathReason::Expired, keep, now.time)?;
+        }
+    }
+
+    /// Takes messages out: deletes them, or keeps them as dead letters.
+    pub(crate) fn put_away(
+        &self,
+        engine: &mut Engine,
+        queue: u32,
+        sequences: &[u64],
+        reason: DeathReason,
+        keep: bool,
+        time: i64,
+    ) -> Result<()> {
+        if sequences.is_empty() {
+            return Ok(());
+        }
+        let level = Level::buffered().with_spare();
+        if keep {
+            return self.dead_letter(engine, queue, sequences, reason, time, "", level).map(|_| ());
+        }
+        let marks = marks(sequences);
+        let gone = match reason {
+            DeathReason::Overflow => Gone::Overflow,
+            DeathReason::MaxReceives | DeathReason::Rejected | DeathReason::Expired => {
+                Gone::Expired
+            }
+        };
+        let entry = Entry { queue, fact: Fact::Deleted { time, reason: gone, marks } };
+        match self.commit(engine, std::slice::from_ref(&entry), level) {
+            // What has expired is never shown again even if that cannot be noted; a crash expires it once more.
+            Err(Error::Storage(StorageError::DiskFull { .. })) if gone == Gone::Expired => {
+                engine.apply(&entry, 0);
+                Ok(())
+            }
+            other => other.map(|_| ()),
+        }
+    }
+
+    /// Moves messages to the queue's dead-letter queue with their whole past, or keeps them here as dead if there is
+    /// none, in one batch. How many that were; those that cannot be read stay.
+    #[expect(clippy::too_many_arguments, reason = "these are the parts of a dead letter")]
+    pub(crate) fn dead_letter(
+        &self,
+        engine: &mut Engine,
+        queue: u32,
+        sequences: &[u64],
+        reason: DeathReason,
+        time: i64,
+        text: &str,
+        level: Level,
+    ) -> Result<usize> {
+        let state = &engine.slot(queue)?.state;
+        let (name, target) = (state.name.clone(), state.config.dead_letter.clone());
+        let target = target.as_deref().and_then(|name| engine.named(name)).map(|slot| {
+            let state = &slot.state;
+            (state.id, state.next_sequence, state.config.fifo)
+        });
+        let Some((target, next, fifo)) = target else {
+            let died = |sequence: &u64| {
+                let fact = Fact::Died { sequence: *sequence, time, reason, text };
+                Entry { queue, fact }
+            };
+            let entries: Vec<Entry<'_>> = sequences.iter().map(died).collect();
+            self.commit(engine, &entries, level)?;
+            engine.slot(queue)?.tally.dead_lettered += sequences.len() as u64;
+            return Ok(sequences.len());
+        };
+        let mut bodies = Vec::with_capacity(sequences.len());
+        for sequence in sequences {
+            let state = &engine.slot(queue)?.state;
+            let (at, past) = match state.find(*sequence) {
+                Some(Found::InRun(_, item)) => (item.location, Past::default()),
+                Some(Found::Held(slot)) => {
+                    let mut past = state.held.details(slot).map(past_of).unwrap_or_default();
+                    let held = state.held.get(slot);
+                    if held.state == State::InFlight {
+                        past.failed += 1;
+                        let received_at =
+                            state.held.details(slot).map_or(time, |details| details.received_at);
+                        past.attempts.push(Attempt {
+                            received_at,
+                            ended_at: time,
+                            outcome: Outcome::Failed,
+                        });
+                    }
+                    if !text.is_empty() {
+                        past.last_reason = Some(text.to_owned());
+                    }
+                    (held.location, past)
+                }
+                None => continue,
+            };
+            if let Some(bytes) = self.read_locked(engine, at)? {
+                bodies.push((*sequence, past, bytes));
+            }
+        }
+        let mut entries = Vec::with_capacity(bodies.len());
+        for ((sequence, past, bytes), target_sequence) in bodies.iter().zip(next..) {
+            let malformed =
+                |what: crate::codec::Malformed| Error::Corrupt { offset: *sequence, what: what.0 };
+            let (_, mut envelope) = message_in(bytes).map_err(malformed)?;
+            let own = crate::message::MessageId { queue, sequence: *sequence };
+            envelope.origin = Some(envelope.origin.unwrap_or(own));
+            let mut whole = Past::joined(envelope.past.take().as_deref(), past);
+            whole.death = Some(Death { queue: name.clone(), reason, at: time });
+            envelope.past = Some(Box::new(whole));
+            envelope.due = 0;
+            envelope.expires = 0;
+            if fifo {
+                envelope.time = time;
+            }
+            let fact = Fact::Moved {
+                sequence: *sequence,
+                time,
+                reason: Some(reason),
+                target,
+                target_sequence,
+                envelope,
+            };
+            entries.push(Entry { queue, fact });
+        }
+        if entries.is_empty() {
+            return Ok(0);
+        }
+        self.commit(engine, &entries, level)?;
+        let moved = entries.len();
+        engine.slot(queue)?.tally.dead_lettered += moved as u64;
+        if let Some(slot) = engine.slots.get_mut(&target)
+            && slot.waiters > 0
+        {
+            slot.signal.notify_all();
+        }
+        Ok(moved)
+    }
+
+    /// Takes out what a receive met that was received too often; whether that changed anything.
+    pub(crate) fn clear_exhausted(
+        &self,
+        engine: &mut Engine,
+        queue: u32,
+        plan: &ReceivePlan,
+        now: Now,
+    ) -> Result<bool> {
+        let level = Level::buffered().with_spare();
+        for group in &plan.park {
+            let fact = Fact::Parked { time: now.time, group };
+            self.commit(engine, &[Entry { queue, fact }], level)?;
+        }
+        if plan.exhausted.is_empty() {
+            return Ok(!plan.park.is_empty());
+        }
+        let reason = DeathReason::MaxReceives;
+        match self.dead_letter(engine, queue, &plan.exhausted, reason, now.time, "", level) {
+            // They stay, unreceived, until there is space.
+            Err(Error::Storage(StorageError::DiskFull { .. })) => Ok(false),
+            other => other.map(|moved| moved > 0),
+        }
+    }
+
+    /// A consumer has given up a message that it holds.
+    pub(crate) fn fail_for_good(
+        &self,
+        engine: &mut Engine,
+        queue: u32,
+        mark: Mark,
+        now: Now,
+        text: &str,
+        level: Level,
+    ) -> Result<()> {
+        let Mark { sequence, generation } = mark;
+        let state = &engine.slot(queue)?.state;
+        let group = match state.find(sequence) {
+            Some(Found::Held(slot)) => state.ready.group_of(state.held.get(slot).lane),
+            _ => None,
+        };
+        let parks = state.config.fifo && state.config.on_failure == OnFailure::Park;
+        if let Some(group) = group.filter(|_| parks).map(|group| std::sync::Arc::clone(&group.name))
+        {
+            let back = Fact::Returned {
+                sequence,
+                generation,
+                time: now.time,
+                outcome: Outcome::Failed,
+                due: now.time,
+                reason: text,
+            };
+            let parked = Fact::Parked { time: now.time, group: &group };
+            let entries = [back, parked].map(|fact| Entry { queue, fact });
+            return self.commit(engine, &entries, level).map(|_| ());
+        }
+        self.dead_letter(engine, queue, &[sequence], DeathReason::Rejected, now.time, text, level)?;
+        let slot = engine.slot(queue)?;
+        if slot.waiters > 0 {
+            slot.signal.notify_all();
+        }
+        Ok(())
+    }
+}
+
+/// Marks without a generation, for deletions that need no receipt.
+pub(crate) fn marks(sequences: &[u64]) -> Cow<'static, [Mark]> {
+    sequences.iter().map(|sequence| Mark { sequence: *sequence, generation: 0 }).collect()
+}

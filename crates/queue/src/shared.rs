@@ -1,0 +1,373 @@
+//! What all handles of the queues share: the journal, the clock, and the engine under one mutex.
+//!
+//! The mutex is held while a call decides, journals (a copy into the page cache) and applies; never while anybody syncs,
+//! waits, or reads a body from the disk on behalf of a receive.
+
+use std::hash::{BuildHasher, Hasher};
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use bytes::Bytes;
+use logmill_storage::{
+    AppendOptions, DataDir, Durability, Entry as JournalEntry, Error as StorageError, Journal,
+    Part, Reader, Task, Visibility,
+};
+use parking_lot::{Mutex, MutexGuard};
+
+use crate::carry::LastCarry;
+use crate::clock::QueueClock;
+use crate::decide::Now;
+use crate::engine::Engine;
+use crate::entry::{Entry, Fact};
+use crate::error::{Error, Result};
+use crate::location;
+use crate::queues::QueuesOptions;
+use crate::state::Found;
+
+/// This crate's entries in a journal that others use, too.
+pub(crate) const OWNER: u64 = 1;
+/// What an entry takes in the journal beside its own bytes, roughly.
+const ENTRY_OVERHEAD: u64 = 30;
+/// Readers that are kept for bodies.
+const READERS: usize = 8;
+/// A reader goes on from where it stands if what is wanted is fewer entries ahead.
+const NEAR: u64 = 256;
+
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) dir: DataDir,
+    pub(crate) journal: Journal,
+    pub(crate) options: QueuesOptions,
+    pub(crate) clock: QueueClock,
+    /// Tells receives that could not be stored from those of other runs.
+    pub(crate) session: u32,
+    pub(crate) engine: Mutex<Engine>,
+    readers: Mutex<Vec<(Part, Reader)>>,
+    /// Held while space is given back, so that it is done once at a time.
+    pub(crate) reclaiming: Mutex<()>,
+    pub(crate) last_carry: LastCarry,
+    /// Whether the queues have the journal for themselves, and look after its space.
+    pub(crate) owns_journal: AtomicBool,
+    /// A weak handle to itself, for the background.
+    pub(crate) this: Weak<Shared>,
+}
+
+/// How sure a call wants to be.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Level {
+    durability: Durability,
+    use_spare: bool,
+}
+
+impl Shared {
+    pub(crate) fn new(
+        dir: DataDir,
+        journal: Journal,
+        options: QueuesOptions,
+        clock: QueueClock,
+        engine: Engine,
+    ) -> Arc<Shared> {
+        let random = std::hash::RandomState::new().build_hasher().finish();
+        let session = u32::try_from(random >> 32).unwrap_or(1).max(1);
+        Arc::new_cyclic(|this| Shared {
+            dir,
+            journal,
+            options,
+            clock,
+            session,
+            engine: Mutex::new(engine),
+            readers: Mutex::default(),
+            reclaiming: Mutex::default(),
+            last_carry: LastCarry::default(),
+            owns_journal: AtomicBool::new(false),
+            this: Weak::clone(this),
+        })
+    }
+
+    #[inline]
+    pub(crate) fn now(&self) -> Now {
+        self.clock.now()
+    }
+
+    /// The durability of a call: its own, the queue's, or the default.
+    pub(crate) fn level(&self, own: Option<Durability>, queue: Option<Durability>) -> Level {
+        let durability = own.or(queue).unwrap_or(self.options.durability);
+        Level { durability, use_spare: false }
+    }
+
+    /// Journals `entries` as one batch, all or nothing, and applies them. Returns the location of the first.
+    #[inline]
+    pub(crate) fn commit(
+        &self,
+        engine: &mut Engine,
+        entries: &[Entry<'_>],
+        level: Level,
+    ) -> Result<u64> {
+        let mut scratch = std::mem::take(&mut engine.scratch);
+        scratch.clear();
+        let committed = self.commit_with(engine, entries, level, &mut scratch);
+        engine.scratch = scratch;
+        if engine.scratch.capacity() > 1 << 20 {
+            engine.scratch = Vec::new();
+        }
+        committed
+    }
+
+    fn commit_with(
+        &self,
+        engine: &mut Engine,
+        entries: &[Entry<'_>],
+        level: Level,
+        scratch: &mut Vec<u8>,
+    ) -> Result<u64> {
+        // Syncing is the caller's, outside of the lock; but what is stored is stored now, so that a full disk is met
+        // before anything is applied.
+        let durability = match level.durability {
+            Durability::Sync | Durability::Buffered => Durability::Buffered,
+            interval @ Durability::Interval(_) => interval,
+        };
+        let options = AppendOptions {
+            durability: Some(durability),
+            use_spare: level.use_spare,
+            ..AppendOptions::default()
+        };
+        let base = if let [entry] = entries {
+            entry.encode(scratch);
+            let bytes = scratch.as_slice();
+            let base =
+                self.journal.append(&[JournalEntry { owner: OWNER, bytes }], &options)?.base_offset;
+            engine.apply(entry, base);
+            if entry.fact.is_message() {
+                engine.recent.keep(base, bytes);
+            }
+            base
+        } else {
+            let ends: Vec<usize> = entries
+                .iter()
+                .map(|entry| {
+                    entry.encode(scratch);
+                    scratch.len()
+                })
+                .collect();
+            let mut start = 0;
+            let encoded: Vec<JournalEntry<'_>> = ends
+                .iter()
+                .map(|end| {
+                    let bytes = scratch.get(start..*end).unwrap_or_default();
+                    start = *end;
+                    JournalEntry { owner: OWNER, bytes }
+                })
+                .collect();
+            let base = self.journal.append(&encoded, &options)?.base_offset;
+            for ((entry, encoded), at) in entries.iter().zip(&encoded).zip(base..) {
+                engine.apply(entry, at);
+                if entry.fact.is_message() {
+                    engine.recent.keep(at, encoded.bytes);
+                }
+            }
+            base
+        };
+        let bytes = scratch.len() as u64 + ENTRY_OVERHEAD * entries.len() as u64;
+        engine.unchecked_bytes += bytes;
+        engine.reclaimed.journaled_bytes += bytes;
+        if engine.unchecked_bytes > self.options.checkpoint_bytes {
+            self.wake_keeper(engine, i64::MIN);
+        }
+        Ok(base)
+    }
+
+    /// Journals and applies one entry that is worth less than progress: on a full disk it is applied all the same, and
+    /// forgotten by a crash. Leases are of this kind.
+    pub(crate) fn commit_lease(
+        &self,
+        engine: &mut Engine,
+        queue: u32,
+        mut fact: Fact<'_>,
+    ) -> Result<()> {
+        let level = Level { durability: Durability::Buffered, use_spare: false };
+        let entry = Entry { queue, fact: fact.clone() };
+        match self.commit(engine, &[entry], level) {
+            Err(Error::Storage(StorageError::DiskFull { .. })) => {
+                if let Fact::Received { lease, .. } = &mut fact {
+                    lease.session = self.session;
+                }
+                engine.apply(&Entry { queue, fact }, 0);
+                Ok(())
+            }
+            other => other.map(|_| ()),
+        }
+    }
+
+    /// Waits until everything that was committed before holds at `level`.
+    pub(crate) fn settle(&self, level: Level) -> Result<()> {
+        if level.durability == Durability::Sync {
+            self.journal.part(Part::Hot).sync()?;
+        }
+        Ok(())
+    }
+
+    /// The bytes of the entry at `at`; `None` if it is not there any more.
+    pub(crate) fn read(&self, at: u64) -> Result<Option<Bytes>> {
+        Ok(self.read_all(&[at])?.pop().flatten())
+    }
+
+    /// The bytes of the entries at `wanted`; `None` for those that are not there any more. Cost: entries that lie close
+    /// behind each other, or that were stored in one batch, are read once.
+    pub(crate) fn read_all(&self, wanted: &[u64]) -> Result<Vec<Option<Bytes>>> {
+        let mut found = Vec::with_capacity(wanted.len());
+        while let Some(first) = wanted.get(found.len()) {
+            let part = location::place(*first).part();
+            let same = |at: &&u64| location::place(**at).part() == part;
+            let offsets: Vec<u64> = wanted
+                .iter()
+                .skip(found.len())
+                .take_while(same)
+                .map(|at| location::place(*at).offset())
+                .collect();
+            self.read_part(part, &offsets, &mut found)?;
+        }
+        Ok(found)
+    }
+
+    fn read_part(&self, part: Part, offsets: &[u64], found: &mut Vec<Option<Bytes>>) -> Result<()> {
+        let mut kept = offsets.first().and_then(|first| self.take_reader(part, *first));
+        let mut left = offsets;
+        while let Some(offset) = left.first() {
+            let mut taken = match &mut kept {
+                Some(reader) => reader.seek(*offset).and_then(|()| entries_at(reader, left, found)),
+                None => Ok(0),
+            };
+            // A reader that stood in a segment that is gone knows less than a new one.
+            if !matches!(taken, Ok(1..)) {
+                taken = self.journal.part(part).reader_with(*offset, Visibility::Stored).and_then(
+                    |mut reader| {
+                        let taken = entries_at(&mut reader, left, found);
+                        kept = Some(reader);
+                        taken
+                    },
+                );
+            }
+            match taken {
+                Ok(0) | Err(StorageError::OffsetOutOfRange { .. }) => {
+                    found.push(None);
+                    return Ok(());
+                }
+                Ok(taken) => left = left.get(taken..).unwrap_or_default(),
+                Err(error) => return Err(error.into()),
+            }
+        }
+        if let Some(reader) = kept {
+            let mut readers = self.readers.lock();
+            if readers.len() == READERS {
+                readers.remove(0);
+            }
+            readers.push((part, reader));
+        }
+        Ok(())
+    }
+
+    /// A reader that stands shortly before `offset`, or any of that part.
+    fn take_reader(&self, part: Part, offset: u64) -> Option<Reader> {
+        let mut readers = self.readers.lock();
+        let near = |(other, reader): &(Part, Reader)| {
+            *other == part && offset.wrapping_sub(reader.position()) < NEAR
+        };
+        let full = readers.len() == READERS;
+        let any = |(other, _): &(Part, Reader)| full && *other == part;
+        let index = readers.iter().rposition(near).or_else(|| readers.iter().position(any))?;
+        Some(readers.swap_remove(index).1)
+    }
+
+    /// The bytes of the entry that holds a message, wherever it is carried meanwhile; `None` if the message is gone.
+    pub(crate) fn read_message(&self, queue: u32, sequence: u64, at: u64) -> Result<Option<Bytes>> {
+        let mut at = at;
+        loop {
+            if let Some(bytes) = self.read(at)? {
+                return Ok(Some(bytes));
+            }
+            let mut engine = self.engine.lock();
+            let state = &engine.slot(queue)?.state;
+            let moved = match state.find(sequence) {
+                None => return Ok(None),
+                Some(Found::Held(slot)) => state.held.get(slot).location,
+                Some(Found::InRun(_, item)) => item.location,
+            };
+            if moved == at {
+                return Ok(None);
+            }
+            at = moved;
+        }
+    }
+
+    /// Reads the body of a message while the engine is locked.
+    pub(crate) fn read_locked(&self, engine: &Engine, at: u64) -> Result<Option<Bytes>> {
+        match engine.recent.find(at) {
+            Some(bytes) => Ok(Some(Bytes::copy_from_slice(bytes))),
+            None => self.read(at),
+        }
+    }
+
+    /// Has the background look after the queues at `time` on their clock, if it would not sooner.
+    pub(crate) fn wake_keeper(&self, engine: &mut Engine, time: i64) {
+        if time >= engine.keeper_at || self.dir.is_read_only() {
+            return;
+        }
+        engine.keeper_at = time;
+        let delay = time.saturating_sub(self.now().time).max(0).unsigned_abs();
+        let this: Weak<dyn Task> = Weak::<Shared>::clone(&self.this);
+        self.dir.after(Duration::from_millis(delay), this);
+    }
+
+    pub(crate) fn lock(&self) -> MutexGuard<'_, Engine> {
+        self.engine.lock()
+    }
+}
+
+impl Level {
+    /// The same, with the disk's reserve: for what gives back space.
+    pub(crate) fn with_spare(self) -> Level {
+        Level { use_spare: true, ..self }
+    }
+
+    pub(crate) fn waits(self) -> bool {
+        self.durability == Durability::Sync
+    }
+
+    pub(crate) const fn buffered() -> Level {
+        Level { durability: Durability::Buffered, use_spare: false }
+    }
+
+    pub(crate) const fn sync() -> Level {
+        Level { durability: Durability::Sync, use_spare: false }
+    }
+}
+
+/// Reads the first of `offsets`, at which `reader` stands, and those that lie in the same batch; how many that is.
+fn entries_at(
+    reader: &mut Reader,
+    offsets: &[u64],
+    found: &mut Vec<Option<Bytes>>,
+) -> Result<usize, StorageError> {
+    let mut wanted = offsets.iter().peekable();
+    let before = found.len();
+    if let Some(batch) = reader.next_batch()? {
+        let base_offset = batch.base_offset();
+        for record in batch.records() {
+            let Some(next) = wanted.peek() else { break };
+            let record = record.map_err(|what| StorageError::Corrupt {
+                path: std::path::PathBuf::from("journal"),
+                position: 0,
+                offset: base_offset,
+                what,
+            })?;
+            if record.offset == **next {
+                found.push(record.value.map(Bytes::copy_from_slice));
+                wanted.next();
+            } else if record.offset > **next {
+                break;
+            }
+        }
+    }
+    Ok(found.len() - before)
+}

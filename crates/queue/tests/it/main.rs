@@ -1,0 +1,5 @@
+//! The behaviour of queues, theme by theme.
+
+mod basic;
+mod model;
+mod store;

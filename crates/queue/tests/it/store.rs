@@ -1,0 +1,97 @@
+//! Stores on the simulated disk, under a manual clock, without background threads: one seed is one run.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use logmill_queue::{
+    Message, Queue, QueueConfig, Queues, QueuesOptions, ReceiveOptions, ReceivedMessage,
+};
+use logmill_storage::io::sim::{CrashPlan, SimDisk};
+use logmill_storage::{DataDir, DataDirOptions, ManualClock};
+
+pub const START: i64 = 1_700_000_000_000;
+
+/// A store that can crash and be opened again.
+pub struct Store {
+    pub disk: SimDisk,
+    pub clock: Arc<ManualClock>,
+    options: QueuesOptions,
+    queues: Option<Queues>,
+    dir: Option<DataDir>,
+}
+
+impl Store {
+    pub fn new() -> Store {
+        Store::with(1, QueuesOptions::default())
+    }
+
+    pub fn with(seed: u64, options: QueuesOptions) -> Store {
+        let clock = Arc::new(ManualClock::at(START));
+        let mut store = Store { disk: SimDisk::new(seed), clock, options, queues: None, dir: None };
+        store.open();
+        store
+    }
+
+    fn open(&mut self) {
+        let clock: Arc<ManualClock> = Arc::clone(&self.clock);
+        let dir = DataDirOptions::new().threads(0).clock(clock).open_with(self.disk.io()).unwrap();
+        self.queues = Some(Queues::open(&dir, self.options.clone()).unwrap());
+        self.dir = Some(dir);
+    }
+
+    pub fn queues(&self) -> &Queues {
+        self.queues.as_ref().expect("an open store")
+    }
+
+    pub fn queue(&self, name: &str) -> Queue {
+        self.queues().queue(name).unwrap()
+    }
+
+    pub fn create(&self, name: &str, config: QueueConfig) -> Queue {
+        self.queues().create(name, &config).unwrap()
+    }
+
+    /// Closes the store cleanly and opens it again.
+    pub fn reopen(&mut self) {
+        self.queues.take().expect("an open store").close().unwrap();
+        self.dir = None;
+        self.open();
+    }
+
+    /// kill -9, and a new process.
+    pub fn kill(&mut self) {
+        self.disk.kill();
+        self.queues = None;
+        self.dir = None;
+        self.open();
+    }
+
+    /// Loss of power, and a new boot.
+    pub fn crash(&mut self, plan: &CrashPlan) {
+        self.disk.crash(plan);
+        self.queues = None;
+        self.dir = None;
+        self.open();
+    }
+
+    pub fn pass(&self, ms: u64) {
+        self.clock.advance(Duration::from_millis(ms));
+    }
+}
+
+pub fn send(queue: &Queue, body: &str) -> u64 {
+    queue.send(&Message::new(body.as_bytes())).unwrap().sequence
+}
+
+pub fn receive(queue: &Queue, max: usize) -> Vec<ReceivedMessage> {
+    queue.receive(&ReceiveOptions::new().max(max)).unwrap()
+}
+
+/// The bodies of what a receive gets.
+pub fn bodies(queue: &Queue, max: usize) -> Vec<String> {
+    receive(queue, max).iter().map(|message| text(message.body())).collect()
+}
+
+pub fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
