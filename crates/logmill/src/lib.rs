@@ -33,7 +33,10 @@ pub use logmill_storage::{
 };
 pub use logmill_stream as stream;
 pub use logmill_stream::{
-    Cleanup, Partition, PartitionReader, TimestampType, Topic, TopicConfig, TopicPartition,
+    Assignor, Cleanup, CommitTicket, Consumer, ConsumerConfig, ConsumerRecord, ConsumerWaker,
+    Delivery, GroupDescription, GroupKind, GroupPhase, OffsetAndMetadata, OutOfRange, Partition,
+    PartitionReader, Producer, ProducerConfig, ProducerRecord, RebalanceListener, RecordMetadata,
+    Records, ResetTo, Skipped, StartAt, TimestampType, Topic, TopicConfig, TopicPartition,
     TopicSettings,
 };
 pub use store::{Store, StoreBuilder};

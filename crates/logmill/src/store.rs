@@ -5,7 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use logmill_storage::{Clock, DataDir, DataDirOptions, LogConfig};
-use logmill_stream::{Journal, Streams, StreamsOptions, Topic, TopicConfig};
+use logmill_stream::{
+    Consumer, ConsumerConfig, GroupDescription, GroupKind, Journal, Producer, ProducerConfig,
+    ResetTo, Streams, StreamsOptions, Topic, TopicConfig,
+};
 
 use crate::error::Result;
 
@@ -126,6 +129,75 @@ impl Store {
     /// [`UnknownTopic`](logmill_stream::Error::UnknownTopic); [`Error::Storage`](crate::Error::Storage).
     pub fn delete_topic(&self, name: &str) -> Result<()> {
         Ok(self.streams.delete_topic(name)?)
+    }
+
+    /// A producer with the defaults: records linger up to 5 ms to make batches, and each topic says what an
+    /// acknowledgement means.
+    ///
+    /// # Errors
+    /// [`Error::Storage`](crate::Error::Storage).
+    pub fn producer(&self) -> Result<Producer> {
+        self.producer_with(ProducerConfig::new())
+    }
+
+    /// A producer.
+    ///
+    /// # Errors
+    /// [`InvalidName`](logmill_stream::Error::InvalidName); [`Error::Storage`](crate::Error::Storage).
+    pub fn producer_with(&self, config: ProducerConfig) -> Result<Producer> {
+        Ok(self.streams.producer(config)?)
+    }
+
+    /// A consumer of `group`, which is made if there is none, with the defaults: Kafka's, so a new group begins after the
+    /// last record, and positions are committed every 5 seconds. It reads nothing before it subscribes.
+    ///
+    /// # Errors
+    /// As [`Store::consumer_with`].
+    pub fn consumer(&self, group: &str) -> Result<Consumer> {
+        self.consumer_with(group, ConsumerConfig::new())
+    }
+
+    /// A consumer of `group`, which is made if there is none.
+    ///
+    /// # Errors
+    /// [`InvalidName`](logmill_stream::Error::InvalidName), [`GroupKind`](logmill_stream::Error::GroupKind);
+    /// [`Error::Storage`](crate::Error::Storage).
+    pub fn consumer_with(&self, group: &str, config: ConsumerConfig) -> Result<Consumer> {
+        Ok(self.streams.consumer(group, config)?)
+    }
+
+    /// All groups, by name. A store that is open for reading finds those that its writer has made meanwhile.
+    ///
+    /// # Errors
+    /// [`Error::Storage`](crate::Error::Storage).
+    pub fn groups(&self) -> Result<Vec<(String, GroupKind)>> {
+        Ok(self.streams.groups()?)
+    }
+
+    /// What a group is doing, how far it has come, and its lag.
+    ///
+    /// # Errors
+    /// [`UnknownGroup`](logmill_stream::Error::UnknownGroup); [`Error::Storage`](crate::Error::Storage).
+    pub fn describe_group(&self, group: &str) -> Result<GroupDescription> {
+        Ok(self.streams.describe_group(group)?)
+    }
+
+    /// Sends a group without members elsewhere in a topic, in all its partitions.
+    ///
+    /// # Errors
+    /// [`UnknownGroup`](logmill_stream::Error::UnknownGroup), [`UnknownTopic`](logmill_stream::Error::UnknownTopic),
+    /// [`GroupActive`](logmill_stream::Error::GroupActive); [`Error::Storage`](crate::Error::Storage).
+    pub fn reset_group(&self, group: &str, topic: &str, to: ResetTo) -> Result<()> {
+        Ok(self.streams.reset_group(group, topic, to)?)
+    }
+
+    /// Deletes a group without members, with all its positions.
+    ///
+    /// # Errors
+    /// [`UnknownGroup`](logmill_stream::Error::UnknownGroup), [`GroupActive`](logmill_stream::Error::GroupActive);
+    /// [`Error::Storage`](crate::Error::Storage).
+    pub fn delete_group(&self, group: &str) -> Result<()> {
+        Ok(self.streams.delete_group(group)?)
     }
 
     /// Does the background work that is due, on this thread: for a store with [`StoreBuilder::threads`] 0.

@@ -44,6 +44,8 @@ pub(crate) struct Active {
     pub way: Way,
     /// Bytes before this have blocks.
     pub reserved: u64,
+    /// A frame that would end behind this goes to the next segment, unless this one is empty.
+    pub full_at: u64,
     /// Bytes before this are in the file.
     pub stored: u64,
     /// Largest timestamp so far.

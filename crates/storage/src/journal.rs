@@ -22,7 +22,7 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 
 use crate::checkpoint::{self, CheckpointHead};
-use crate::config::{Durability, LogConfig};
+use crate::config::{Durability, LogConfig, Retention};
 use crate::data_dir::DataDir;
 use crate::error::{Corruption, Error, Result};
 use crate::io::{Open, read_full, write_full};
@@ -156,6 +156,8 @@ impl Journal {
     /// # Errors
     /// As [`Log::open`].
     pub fn open(dir: &DataDir, name: &str, config: LogConfig) -> Result<Journal> {
+        // What is still needed is no matter of age or size here.
+        let config = config.retention(Retention::default());
         let hot = Log::open(dir, name, config.clone())?;
         let cold_name = format!("{name}/1");
         // A read-only open beside a writer that has not made the cold part yet finds none, and none is needed.

@@ -146,6 +146,11 @@ impl Footer {
         data_end.next_multiple_of(FOOTER_ALIGN)
     }
 
+    /// Bytes of the whole file.
+    pub(crate) const fn file_len(&self) -> u64 {
+        Footer::position(self.data_end) + FOOTER_LEN as u64
+    }
+
     pub(crate) fn encode(&self) -> [u8; FOOTER_LEN] {
         let mut b = [0; FOOTER_LEN];
         b[..8].copy_from_slice(FOOTER_MAGIC);

@@ -347,6 +347,23 @@ impl Log {
         self.writer()?.delete_before(offset)
     }
 
+    /// Removes now what [`LogConfig::retention`] says, and returns the start offset. The background does the same after
+    /// appends, and once a minute where there is a limit of age.
+    ///
+    /// Whole segments go, oldest first, up to the first that stays, as in Kafka; the active one stays. The age of a segment
+    /// is that of its latest timestamp, so a record from the future keeps its segment and all after it. A clock that jumps
+    /// back removes nothing. Open readers of a removed segment finish it.
+    ///
+    /// # Errors
+    /// As [`delete_records_before`](Self::delete_records_before).
+    /// # Cost
+    /// Nothing for what stays, but for one look at each segment's footer after opening.
+    pub fn apply_retention(&self) -> Result<u64> {
+        let writer = self.writer()?;
+        writer.settle()?;
+        crate::retention::apply(writer)
+    }
+
     /// Ends the active segment, if it holds anything; the next append begins a new one.
     ///
     /// # Errors
@@ -396,6 +413,15 @@ impl Log {
             }
         }
         Ok(end)
+    }
+
+    /// The offset of the last record that an idempotent producer has appended, as far as the log remembers; retention or
+    /// compaction may have removed the record itself.
+    ///
+    /// # Errors
+    /// [`Error::ReadOnly`].
+    pub fn last_offset_of(&self, producer_id: i64) -> Result<Option<u64>> {
+        Ok(self.writer()?.last_offset_of(producer_id))
     }
 
     /// What opening the log found and did.
@@ -531,6 +557,7 @@ impl Inner {
         if has_unsealed {
             writer.request(Duration::ZERO);
         }
+        writer.watch_age();
         writer.ensure_spare().or_else(|e| match e {
             // The reserve can wait for space.
             Error::DiskFull { .. } => Ok(()),

@@ -126,6 +126,14 @@ impl Producers {
         self.by_id.get(&id)?.back().map(|batch| (batch.epoch, batch.last_sequence))
     }
 
+    /// The offset of a producer's last record.
+    pub fn last_offset(&self, id: i64) -> Option<u64> {
+        let batch = self.by_id.get(&id)?.back()?;
+        let count_less_one =
+            advance(batch.last_sequence, batch.first_sequence.wrapping_neg().cast_unsigned());
+        Some(batch.base_offset + u64::from(count_less_one.cast_unsigned()))
+    }
+
     /// The snapshot file for the state just before `offset`.
     pub fn encode(&self, log_id: &[u8; 16], offset: u64) -> Vec<u8> {
         let mut out = Vec::new();

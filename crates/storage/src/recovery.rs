@@ -521,7 +521,8 @@ fn zero_at(file: &dyn File, position: u64, len: u64, end: u64) -> std::io::Resul
 
 /// How many bytes lie between `from` and the last byte before `end` that is not zero.
 fn last_non_zero(file: &dyn File, from: u64, end: u64) -> std::io::Result<u64> {
-    let mut buffer = vec![0; 256 << 10];
+    let most = usize::try_from(end.saturating_sub(from)).unwrap_or(usize::MAX);
+    let mut buffer = vec![0; most.min(256 << 10)];
     let (mut position, mut last) = (from, from);
     while position < end {
         let want = usize::try_from(end - position).unwrap_or(buffer.len()).min(buffer.len());
@@ -529,12 +530,25 @@ fn last_non_zero(file: &dyn File, from: u64, end: u64) -> std::io::Result<u64> {
         if got == 0 {
             break;
         }
-        if let Some(i) = buffer[..got].iter().rposition(|b| *b != 0) {
+        if let Some(i) = last_set(&buffer[..got]) {
             last = position + i as u64 + 1;
         }
         position += got as u64;
     }
     Ok(last - from)
+}
+
+/// The index of the last byte that is not zero. Reservations are long and mostly zero, so this looks at 64 at a time.
+fn last_set(bytes: &[u8]) -> Option<usize> {
+    let mut end = bytes.len();
+    for chunk in bytes.rchunks(64) {
+        if chunk != &[0; 64][..chunk.len()] {
+            let begin = end - chunk.len();
+            return chunk.iter().rposition(|b| *b != 0).map(|i| begin + i);
+        }
+        end -= chunk.len();
+    }
+    None
 }
 
 /// The largest `durable_upto` of any valid frame behind `end`.

@@ -197,6 +197,11 @@ impl Segment {
         }
     }
 
+    /// The footer, if somebody has looked at it before.
+    pub fn known_footer(&self) -> Option<&Footer> {
+        self.footer.get()
+    }
+
     /// This process begins, or ceases, to append.
     pub fn set_active(&self, is_active: bool) {
         self.is_active.store(is_active, Ordering::Relaxed);

@@ -86,6 +86,8 @@ pub(crate) struct Writer {
     urgent: AtomicBool,
     syncs: AtomicU64,
     failure: Mutex<Option<String>>,
+    /// When the background looks for what is too old, ms on the monotonic clock.
+    retention_due: AtomicU64,
     this: std::sync::Weak<Writer>,
     /// Given back when nobody can write the files any more.
     _claimed: Claimed,
@@ -194,6 +196,7 @@ impl Writer {
             urgent: AtomicBool::new(false),
             syncs: AtomicU64::new(0),
             failure: Mutex::default(),
+            retention_due: AtomicU64::new(0),
             this: this.clone(),
             _claimed: claimed,
             view,
@@ -377,8 +380,19 @@ impl Writer {
         self.state.lock().producers.last(producer_id)
     }
 
+    /// The offset of the last record of a producer.
+    pub fn last_offset_of(&self, producer_id: i64) -> Option<u64> {
+        self.state.lock().producers.last_offset(producer_id)
+    }
+
     pub fn end_offset(&self) -> u64 {
         self.state.lock().next_offset
+    }
+
+    /// The base offset of the active segment, and its bytes without what is only reserved.
+    pub fn active_bytes(&self) -> Option<(u64, u64)> {
+        let state = self.state.lock();
+        state.active.as_ref().map(|active| (active.scope.base_offset, active.end()))
     }
 
     pub fn syncs(&self) -> u64 {

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::fmt;
 
-use crate::TopicPartition;
+use crate::PartitionId;
 
 mod range;
 mod round_robin;
@@ -52,7 +52,7 @@ pub struct Subscriber<'a> {
     pub topics: &'a BTreeSet<u32>,
     /// The partitions that it reads now. Only the sticky strategies look at them; partitions that are gone, that it no
     /// longer subscribes to, or that an earlier member names too are ignored.
-    pub owned: &'a BTreeSet<TopicPartition>,
+    pub owned: &'a BTreeSet<PartitionId>,
 }
 
 /// Deals out the partitions of `topics` (id and number of partitions, in the order in which they are to be taken).
@@ -67,7 +67,7 @@ pub fn assign(
     strategy: Assignor,
     subscribers: &[Subscriber<'_>],
     topics: &[(u32, u32)],
-) -> Vec<BTreeSet<TopicPartition>> {
+) -> Vec<BTreeSet<PartitionId>> {
     match strategy {
         Assignor::Range => range::assign(subscribers, topics),
         Assignor::RoundRobin => round_robin::assign(subscribers, topics),
@@ -76,8 +76,8 @@ pub fn assign(
 }
 
 /// Every partition of `topics`, in order.
-fn partitions_of(topics: &[(u32, u32)]) -> impl Iterator<Item = TopicPartition> {
+fn partitions_of(topics: &[(u32, u32)]) -> impl Iterator<Item = PartitionId> {
     topics.iter().flat_map(|&(topic, partitions)| {
-        (0..partitions).map(move |partition| TopicPartition { topic, partition })
+        (0..partitions).map(move |partition| PartitionId { topic, partition })
     })
 }

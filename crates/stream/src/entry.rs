@@ -29,7 +29,7 @@
 //! ```
 //! Each kind with its version is pinned by golden bytes. A changed layout gets a new version; old ones stay readable.
 
-use crate::TopicPartition;
+use crate::PartitionId;
 use crate::settings::Settings;
 use crate::wire::{Malformed, Wire, put_bytes, put_signed, put_varint};
 
@@ -51,7 +51,7 @@ pub enum GroupKind {
 /// A position as it is committed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct CommittedPosition<'a> {
-    pub(crate) partition: TopicPartition,
+    pub(crate) partition: PartitionId,
     pub(crate) epoch: u32,
     pub(crate) offset: u64,
     pub(crate) metadata: &'a str,
@@ -70,15 +70,15 @@ pub(crate) enum Entry<'a> {
     GroupDeleted { group: u64 },
     GroupSeen { group: u64, at_ms: i64 },
     Committed { group: u64, at_ms: i64, positions: Vec<CommittedPosition<'a>> },
-    PositionsDropped { group: u64, partitions: Vec<TopicPartition> },
+    PositionsDropped { group: u64, partitions: Vec<PartitionId> },
     ProducerOpened { producer: u64, epoch: u32, at_ms: i64, name: &'a str },
-    ProducerSequence { producer: u64, partition: TopicPartition, sequence: u64 },
+    ProducerSequence { producer: u64, partition: PartitionId, sequence: u64 },
     ProducerRemoved { producer: u64 },
-    ShareStarted { group: u64, partition: TopicPartition, epoch: u32, offset: u64 },
-    ShareAcquired { group: u64, partition: TopicPartition, ranges: Vec<OffsetRange> },
-    ShareDone { group: u64, partition: TopicPartition, ranges: Vec<OffsetRange> },
-    ShareEpoch { group: u64, partition: TopicPartition, epoch: u32, offset: u64 },
-    ShareDeliveries { group: u64, partition: TopicPartition, deliveries: Vec<(u64, u32)> },
+    ShareStarted { group: u64, partition: PartitionId, epoch: u32, offset: u64 },
+    ShareAcquired { group: u64, partition: PartitionId, ranges: Vec<OffsetRange> },
+    ShareDone { group: u64, partition: PartitionId, ranges: Vec<OffsetRange> },
+    ShareEpoch { group: u64, partition: PartitionId, epoch: u32, offset: u64 },
+    ShareDeliveries { group: u64, partition: PartitionId, deliveries: Vec<(u64, u32)> },
 }
 
 impl Entry<'_> {
@@ -303,13 +303,13 @@ impl<'a> Entry<'a> {
     }
 }
 
-fn put_partition(out: &mut Vec<u8>, partition: TopicPartition) {
+fn put_partition(out: &mut Vec<u8>, partition: PartitionId) {
     put_varint(out, u64::from(partition.topic));
     put_varint(out, u64::from(partition.partition));
 }
 
-fn take_partition(wire: &mut Wire<'_>) -> Result<TopicPartition, Malformed> {
-    Ok(TopicPartition { topic: wire.varint32()?, partition: wire.varint32()? })
+fn take_partition(wire: &mut Wire<'_>) -> Result<PartitionId, Malformed> {
+    Ok(PartitionId { topic: wire.varint32()?, partition: wire.varint32()? })
 }
 
 fn take_position<'a>(wire: &mut Wire<'a>) -> Result<CommittedPosition<'a>, Malformed> {

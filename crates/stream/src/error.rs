@@ -1,6 +1,10 @@
 //! What can go wrong, with the place where it did.
 
 use std::fmt;
+use std::sync::Arc;
+
+use crate::TopicPartition;
+use crate::group::Refusal;
 
 /// The result of everything in this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -81,32 +85,95 @@ pub enum Error {
         /// The rule that it breaks.
         why: &'static str,
     },
-    /// The group's members use another assignment strategy: all members of a group use one.
-    InconsistentStrategy {
-        /// The strategy of the group.
-        group: crate::Assignor,
-        /// The strategy that the new member asked for.
-        found: crate::Assignor,
+    /// The group refuses what a member wants: see [`Refusal`].
+    Group {
+        /// The group.
+        group: String,
+        /// Why.
+        refusal: Refusal,
     },
-    /// The member is not, or no longer, in its group: it left, or was not heard of for its session time-out.
-    /// The next poll joins again.
-    UnknownMember {
-        /// The member.
-        member: crate::MemberId,
-    },
-    /// Another member joined with the same instance id, and took over: this one must stop.
-    InstanceFenced {
-        /// The instance id.
-        instance: String,
-    },
-    /// The partition is not assigned to this member: it moved to another one. The commit was refused as a whole.
+    /// The partition is not assigned to this consumer: it moved to another one, or the consumer was silent for too long.
+    /// The commit was refused as a whole.
     NotAssigned {
-        /// The member.
-        member: crate::MemberId,
+        /// The group.
+        group: String,
         /// The partition.
-        partition: crate::TopicPartition,
-        /// The group's generation now.
-        generation: u64,
+        partition: TopicPartition,
+    },
+    /// There is no such group.
+    UnknownGroup {
+        /// The group.
+        group: String,
+    },
+    /// The group has members, and this can be done only while it has none.
+    GroupActive {
+        /// The group.
+        group: String,
+        /// How many members it has.
+        members: usize,
+    },
+    /// There is a group of that name, but of the other kind: ordinary consumers and share groups do not mix.
+    GroupKind {
+        /// The group.
+        group: String,
+    },
+    /// The group has no position in this partition, and was told to begin nowhere by itself.
+    NoPosition {
+        /// The group.
+        group: String,
+        /// The partition.
+        partition: TopicPartition,
+    },
+    /// The group's position is beyond the end of what the partition kept when power was lost: other records have those
+    /// offsets now, or will. Going on there would skip them, so choose: seek, or reset the group.
+    PositionLost {
+        /// The group.
+        group: String,
+        /// The partition.
+        partition: TopicPartition,
+        /// The log epoch in which the position was committed.
+        epoch: u32,
+        /// The position.
+        offset: u64,
+        /// Where that epoch ended.
+        end: u64,
+    },
+    /// The position was removed by retention, and the consumer is to say so instead of going on elsewhere.
+    PositionRemoved {
+        /// The partition.
+        partition: TopicPartition,
+        /// The position.
+        offset: u64,
+        /// The first offset that is there.
+        start: u64,
+    },
+    /// A batch could not be appended, or its acknowledgement failed; none of its records counts as sent.
+    NotDelivered {
+        /// Where it was to go.
+        partition: TopicPartition,
+        /// Why.
+        cause: Arc<Error>,
+    },
+    /// A later producer has opened the name: this one is a zombie and must stop. Nothing was appended.
+    ProducerFenced {
+        /// The name.
+        name: String,
+        /// This producer's epoch.
+        epoch: u32,
+        /// The epoch that holds.
+        current: u32,
+    },
+    /// The metadata of a commit is longer than 4,096 bytes. Nothing was committed.
+    MetadataTooLong {
+        /// Its length in bytes.
+        bytes: usize,
+    },
+    /// The pattern is no regular expression.
+    InvalidPattern {
+        /// The pattern.
+        pattern: String,
+        /// What is wrong with it.
+        what: String,
     },
 }
 
@@ -152,18 +219,52 @@ impl fmt::Display for Error {
             Error::InvalidName { kind, name, why } => {
                 write!(f, "{name:?} is no name for a {kind}: {why}")
             }
-            Error::InconsistentStrategy { group, found } => {
-                write!(f, "the group assigns partitions by {group}, this member asked for {found}")
+            Error::Group { group, refusal } => write!(f, "group {group:?}: {refusal}"),
+            Error::NotAssigned { group, partition } => {
+                write!(
+                    f,
+                    "group {group:?}: {partition} is not assigned to this consumer (any more)"
+                )
             }
-            Error::UnknownMember { member } => write!(f, "{member} is not in the group"),
-            Error::InstanceFenced { instance } => {
-                write!(f, "another member joined with the instance id {instance:?} and took over")
+            Error::UnknownGroup { group } => write!(f, "there is no group {group:?}"),
+            Error::GroupActive { group, members } => {
+                write!(f, "group {group:?} has {members} members; this needs one without any")
             }
-            Error::NotAssigned { member, partition, generation } => write!(
+            Error::GroupKind { group } => {
+                write!(
+                    f,
+                    "group {group:?} is of the other kind: consumer groups and share groups do not mix"
+                )
+            }
+            Error::NoPosition { group, partition } => {
+                write!(
+                    f,
+                    "group {group:?} has no position in {partition} and was told to begin nowhere by itself"
+                )
+            }
+            Error::PositionLost { group, partition, epoch, offset, end } => write!(
                 f,
-                "partition {} of topic {} is not assigned to {member} in generation {generation}",
-                partition.partition, partition.topic
+                "group {group:?}: position {offset} of epoch {epoch} in {partition} is beyond {end}, where power loss \
+                 ended that epoch; seek or reset the group"
             ),
+            Error::PositionRemoved { partition, offset, start } => {
+                write!(
+                    f,
+                    "position {offset} in {partition} was removed by retention, which keeps records from {start} on"
+                )
+            }
+            Error::NotDelivered { partition, cause } => {
+                write!(f, "not delivered to {partition}: {cause}")
+            }
+            Error::ProducerFenced { name, epoch, current } => {
+                write!(f, "producer {name:?}: epoch {epoch} was fenced by epoch {current}")
+            }
+            Error::MetadataTooLong { bytes } => {
+                write!(f, "commit metadata of {bytes} bytes is longer than 4096")
+            }
+            Error::InvalidPattern { pattern, what } => {
+                write!(f, "{pattern:?} is no pattern: {what}")
+            }
         }
     }
 }
@@ -172,6 +273,8 @@ impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Error::Storage(error) => error.source(),
+            Error::NotDelivered { cause, .. } => Some(cause.as_ref()),
+            Error::Group { refusal, .. } => Some(refusal),
             _ => None,
         }
     }

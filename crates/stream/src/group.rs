@@ -18,9 +18,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::time::Duration;
 
-use crate::TopicPartition;
+use crate::PartitionId;
 use crate::assignment::{Assignor, Subscriber, assign};
-use crate::error::{Error, Result};
 
 #[cfg(test)]
 mod tests;
@@ -34,6 +33,59 @@ impl fmt::Display for MemberId {
         write!(f, "member {}", self.0)
     }
 }
+
+/// Why the coordinator refuses something.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Refusal {
+    /// The group's members use another strategy: all members of a group use one.
+    InconsistentStrategy {
+        /// The strategy of the group.
+        group: Assignor,
+        /// The strategy that the new member asked for.
+        found: Assignor,
+    },
+    /// The member is not, or no longer, in the group: it left, or was silent for longer than its session time-out.
+    UnknownMember(MemberId),
+    /// Another member joined with the same instance id and took over.
+    InstanceFenced {
+        /// The instance id.
+        instance: String,
+    },
+    /// The partition is not assigned to this member.
+    NotAssigned {
+        /// The member.
+        member: MemberId,
+        /// The partition.
+        partition: PartitionId,
+        /// The group's generation now.
+        generation: u64,
+    },
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Refusal::InconsistentStrategy { group, found } => {
+                write!(f, "the group assigns partitions by {group}, this member asked for {found}")
+            }
+            Refusal::UnknownMember(member) => write!(f, "{member} is not in the group"),
+            Refusal::InstanceFenced { instance } => {
+                write!(f, "another member joined with the instance id {instance:?} and took over")
+            }
+            Refusal::NotAssigned { member, partition, generation } => write!(
+                f,
+                "partition {} of topic {} is not assigned to {member} in generation {generation}",
+                partition.partition, partition.topic
+            ),
+        }
+    }
+}
+
+impl std::error::Error for Refusal {}
+
+/// What the coordinator says.
+type Result<T> = std::result::Result<T, Refusal>;
 
 /// What a member says when it joins.
 #[derive(Clone, Debug)]
@@ -56,8 +108,8 @@ struct Member {
     instance: Option<String>,
     session_timeout: Duration,
     last_seen: Duration,
-    target: BTreeSet<TopicPartition>,
-    owned: BTreeSet<TopicPartition>,
+    target: BTreeSet<PartitionId>,
+    owned: BTreeSet<PartitionId>,
 }
 
 /// The members of one group, their partitions, and the rebalance that may be going on.
@@ -69,7 +121,7 @@ pub struct Coordinator {
     generation: u64,
     members: BTreeMap<MemberId, Member>,
     /// Who reads a partition now; the inverse of the members' `owned`.
-    owners: BTreeMap<TopicPartition, MemberId>,
+    owners: BTreeMap<PartitionId, MemberId>,
     /// Id and number of partitions of every topic there is, in the order in which strategies take them.
     topics: Vec<(u32, u32)>,
     /// Members that must release before anyone claims. Always empty with a cooperative strategy.
@@ -118,12 +170,12 @@ impl Coordinator {
     }
 
     /// What a member reads now; nothing if it is not in the group.
-    pub fn owned(&self, member: MemberId) -> BTreeSet<TopicPartition> {
+    pub fn owned(&self, member: MemberId) -> BTreeSet<PartitionId> {
         self.members.get(&member).map(|member| member.owned.clone()).unwrap_or_default()
     }
 
     /// Who reads a partition now.
-    pub fn owner(&self, partition: TopicPartition) -> Option<MemberId> {
+    pub fn owner(&self, partition: PartitionId) -> Option<MemberId> {
         self.owners.get(&partition).copied()
     }
 
@@ -131,12 +183,15 @@ impl Coordinator {
     /// one, and nothing is rebalanced if it wants the same topics.
     ///
     /// # Errors
-    /// [`Error::InconsistentStrategy`].
+    /// [`Refusal::InconsistentStrategy`].
     pub fn join(&mut self, now: Duration, join: Join) -> Result<MemberId> {
         if self.members.is_empty() {
             self.strategy = join.strategy;
         } else if self.strategy != join.strategy {
-            return Err(Error::InconsistentStrategy { group: self.strategy, found: join.strategy });
+            return Err(Refusal::InconsistentStrategy {
+                group: self.strategy,
+                found: join.strategy,
+            });
         }
         self.next_member += 1;
         let id = MemberId(self.next_member);
@@ -206,7 +261,7 @@ impl Coordinator {
     /// Notes that a member is alive.
     ///
     /// # Errors
-    /// [`Error::UnknownMember`], [`Error::InstanceFenced`].
+    /// [`Refusal::UnknownMember`], [`Refusal::InstanceFenced`].
     pub fn heartbeat(&mut self, now: Duration, member: MemberId) -> Result<()> {
         self.member(member)?.last_seen = now;
         Ok(())
@@ -235,7 +290,7 @@ impl Coordinator {
     /// Changes what a member wants to read.
     ///
     /// # Errors
-    /// [`Error::UnknownMember`], [`Error::InstanceFenced`].
+    /// [`Refusal::UnknownMember`], [`Refusal::InstanceFenced`].
     pub fn subscribe(&mut self, member: MemberId, topics: BTreeSet<u32>) -> Result<()> {
         let entry = self.member(member)?;
         if entry.topics != topics {
@@ -290,8 +345,8 @@ impl Coordinator {
     /// may commit.
     ///
     /// # Errors
-    /// [`Error::UnknownMember`], [`Error::InstanceFenced`].
-    pub fn to_revoke(&mut self, member: MemberId) -> Result<BTreeSet<TopicPartition>> {
+    /// [`Refusal::UnknownMember`], [`Refusal::InstanceFenced`].
+    pub fn to_revoke(&mut self, member: MemberId) -> Result<BTreeSet<PartitionId>> {
         let all = self.holding.contains(&member);
         let entry = self.member(member)?;
         Ok(if all {
@@ -304,12 +359,8 @@ impl Coordinator {
     /// Gives up partitions. Those that the member does not own are ignored.
     ///
     /// # Errors
-    /// [`Error::UnknownMember`], [`Error::InstanceFenced`].
-    pub fn release(
-        &mut self,
-        member: MemberId,
-        partitions: &BTreeSet<TopicPartition>,
-    ) -> Result<()> {
+    /// [`Refusal::UnknownMember`], [`Refusal::InstanceFenced`].
+    pub fn release(&mut self, member: MemberId, partitions: &BTreeSet<PartitionId>) -> Result<()> {
         let entry = self.member(member)?;
         let released: Vec<_> =
             partitions.iter().copied().filter(|p| entry.owned.remove(p)).collect();
@@ -326,8 +377,8 @@ impl Coordinator {
     /// Takes what the member shall read and nobody reads any more; returns only what is new.
     ///
     /// # Errors
-    /// [`Error::UnknownMember`], [`Error::InstanceFenced`].
-    pub fn claim(&mut self, member: MemberId) -> Result<BTreeSet<TopicPartition>> {
+    /// [`Refusal::UnknownMember`], [`Refusal::InstanceFenced`].
+    pub fn claim(&mut self, member: MemberId) -> Result<BTreeSet<PartitionId>> {
         let waiting = !self.holding.is_empty();
         let owners = &self.owners;
         let fenced = &self.fenced;
@@ -335,7 +386,7 @@ impl Coordinator {
         if waiting {
             return Ok(BTreeSet::new());
         }
-        let free = |p: &&TopicPartition| !owners.contains_key(*p);
+        let free = |p: &&PartitionId| !owners.contains_key(*p);
         let new: BTreeSet<_> =
             entry.target.difference(&entry.owned).filter(free).copied().collect();
         entry.owned.extend(&new);
@@ -346,13 +397,13 @@ impl Coordinator {
     /// Whether a member may commit a position of a partition: whether it is the one that reads it.
     ///
     /// # Errors
-    /// [`Error::NotAssigned`], [`Error::UnknownMember`], [`Error::InstanceFenced`].
-    pub fn check_owner(&self, member: MemberId, partition: TopicPartition) -> Result<()> {
+    /// [`Refusal::NotAssigned`], [`Refusal::UnknownMember`], [`Refusal::InstanceFenced`].
+    pub fn check_owner(&self, member: MemberId, partition: PartitionId) -> Result<()> {
         if !self.members.contains_key(&member) {
             return Err(gone(&self.fenced, member));
         }
         if self.owners.get(&partition) != Some(&member) {
-            return Err(Error::NotAssigned { member, partition, generation: self.generation });
+            return Err(Refusal::NotAssigned { member, partition, generation: self.generation });
         }
         Ok(())
     }
@@ -363,9 +414,9 @@ impl Coordinator {
     }
 }
 
-fn gone(fenced: &BTreeMap<MemberId, String>, member: MemberId) -> Error {
+fn gone(fenced: &BTreeMap<MemberId, String>, member: MemberId) -> Refusal {
     match fenced.get(&member) {
-        Some(instance) => Error::InstanceFenced { instance: instance.clone() },
-        None => Error::UnknownMember { member },
+        Some(instance) => Refusal::InstanceFenced { instance: instance.clone() },
+        None => Refusal::UnknownMember(member),
     }
 }

@@ -2,38 +2,69 @@
 #![forbid(unsafe_code)]
 #![expect(dead_code, reason = "producers, consumers and share groups, which use the rest, follow")]
 
+use std::fmt;
+use std::sync::Arc;
+
 mod assignment;
+mod chunk;
 mod config;
+mod consumer;
 mod entry;
 mod error;
 mod group;
+mod groups;
 mod journal;
 mod name;
 mod open_logs;
 mod partition;
 mod partitioner;
+mod producer;
 mod range_set;
 mod settings;
 mod share;
+mod signal;
 mod state;
 mod streams;
 mod topic;
 mod wire;
 
 pub use assignment::{Assignor, Subscriber, assign};
+pub use chunk::{ConsumerHeaders, ConsumerRecord, Records, Skipped};
 pub use config::{Cleanup, TimestampType, TopicConfig, TopicSettings};
+pub use consumer::{
+    CommitTicket, Consumer, ConsumerConfig, ConsumerWaker, OffsetAndMetadata, OutOfRange,
+    RebalanceListener, StartAt,
+};
+pub use entry::GroupKind;
 pub use error::{Error, NameKind, Result};
-pub use group::{Coordinator, Join, MemberId};
+pub use group::{Coordinator, Join, MemberId, Refusal};
+pub use groups::{GroupDescription, GroupPhase, MemberDescription, PartitionProgress, ResetTo};
 pub use journal::{Journal, JournalEntry};
 pub use partition::{Partition, PartitionReader};
 pub use partitioner::{murmur2, partition_for_key};
+pub use producer::{Delivery, Producer, ProducerConfig, ProducerRecord, RecordMetadata};
 pub use streams::{Streams, StreamsOptions};
 pub use topic::Topic;
 
-/// One partition of one topic, by number.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+/// One partition of one topic, by name.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TopicPartition {
-    /// The topic's id. Ids start at 1 and are never used again.
+    /// The topic.
+    pub topic: Arc<str>,
+    /// The partition, counted from 0.
+    pub partition: u32,
+}
+
+impl fmt::Display for TopicPartition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "partition {} of topic {:?}", self.partition, self.topic)
+    }
+}
+
+/// One partition of one topic, by the topic's id, which no later topic of that name shares.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PartitionId {
+    /// The topic's id, from 1.
     pub topic: u32,
     /// The partition, counted from 0.
     pub partition: u32,

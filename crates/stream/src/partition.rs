@@ -6,15 +6,15 @@ use std::time::Duration;
 
 use logmill_storage::{
     AppendOptions, Appended, Batch, Durability, Log, LogStats, Reader, Record, RecordBuf,
-    RecoveryReport, Ticket, Wake,
+    RecordView, RecoveryReport, Ticket, Visibility, Wake,
 };
 use parking_lot::{Condvar, Mutex};
 
-use crate::TopicPartition;
 use crate::config::TimestampType;
 use crate::error::{Error, Result};
 use crate::streams::Shared;
 use crate::topic::TopicCore;
+use crate::{PartitionId, TopicPartition};
 
 /// How often a process that only reads looks whether the writer has made a partition's log.
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
@@ -35,6 +35,22 @@ impl std::ops::Deref for OpenLog {
     }
 }
 
+impl OpenLog {
+    /// Shows `look` the record at `offset`, stored or durable; `None` if it is gone.
+    pub(crate) fn with_record<T>(
+        &self,
+        offset: u64,
+        look: impl FnOnce(&RecordView<'_>) -> T,
+    ) -> Result<Option<T>> {
+        let mut reader = self.log.reader_with(offset, Visibility::Stored)?;
+        let Some(batch) = reader.next_batch()? else { return Ok(None) };
+        match batch.records().next() {
+            Some(Ok(record)) if record.offset == offset => Ok(Some(look(&record))),
+            _ => Ok(None),
+        }
+    }
+}
+
 #[derive(Debug)]
 enum Slot {
     Closed,
@@ -45,7 +61,7 @@ enum Slot {
 
 /// What all handles of a partition share.
 pub(crate) struct PartitionCore {
-    pub(crate) id: TopicPartition,
+    pub(crate) id: PartitionId,
     slot: Mutex<Slot>,
     /// Set by each use and cleared by the sweep: what it finds cleared was idle since the sweep before.
     used: AtomicBool,
@@ -72,7 +88,7 @@ impl Wake for PartitionCore {
 }
 
 impl PartitionCore {
-    pub(crate) fn new(id: TopicPartition) -> Arc<PartitionCore> {
+    pub(crate) fn new(id: PartitionId) -> Arc<PartitionCore> {
         Arc::new(PartitionCore {
             id,
             slot: Mutex::new(Slot::Closed),
@@ -82,7 +98,7 @@ impl PartitionCore {
     }
 
     /// The name of its log.
-    pub(crate) fn log_name(id: TopicPartition) -> String {
+    pub(crate) fn log_name(id: PartitionId) -> String {
         format!("{}/{}", id.topic, id.partition)
     }
 
@@ -170,8 +186,13 @@ impl Partition {
     }
 
     /// Its topic's id and its number.
-    pub fn id(&self) -> TopicPartition {
+    pub fn id(&self) -> PartitionId {
         self.core.id
+    }
+
+    /// Its topic's name and its number.
+    pub fn name(&self) -> TopicPartition {
+        TopicPartition { topic: self.topic.shared_name(), partition: self.number() }
     }
 
     pub(crate) fn log(&self) -> Result<Arc<OpenLog>> {

@@ -16,6 +16,7 @@ mod tests;
 use catalogue::Catalogue;
 pub(crate) use catalogue::TopicState;
 use groups::Groups;
+pub(crate) use groups::Position;
 use producers::Producers;
 use shares::ShareState;
 

@@ -1,6 +1,7 @@
 //! All streams of a store: the state that the journal tells, and the topics that stand for it.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -10,17 +11,21 @@ use parking_lot::{Mutex, RwLock};
 use crate::config::{PARTITIONS_MAX, TopicConfig, TopicSettings};
 use crate::entry::Entry;
 use crate::error::{Error, Result};
+use crate::groups::{ActiveGroups, GroupDescription, ResetTo};
 use crate::journal::{Journal, JournalEntry};
-use crate::name;
 use crate::open_logs::OpenLogs;
-use crate::partition::PartitionCore;
-use crate::state::State;
+use crate::partition::{Partition, PartitionCore};
+use crate::producer::Gates;
+use crate::state::{Position, State};
 use crate::topic::{Topic, TopicCore};
+use crate::{GroupKind, PartitionId, name};
 
 /// The journal owner of everything about streams.
 pub(crate) const OWNER: u64 = 0;
-/// How often idle partitions are looked for. One that was not used in between is closed.
-const SWEEP_EVERY: Duration = Duration::from_secs(10);
+/// How often silent members of groups are looked for.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// At each so many looks, partitions that were not used since are closed.
+const SWEEP_EACH: u64 = 10;
 
 /// How streams work in a store.
 #[derive(Clone, Debug)]
@@ -65,6 +70,10 @@ pub(crate) struct Shared {
     known: Mutex<Known>,
     topics: RwLock<Topics>,
     pub(crate) open_logs: OpenLogs,
+    pub(crate) groups: ActiveGroups,
+    pub(crate) gates: Gates,
+    producers_opened: AtomicU32,
+    sweeps: AtomicU64,
 }
 
 impl std::fmt::Debug for Shared {
@@ -81,14 +90,94 @@ impl Shared {
         durability: Durability,
         decide: impl FnOnce(&State) -> Result<(Vec<Vec<u8>>, T)>,
     ) -> Result<T> {
-        let mut known = self.known.lock();
-        let (entries, result) = decide(&known.state)?;
-        let ticket = self.submit(&mut known, &entries, durability)?;
-        drop(known);
+        let (result, ticket) = self.begin(durability, decide)?;
         if let Some(ticket) = ticket {
             ticket.wait()?;
         }
         Ok(result)
+    }
+
+    /// As [`Shared::change`], without waiting. No ticket: nothing was to be journaled.
+    pub(crate) fn begin<T>(
+        &self,
+        durability: Durability,
+        decide: impl FnOnce(&State) -> Result<(Vec<Vec<u8>>, T)>,
+    ) -> Result<(T, Option<Ticket>)> {
+        let mut known = self.known.lock();
+        let (entries, result) = decide(&known.state)?;
+        let ticket = self.submit(&mut known, &entries, durability)?;
+        Ok((result, ticket))
+    }
+
+    /// A number that no producer had before, to begin with another sticky partition than the others.
+    pub(crate) fn next_producer_seed(&self) -> u32 {
+        self.producers_opened.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Looks at the state.
+    pub(crate) fn look<T>(&self, look: impl FnOnce(&State) -> T) -> T {
+        look(&self.known.lock().state)
+    }
+
+    /// What a group has committed in a partition.
+    pub(crate) fn position(&self, group: u64, partition: PartitionId) -> Option<Position> {
+        self.look(|state| state.groups.get(group)?.positions.get(&partition).cloned())
+    }
+
+    pub(crate) fn topic_by_name(&self, name: &str) -> Option<Arc<TopicCore>> {
+        self.topics.read().by_name.get(name).cloned()
+    }
+
+    /// The ids of the topics whose name is wanted.
+    pub(crate) fn topic_ids(&self, wanted: impl Fn(&str) -> bool) -> BTreeSet<u32> {
+        self.topics
+            .read()
+            .by_id
+            .values()
+            .filter(|core| wanted(core.name()))
+            .map(|core| core.id())
+            .collect()
+    }
+
+    /// Id and number of partitions of every topic, by name.
+    pub(crate) fn topic_list(&self) -> Vec<(u32, u32)> {
+        let mut cores: Vec<_> = self.topics.read().by_id.values().cloned().collect();
+        cores.sort_by_key(|core| core.shared_name());
+        cores.iter().map(|core| (core.id(), core.partition_count())).collect()
+    }
+
+    /// A handle to a partition.
+    pub(crate) fn partition(self: &Arc<Self>, id: PartitionId) -> Result<Partition> {
+        let topic = self
+            .topics
+            .read()
+            .by_id
+            .get(&id.topic)
+            .cloned()
+            .ok_or_else(|| unknown(self, id.topic))?;
+        self.partition_of(topic, id.partition)
+    }
+
+    /// A handle to a partition.
+    pub(crate) fn partition_by_name(
+        self: &Arc<Self>,
+        topic: &str,
+        partition: u32,
+    ) -> Result<Partition> {
+        let topic =
+            self.topic_by_name(topic).ok_or_else(|| Error::UnknownTopic { name: topic.into() })?;
+        self.partition_of(topic, partition)
+    }
+
+    fn partition_of(self: &Arc<Self>, topic: Arc<TopicCore>, partition: u32) -> Result<Partition> {
+        match topic.partition(partition) {
+            Some(core) => Ok(Partition { shared: Arc::clone(self), topic, core }),
+            None => Err(Error::UnknownPartition {
+                topic: topic.name().into(),
+                partition,
+                partitions: topic.partition_count(),
+            }),
+        }
     }
 
     fn submit(
@@ -164,6 +253,8 @@ impl Shared {
             }
             (None, _) => topics.forget(id),
         }
+        drop((topics, known));
+        self.tell_groups();
         Ok(())
     }
 
@@ -200,29 +291,30 @@ impl Shared {
         self.follow_topic(id)
     }
 
-    /// Removes the directories of deleted topics. A crash in between leaves the rest to the next open.
+    /// Removes the directories of deleted topics. What somebody still reads, and what a crash cuts short, is left to a
+    /// later call, and at the latest to the next open.
     fn remove_condemned(&self) -> Result<()> {
-        let condemned: Vec<_> = self.known.lock().state.topics.condemned().collect();
+        let condemned: Vec<_> = self.look(|state| state.topics.condemned().collect());
         for (topic, partitions) in condemned {
-            for partition in 0..partitions {
-                let name = PartitionCore::log_name(crate::TopicPartition { topic, partition });
+            let logs = (0..partitions)
+                .map(|partition| PartitionCore::log_name(PartitionId { topic, partition }));
+            let mut is_gone = true;
+            for name in logs.chain([topic.to_string()]) {
                 match self.dir.remove_log(&name) {
                     Err(logmill_storage::Error::Io { source, .. })
                         if source.kind() == std::io::ErrorKind::NotFound => {}
+                    Err(logmill_storage::Error::Locked { .. }) => {
+                        is_gone = false;
+                        break;
+                    }
                     other => other?,
                 }
             }
-            self.dir.remove_log(&topic.to_string()).or_else(|error| match error {
-                logmill_storage::Error::Io { source, .. }
-                    if source.kind() == std::io::ErrorKind::NotFound =>
-                {
-                    Ok(())
-                }
-                error => Err(error),
-            })?;
-            self.change(Durability::Buffered, |_| {
-                Ok((vec![Entry::TopicRemoved { topic }.encoded()], ()))
-            })?;
+            if is_gone {
+                self.change(Durability::Buffered, |_| {
+                    Ok((vec![Entry::TopicRemoved { topic }.encoded()], ()))
+                })?;
+            }
         }
         Ok(())
     }
@@ -246,6 +338,7 @@ impl Topics {
     fn forget(&mut self, id: u32) {
         if let Some(core) = self.by_id.remove(&id) {
             self.by_name.remove(core.name());
+            core.set_deleted();
             for partition in core.partitions() {
                 // Its records go anyway, so an error while closing has nothing left to tell.
                 let _ = partition.retire();
@@ -256,16 +349,21 @@ impl Topics {
 
 impl Task for Shared {
     fn run(self: Arc<Self>) {
-        self.open_logs.sweep();
+        if self.sweeps.fetch_add(1, Ordering::Relaxed).is_multiple_of(SWEEP_EACH) {
+            self.open_logs.sweep();
+            // What cannot be removed now is tried again.
+            let _ = self.remove_condemned();
+        }
+        self.expire_members();
         let task: Weak<dyn Task> = Arc::downgrade(&(Arc::clone(&self) as Arc<dyn Task>));
-        self.dir.after(SWEEP_EVERY, task);
+        self.dir.after(LOOK_EVERY, task);
     }
 }
 
 /// The topics, producers and groups of a store. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Streams {
-    shared: Arc<Shared>,
+    pub(crate) shared: Arc<Shared>,
 }
 
 impl Streams {
@@ -282,13 +380,17 @@ impl Streams {
             known: Mutex::default(),
             topics: RwLock::default(),
             open_logs: OpenLogs::new(options.open_partitions_max),
+            groups: ActiveGroups::default(),
+            gates: Gates::default(),
+            producers_opened: AtomicU32::new(0),
+            sweeps: AtomicU64::new(1),
         });
         shared.catch_up()?;
         if !dir.is_read_only() {
             shared.remove_condemned()?;
         }
         let task: Weak<dyn Task> = Arc::downgrade(&(Arc::clone(&shared) as Arc<dyn Task>));
-        dir.after(SWEEP_EVERY, task);
+        dir.after(LOOK_EVERY, task);
         Ok(Streams { shared })
     }
 
@@ -319,9 +421,7 @@ impl Streams {
     /// # Errors
     /// [`Error::UnknownTopic`]; [`Error::Storage`].
     pub fn topic(&self, name: &str) -> Result<Topic> {
-        if self.shared.dir.is_read_only() {
-            self.shared.catch_up()?;
-        }
+        self.look_again()?;
         let core = self.shared.topics.read().by_name.get(name).cloned();
         match core {
             Some(core) => Ok(Topic { shared: Arc::clone(&self.shared), core }),
@@ -332,14 +432,17 @@ impl Streams {
         }
     }
 
+    /// Another process may have changed what this one only reads.
+    fn look_again(&self) -> Result<()> {
+        if self.shared.dir.is_read_only() { self.shared.catch_up() } else { Ok(()) }
+    }
+
     /// All topics, by name.
     ///
     /// # Errors
     /// [`Error::Storage`].
     pub fn topics(&self) -> Result<Vec<Topic>> {
-        if self.shared.dir.is_read_only() {
-            self.shared.catch_up()?;
-        }
+        self.look_again()?;
         let mut cores: Vec<_> = self.shared.topics.read().by_id.values().cloned().collect();
         cores.sort_by_key(|core| core.shared_name());
         Ok(cores.into_iter().map(|core| Topic { shared: Arc::clone(&self.shared), core }).collect())
@@ -359,6 +462,40 @@ impl Streams {
         })?;
         self.shared.follow_topic(id)?;
         self.shared.remove_condemned()
+    }
+
+    /// All groups, by name. In a store that is open for reading, those that its writer has made meanwhile too.
+    ///
+    /// # Errors
+    /// [`Error::Storage`].
+    pub fn groups(&self) -> Result<Vec<(String, GroupKind)>> {
+        self.look_again()?;
+        Ok(self.shared.group_names())
+    }
+
+    /// What a group is doing, and how far it has come.
+    ///
+    /// # Errors
+    /// [`Error::UnknownGroup`]; [`Error::Storage`].
+    pub fn describe_group(&self, name: &str) -> Result<GroupDescription> {
+        self.look_again()?;
+        self.shared.describe_group(name)
+    }
+
+    /// Sends a group without members elsewhere in a topic, in all its partitions.
+    ///
+    /// # Errors
+    /// [`Error::UnknownGroup`], [`Error::UnknownTopic`], [`Error::GroupActive`]; [`Error::Storage`].
+    pub fn reset_group(&self, group: &str, topic: &str, to: ResetTo) -> Result<()> {
+        self.shared.reset_group(group, topic, to)
+    }
+
+    /// Deletes a group without members, with all its positions.
+    ///
+    /// # Errors
+    /// [`Error::UnknownGroup`], [`Error::GroupActive`]; [`Error::Storage`].
+    pub fn delete_group(&self, name: &str) -> Result<()> {
+        self.shared.delete_group(name)
     }
 
     /// How many partitions have their files open.

@@ -1,12 +1,12 @@
 //! A topic: a name, settings, and partitions.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use logmill_storage::LogConfig;
 use parking_lot::RwLock;
 
-use crate::TopicPartition;
+use crate::PartitionId;
 use crate::config::{TopicConfig, TopicSettings};
 use crate::error::{Error, Result};
 use crate::partition::{Partition, PartitionCore};
@@ -21,6 +21,7 @@ pub(crate) struct TopicCore {
     settings: RwLock<Arc<TopicSettings>>,
     settings_version: AtomicU64,
     partitions: RwLock<Vec<Arc<PartitionCore>>>,
+    is_deleted: AtomicBool,
 }
 
 impl TopicCore {
@@ -31,6 +32,7 @@ impl TopicCore {
             settings: RwLock::new(Arc::new(TopicSettings::from(&state.settings)?)),
             settings_version: AtomicU64::new(0),
             partitions: RwLock::new(Vec::new()),
+            is_deleted: AtomicBool::new(false),
         };
         core.grow(state.partitions);
         Ok(core)
@@ -46,6 +48,15 @@ impl TopicCore {
 
     pub(crate) fn shared_name(&self) -> Arc<str> {
         Arc::clone(&self.name)
+    }
+
+    pub(crate) fn is_deleted(&self) -> bool {
+        self.is_deleted.load(Ordering::Acquire)
+    }
+
+    /// Notes that the topic is gone: whoever still has it looks for another of its name.
+    pub(crate) fn set_deleted(&self) {
+        self.is_deleted.store(true, Ordering::Release);
     }
 
     pub(crate) fn settings(&self) -> Arc<TopicSettings> {
@@ -80,7 +91,7 @@ impl TopicCore {
         let known = u32::try_from(partitions.len()).unwrap_or(u32::MAX);
         partitions.extend(
             (known..count)
-                .map(|partition| PartitionCore::new(TopicPartition { topic: self.id, partition })),
+                .map(|partition| PartitionCore::new(PartitionId { topic: self.id, partition })),
         );
     }
 

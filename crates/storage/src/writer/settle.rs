@@ -1,6 +1,7 @@
 //! What follows behind the appends: sealing, proving, removing.
 
 use super::*;
+use crate::retention;
 
 impl Writer {
     /// Syncs, seals what is retired, and moves the manifest's proven point up.
@@ -94,11 +95,37 @@ impl Writer {
             .lock()
             .retain(|r| !removed.iter().any(|s| s.base_offset() == r.segment.base_offset()));
         let (io, root, dir) = (self.view.dir.io(), self.view.dir.path(), &self.view.path);
-        for segment in &removed {
-            crate::recovery::remove_segment(io.as_ref(), root, dir, segment.base_offset())?;
+        for (i, segment) in removed.iter().enumerate() {
+            let base_offset = segment.base_offset();
+            if let Err(e) = crate::recovery::remove_segment(io.as_ref(), root, dir, base_offset) {
+                // They are tried again with the next removal.
+                self.view
+                    .change_segments(|segments| drop(segments.splice(0..0, removed.drain(i..))));
+                return Err(e);
+            }
         }
         io.sync_dir(dir).map_err(|e| Error::io("sync", self.view.shown(), e))
     }
+
+    /// Has the background come back for segments that grow too old while nothing is appended.
+    pub fn watch_age(&self) {
+        if self.config.retention.age.is_none() {
+            return;
+        }
+        let ms = |d: Duration| u64::try_from(d.as_millis()).unwrap_or(u64::MAX);
+        let now = ms(self.view.dir.clock().monotonic());
+        let due = self.retention_due.load(Ordering::Relaxed);
+        let next = now.saturating_add(ms(retention::INTERVAL));
+        let is_mine = now >= due
+            && self
+                .retention_due
+                .compare_exchange(due, next, Ordering::Relaxed, Ordering::Relaxed)
+                .is_ok();
+        if is_mine {
+            self.request(retention::INTERVAL);
+        }
+    }
+
     /// The lock under which segments are sealed, removed or replaced.
     pub fn maintenance(&self) -> MutexGuard<'_, ()> {
         self.maintenance.lock()
@@ -114,7 +141,9 @@ impl Task for Writer {
         if is_closed || self.commit.is_poisoned() {
             return;
         }
-        let done = self.settle().and_then(|()| self.ensure_spare());
+        let done =
+            self.settle().and_then(|()| retention::apply(&self)).and_then(|_| self.ensure_spare());
+        self.watch_age();
         match done {
             Ok(()) => {
                 if !self.commit.is_poisoned() {

@@ -15,8 +15,7 @@ impl Writer {
         self.resume(state)?;
         let next_offset = state.next_offset;
         if let Some(active) = &state.active {
-            let is_full = active.end() + size + FOOTER_ROOM
-                > self.config.segment_bytes_max.max(active.reserved)
+            let is_full = active.end() + size + FOOTER_ROOM > active.full_at
                 || next_offset + u64::from(count) - active.scope.base_offset > u64::from(u32::MAX);
             let age_ms = now_ms.saturating_sub(active.scope.base_timestamp);
             let is_old = u128::try_from(age_ms)
@@ -62,6 +61,7 @@ impl Writer {
                     file,
                     scope,
                     reserved: end_position,
+                    full_at: self.config.segment_bytes_max,
                     stored: end_position,
                     max_timestamp: state.max_timestamp,
                     witnessed: 0,
@@ -147,7 +147,8 @@ impl Writer {
             }
             Err(e) => return Err(e),
         };
-        let active = self.activate(segment, file, reserved, HEAD_LEN as u64)?;
+        let active =
+            self.activate(segment, file, reserved, HEAD_LEN as u64, self.config.segment_bytes_max)?;
         let active = state.active.insert(active);
         active.reserve(needed, self.config.segment_bytes_max, zero_ahead)
     }
@@ -176,7 +177,7 @@ impl Writer {
         let head = self.head(state.next_offset, now_ms);
         let segment = self.new_segment(head.base_offset);
         let file = segment.create_from_spare(&head, &spare)?;
-        state.active = Some(self.activate(segment, file, len, len)?);
+        state.active = Some(self.activate(segment, file, len, len, len)?);
         Ok(true)
     }
 
@@ -186,6 +187,7 @@ impl Writer {
         file: Arc<dyn File>,
         reserved: u64,
         zeroed: u64,
+        full_at: u64,
     ) -> Result<Active> {
         segment.set_active(true);
         let scope = segment.scope(file.as_ref())?;
@@ -202,6 +204,7 @@ impl Writer {
             scope,
             way,
             reserved,
+            full_at,
             stored: HEAD_LEN as u64,
             max_timestamp: i64::MIN,
             witnessed: 0,

@@ -3,12 +3,12 @@
 use std::collections::BTreeSet;
 
 use super::Subscriber;
-use crate::TopicPartition;
+use crate::PartitionId;
 
 pub(super) fn assign(
     subscribers: &[Subscriber<'_>],
     topics: &[(u32, u32)],
-) -> Vec<BTreeSet<TopicPartition>> {
+) -> Vec<BTreeSet<PartitionId>> {
     let mut assignment = vec![BTreeSet::new(); subscribers.len()];
     for &(topic, partitions) in topics {
         let readers: Vec<usize> =
@@ -19,7 +19,7 @@ pub(super) fn assign(
             let share = left.div_ceil(readers.len() - i);
             left -= share;
             for _ in 0..share {
-                assignment[*reader].insert(TopicPartition { topic, partition: next });
+                assignment[*reader].insert(PartitionId { topic, partition: next });
                 next += 1;
             }
         }

@@ -3,12 +3,12 @@
 use std::collections::BTreeSet;
 
 use super::{Subscriber, partitions_of};
-use crate::TopicPartition;
+use crate::PartitionId;
 
 pub(super) fn assign(
     subscribers: &[Subscriber<'_>],
     topics: &[(u32, u32)],
-) -> Vec<BTreeSet<TopicPartition>> {
+) -> Vec<BTreeSet<PartitionId>> {
     let mut assignment = vec![BTreeSet::new(); subscribers.len()];
     let mut turn = 0;
     for partition in partitions_of(topics) {

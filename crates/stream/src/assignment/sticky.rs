@@ -7,19 +7,19 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Subscriber, partitions_of};
-use crate::TopicPartition;
+use crate::PartitionId;
 
 pub(super) fn assign(
     subscribers: &[Subscriber<'_>],
     topics: &[(u32, u32)],
-) -> Vec<BTreeSet<TopicPartition>> {
+) -> Vec<BTreeSet<PartitionId>> {
     let counts: BTreeMap<u32, u32> = topics.iter().copied().collect();
     let mut assignment = kept(subscribers, &counts);
     if subscribers.is_empty() {
         return assignment;
     }
-    let taken: BTreeSet<TopicPartition> = assignment.iter().flatten().copied().collect();
-    let mut homeless: Vec<TopicPartition> =
+    let taken: BTreeSet<PartitionId> = assignment.iter().flatten().copied().collect();
+    let mut homeless: Vec<PartitionId> =
         partitions_of(topics).filter(|p| !taken.contains(p)).collect();
     if subscribers.iter().all(|s| s.topics == subscribers[0].topics) {
         homeless.retain(|p| subscribers[0].topics.contains(&p.topic));
@@ -32,18 +32,14 @@ pub(super) fn assign(
 }
 
 /// What each subscriber reads now and still may, each partition once.
-fn kept(
-    subscribers: &[Subscriber<'_>],
-    counts: &BTreeMap<u32, u32>,
-) -> Vec<BTreeSet<TopicPartition>> {
+fn kept(subscribers: &[Subscriber<'_>], counts: &BTreeMap<u32, u32>) -> Vec<BTreeSet<PartitionId>> {
     let mut claimed = BTreeSet::new();
     subscribers
         .iter()
         .map(|subscriber| {
             let exists =
-                |p: &TopicPartition| counts.get(&p.topic).is_some_and(|count| p.partition < *count);
-            let still_wanted =
-                |p: &TopicPartition| exists(p) && subscriber.topics.contains(&p.topic);
+                |p: &PartitionId| counts.get(&p.topic).is_some_and(|count| p.partition < *count);
+            let still_wanted = |p: &PartitionId| exists(p) && subscriber.topics.contains(&p.topic);
             subscriber
                 .owned
                 .iter()
@@ -55,7 +51,7 @@ fn kept(
         .collect()
 }
 
-fn deal_to_equals(assignment: &mut [BTreeSet<TopicPartition>], mut homeless: Vec<TopicPartition>) {
+fn deal_to_equals(assignment: &mut [BTreeSet<PartitionId>], mut homeless: Vec<PartitionId>) {
     let members = assignment.len();
     let partitions = assignment.iter().map(BTreeSet::len).sum::<usize>() + homeless.len();
     let least = partitions / members;
@@ -94,12 +90,12 @@ fn deal_to_equals(assignment: &mut [BTreeSet<TopicPartition>], mut homeless: Vec
 }
 
 fn deal_to_eligible(
-    assignment: &mut [BTreeSet<TopicPartition>],
+    assignment: &mut [BTreeSet<PartitionId>],
     subscribers: &[Subscriber<'_>],
-    mut homeless: Vec<TopicPartition>,
+    mut homeless: Vec<PartitionId>,
 ) {
     let readers =
-        |p: &TopicPartition| subscribers.iter().filter(|s| s.topics.contains(&p.topic)).count();
+        |p: &PartitionId| subscribers.iter().filter(|s| s.topics.contains(&p.topic)).count();
     // Those with the least choice first.
     homeless.sort_by_cached_key(|p| (readers(p), *p));
     for partition in homeless {
@@ -110,7 +106,7 @@ fn deal_to_eligible(
 }
 
 fn least_loaded(
-    assignment: &[BTreeSet<TopicPartition>],
+    assignment: &[BTreeSet<PartitionId>],
     subscribers: &[Subscriber<'_>],
     topic: u32,
 ) -> Option<usize> {
@@ -121,7 +117,7 @@ fn least_loaded(
 
 /// Makes moves from richer to poorer members; false when there was none to make. Each move lowers the sum of the
 /// squared loads, so this ends.
-fn improve(assignment: &mut [BTreeSet<TopicPartition>], subscribers: &[Subscriber<'_>]) -> bool {
+fn improve(assignment: &mut [BTreeSet<PartitionId>], subscribers: &[Subscriber<'_>]) -> bool {
     let mut moved = false;
     for from in 0..assignment.len() {
         for partition in assignment[from].clone() {

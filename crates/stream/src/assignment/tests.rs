@@ -8,20 +8,16 @@ const ALL: [Assignor; 4] =
     [Assignor::Range, Assignor::RoundRobin, Assignor::Sticky, Assignor::CooperativeSticky];
 
 /// Topic ids and what is owned, for each member in turn.
-type Members = Vec<(BTreeSet<u32>, BTreeSet<TopicPartition>)>;
+type Members = Vec<(BTreeSet<u32>, BTreeSet<PartitionId>)>;
 
-fn run(
-    strategy: Assignor,
-    members: &Members,
-    topics: &[(u32, u32)],
-) -> Vec<BTreeSet<TopicPartition>> {
+fn run(strategy: Assignor, members: &Members, topics: &[(u32, u32)]) -> Vec<BTreeSet<PartitionId>> {
     let subscribers: Vec<_> =
         members.iter().map(|(topics, owned)| Subscriber { topics, owned }).collect();
     assign(strategy, &subscribers, topics)
 }
 
-fn set(pairs: &[(u32, u32)]) -> BTreeSet<TopicPartition> {
-    pairs.iter().map(|&(topic, partition)| TopicPartition { topic, partition }).collect()
+fn set(pairs: &[(u32, u32)]) -> BTreeSet<PartitionId> {
+    pairs.iter().map(|&(topic, partition)| PartitionId { topic, partition }).collect()
 }
 
 fn newcomers(topics: &[&[u32]]) -> Members {
@@ -110,9 +106,9 @@ fn topics() -> impl proptest::strategy::Strategy<Value = Vec<(u32, u32)>> {
         .prop_map(|map| map.into_iter().collect())
 }
 
-fn partitions() -> impl proptest::strategy::Strategy<Value = BTreeSet<TopicPartition>> {
+fn partitions() -> impl proptest::strategy::Strategy<Value = BTreeSet<PartitionId>> {
     proptest::collection::btree_set((1u32..8, 0u32..10), 0..12).prop_map(|pairs| {
-        pairs.into_iter().map(|(topic, partition)| TopicPartition { topic, partition }).collect()
+        pairs.into_iter().map(|(topic, partition)| PartitionId { topic, partition }).collect()
     })
 }
 
@@ -127,7 +123,7 @@ fn equal_members() -> impl proptest::strategy::Strategy<Value = Members> {
         })
 }
 
-fn wanted(members: &Members, topics: &[(u32, u32)]) -> BTreeSet<TopicPartition> {
+fn wanted(members: &Members, topics: &[(u32, u32)]) -> BTreeSet<PartitionId> {
     partitions_of(topics)
         .filter(|p| members.iter().any(|(wants, _)| wants.contains(&p.topic)))
         .collect()
@@ -190,7 +186,7 @@ proptest! {
             .collect();
         let above = valid.iter().filter(|count| **count > least).count().min(richer);
         let most_that_can_stay = valid.iter().map(|count| (*count).min(least)).sum::<usize>() + above;
-        let owner: BTreeMap<TopicPartition, usize> = {
+        let owner: BTreeMap<PartitionId, usize> = {
             let mut owner = BTreeMap::new();
             for (i, (_, owned)) in members.iter().enumerate() {
                 for partition in owned.iter().filter(|p| wanted.contains(p)) {

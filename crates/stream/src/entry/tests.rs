@@ -1,8 +1,8 @@
 use super::*;
 use crate::settings::Setting;
 
-fn partition() -> TopicPartition {
-    TopicPartition { topic: 3, partition: 200 }
+fn partition() -> PartitionId {
+    PartitionId { topic: 3, partition: 200 }
 }
 
 fn settings() -> Settings {

@@ -42,7 +42,7 @@ fn a_lone_member_reads_everything_at_once() {
     let member = group.join(at(0), join(Assignor::Range, &[1])).unwrap();
     assert_eq!(group.claim(member).unwrap().len(), 3);
     assert_eq!(group.claim(member).unwrap().len(), 0);
-    assert_eq!(group.owner(TopicPartition { topic: 1, partition: 2 }), Some(member));
+    assert_eq!(group.owner(PartitionId { topic: 1, partition: 2 }), Some(member));
 }
 
 #[test]
@@ -59,7 +59,7 @@ fn a_cooperative_member_gives_up_only_what_moves_and_keeps_it_until_it_does() {
     assert_eq!(group.claim(second).unwrap(), moving);
     for partition in &moving {
         let refused = group.check_owner(ids[0], *partition);
-        assert!(matches!(refused, Err(Error::NotAssigned { generation: 2, .. })), "{refused:?}");
+        assert!(matches!(refused, Err(Refusal::NotAssigned { generation: 2, .. })), "{refused:?}");
     }
 }
 
@@ -111,12 +111,12 @@ fn a_silent_member_loses_its_partitions_and_learns_it() {
     assert_eq!(group.expire(at(11)), [ids[0]]);
     assert_eq!(group.claim(ids[1]).unwrap(), mine);
     assert!(
-        matches!(group.heartbeat(at(11), ids[0]), Err(Error::UnknownMember { member }) if member == ids[0])
+        matches!(group.heartbeat(at(11), ids[0]), Err(Refusal::UnknownMember(member)) if member == ids[0])
     );
-    assert!(matches!(group.to_revoke(ids[0]), Err(Error::UnknownMember { .. })));
+    assert!(matches!(group.to_revoke(ids[0]), Err(Refusal::UnknownMember(_))));
     assert!(matches!(
         group.check_owner(ids[0], *mine.first().unwrap()),
-        Err(Error::UnknownMember { .. })
+        Err(Refusal::UnknownMember(_))
     ));
 }
 
@@ -146,11 +146,11 @@ fn a_static_member_that_comes_back_finds_its_partitions_and_disturbs_nobody() {
     assert_eq!(group.owned(again), before);
     assert!(group.to_revoke(b).unwrap().is_empty());
     assert!(
-        matches!(group.heartbeat(at(1), a), Err(Error::InstanceFenced { instance }) if instance == "a")
+        matches!(group.heartbeat(at(1), a), Err(Refusal::InstanceFenced { instance }) if instance == "a")
     );
     assert!(matches!(
         group.check_owner(a, *before.first().unwrap()),
-        Err(Error::InstanceFenced { .. })
+        Err(Refusal::InstanceFenced { .. })
     ));
     // It keeps its place in the order too, so a later rebalance leaves it where it was.
     group.topics_changed(vec![(1, 4), (2, 4)]);
@@ -191,7 +191,7 @@ fn members_of_one_group_use_one_strategy() {
     let refused = group.join(at(0), join(Assignor::Sticky, &[1]));
     assert!(matches!(
         refused,
-        Err(Error::InconsistentStrategy { group: Assignor::Range, found: Assignor::Sticky })
+        Err(Refusal::InconsistentStrategy { group: Assignor::Range, found: Assignor::Sticky })
     ));
     group.leave(ids[0]);
     assert!(group.join(at(0), join(Assignor::Sticky, &[1])).is_ok());

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use super::ShareState;
-use crate::TopicPartition;
+use crate::PartitionId;
 use crate::entry::{CommittedPosition, Entry, GroupKind};
 use crate::settings::Settings;
 
@@ -25,8 +25,8 @@ pub(crate) struct GroupState {
     pub(crate) settings: Settings,
     /// When it last committed or had a member, ms since 1970.
     pub(crate) seen_ms: i64,
-    pub(crate) positions: BTreeMap<TopicPartition, Position>,
-    pub(crate) shares: BTreeMap<TopicPartition, ShareState>,
+    pub(crate) positions: BTreeMap<PartitionId, Position>,
+    pub(crate) shares: BTreeMap<PartitionId, ShareState>,
 }
 
 /// The groups, by id and by name.

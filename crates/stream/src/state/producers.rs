@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use crate::TopicPartition;
+use crate::PartitionId;
 use crate::entry::Entry;
 
 /// An idempotent producer as the journal knows it.
@@ -15,7 +15,7 @@ pub(crate) struct ProducerState {
     /// When it was last opened, ms since 1970.
     pub(crate) seen_ms: i64,
     /// The last sequence of each partition, as far as it was written down here.
-    pub(crate) sequences: BTreeMap<TopicPartition, u64>,
+    pub(crate) sequences: BTreeMap<PartitionId, u64>,
 }
 
 /// The named producers, by id and by name.

@@ -9,7 +9,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::TopicPartition;
+use crate::PartitionId;
 use crate::entry::Entry;
 use crate::range_set::RangeSet;
 
@@ -77,12 +77,7 @@ impl ShareState {
         }
     }
 
-    pub(super) fn restate(
-        &self,
-        group: u64,
-        partition: TopicPartition,
-        entries: &mut Vec<Entry<'_>>,
-    ) {
+    pub(super) fn restate(&self, group: u64, partition: PartitionId, entries: &mut Vec<Entry<'_>>) {
         entries.push(Entry::ShareStarted {
             group,
             partition,

@@ -1,12 +1,12 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::TopicPartition;
+use crate::PartitionId;
 use crate::entry::{CommittedPosition, GroupKind};
 use crate::settings::{Setting, Settings};
 
-fn partition(topic: u32, partition: u32) -> TopicPartition {
-    TopicPartition { topic, partition }
+fn partition(topic: u32, partition: u32) -> PartitionId {
+    PartitionId { topic, partition }
 }
 
 fn fold(entries: &[Entry<'_>]) -> State {
@@ -25,7 +25,7 @@ fn group_created(group: u64, name: &str) -> Entry<'_> {
     Entry::GroupCreated { group, kind: GroupKind::Consumers, name, settings: Settings::default() }
 }
 
-fn committed(group: u64, at_ms: i64, partition: TopicPartition, offset: u64) -> Entry<'static> {
+fn committed(group: u64, at_ms: i64, partition: PartitionId, offset: u64) -> Entry<'static> {
     let position = CommittedPosition { partition, epoch: 1, offset, metadata: "" };
     Entry::Committed { group, at_ms, positions: vec![position] }
 }

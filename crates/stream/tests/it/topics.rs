@@ -182,8 +182,8 @@ fn idle_partitions_are_closed_and_opened_again_when_they_are_used() {
     }
     let reader = partitions[0].reader(0).unwrap();
     assert_eq!(store.streams.open_partitions(), 3);
-    for _ in 0..2 {
-        store.clock.advance(Duration::from_secs(11));
+    for _ in 0..25 {
+        store.clock.advance(Duration::from_secs(1));
         store.dir.tick();
     }
     assert_eq!(store.streams.open_partitions(), 1, "the one with a reader stays open");

@@ -1,0 +1,120 @@
+//! Idempotent appends, and appends that are waited for later.
+
+use std::future::Future;
+use std::pin::pin;
+use std::sync::{Arc, Condvar, Mutex};
+use std::task::{Context, Poll, Wake, Waker};
+
+use logmill_storage::io::sim::{CrashPlan, SimDisk};
+use logmill_storage::{
+    AppendOptions, DataDir, DataDirOptions, Durability, Error, Log, LogConfig, ManualClock,
+    Producer, Record,
+};
+
+fn open(disk: &SimDisk) -> (DataDir, Log) {
+    let clock = Arc::new(ManualClock::at(1_000_000));
+    let dir = DataDirOptions::new().threads(0).clock(clock).open_with(disk.io()).unwrap();
+    let log = Log::open(&dir, "1", LogConfig::default().segment_bytes_max(4 << 10)).unwrap();
+    (dir, log)
+}
+
+fn by(id: i64, epoch: i16, sequence: i32) -> AppendOptions {
+    AppendOptions { producer: Some(Producer { id, epoch, sequence }), ..AppendOptions::default() }
+}
+
+#[test]
+fn a_retry_after_any_crash_is_appended_once_and_keeps_its_offset() {
+    for settle in [false, true] {
+        let disk = SimDisk::new(1);
+        let (dir, log) = open(&disk);
+        let value = [7; 300];
+        let records = [Record::value(&value), Record::value(&value)];
+        let mut first = Vec::new();
+        for n in 0..30 {
+            first.push(log.append_with(&records, &by(5, 0, n * 2)).unwrap());
+            log.append_with(&[Record::value(b"other")], &by(6, 3, n)).unwrap();
+            if settle {
+                log.settle().unwrap();
+            }
+        }
+        drop((log, dir));
+        disk.crash(&CrashPlan::nothing());
+        let (_dir, log) = open(&disk);
+        let end = log.end_offset();
+        for n in 26..30 {
+            let again = log.append_with(&records, &by(5, 0, n * 2)).unwrap();
+            assert!(again.duplicate);
+            assert_eq!(again.base_offset, first[n as usize].base_offset);
+        }
+        assert_eq!(log.end_offset(), end, "nothing was appended");
+        assert!(matches!(
+            log.append_with(&records, &by(6, 2, 30)),
+            Err(Error::ProducerFenced { current: 3, .. })
+        ));
+        assert!(matches!(
+            log.append_with(&records, &by(5, 0, 62)),
+            Err(Error::OutOfOrderSequence { expected: 60, found: 62, .. })
+        ));
+        assert!(!log.append_with(&records, &by(5, 0, 60)).unwrap().duplicate);
+        assert!(
+            !log.append_with(&records, &by(5, 1, 0)).unwrap().duplicate,
+            "a new epoch begins at 0"
+        );
+        assert_eq!(log.last_sequence(5).unwrap(), Some((1, 1)));
+    }
+}
+
+#[derive(Default)]
+struct Signal {
+    woken: Mutex<bool>,
+    changed: Condvar,
+}
+
+impl Wake for Signal {
+    fn wake(self: Arc<Self>) {
+        *self.woken.lock().unwrap() = true;
+        self.changed.notify_one();
+    }
+}
+
+fn block_on<F: Future>(future: F) -> F::Output {
+    let signal = Arc::new(Signal::default());
+    let waker = Waker::from(Arc::clone(&signal));
+    let mut future = pin!(future);
+    loop {
+        if let Poll::Ready(output) = future.as_mut().poll(&mut Context::from_waker(&waker)) {
+            return output;
+        }
+        let mut woken = signal.woken.lock().unwrap();
+        while !*woken {
+            woken = signal.changed.wait(woken).unwrap();
+        }
+        *woken = false;
+    }
+}
+
+#[test]
+fn tickets_are_waited_for_in_any_order_by_threads_or_as_futures_without_a_runtime() {
+    let place = tempfile::tempdir().unwrap();
+    let dir = DataDir::open(place.path()).unwrap();
+    let log = Log::open(&dir, "1", LogConfig::default()).unwrap();
+    let submit =
+        |n: u32| log.submit(&[Record::value(&n.to_le_bytes())], &AppendOptions::default()).unwrap();
+    let tickets: Vec<_> = (0..100).map(submit).collect();
+    assert_eq!(log.end_offset(), 100);
+    for (n, ticket) in tickets.into_iter().enumerate().rev() {
+        assert_eq!(ticket.offsets().base_offset, n as u64);
+        assert_eq!(ticket.wait().unwrap().base_offset, n as u64);
+        assert_eq!(log.durable_offset(), 100, "one sync serves all that came before it");
+    }
+    for n in 100..110 {
+        assert_eq!(block_on(submit(n)).unwrap().base_offset, u64::from(n));
+    }
+    let buffered =
+        AppendOptions { durability: Some(Durability::Buffered), ..AppendOptions::default() };
+    let ticket = log.submit(&[Record::value(b"stored")], &buffered).unwrap();
+    assert!(ticket.is_settled());
+    drop(log.submit(&[Record::value(b"dropped ticket")], &AppendOptions::default()).unwrap());
+    log.sync().unwrap();
+    assert_eq!(log.read(0, usize::MAX).unwrap().len(), 112, "dropping a ticket cancels nothing");
+}

@@ -1,0 +1,254 @@
+//! One partition that a consumer reads: where it is, and the records that were read ahead.
+
+use std::sync::Arc;
+
+use logmill_storage::Reader;
+
+use super::config::{ConsumerConfig, OutOfRange, StartAt};
+use crate::TopicPartition;
+use crate::chunk::{Chunk, Part, Records, Skipped};
+use crate::error::{Error, Result};
+use crate::partition::{OpenLog, Partition};
+use crate::signal::Listener;
+use crate::state::Position;
+
+/// Records read out of the log and not handed out yet.
+#[derive(Debug)]
+struct Ahead {
+    chunk: Arc<Chunk>,
+    next: usize,
+}
+
+#[derive(Debug)]
+pub(crate) struct Assigned {
+    pub(crate) partition: Partition,
+    pub(crate) name: TopicPartition,
+    pub(crate) listener: Arc<Listener>,
+    pub(crate) is_paused: bool,
+    /// Whether the next fetch looks at it.
+    pub(crate) is_queued: bool,
+    /// The next offset to hand out; unknown until it is first needed.
+    position: Option<u64>,
+    /// The last position that was committed from here.
+    pub(crate) committed: Option<u64>,
+    reader: Option<(Reader, Arc<OpenLog>)>,
+    ahead: Option<Ahead>,
+    /// An allocation to use again.
+    spare: Option<Arc<Chunk>>,
+}
+
+impl Assigned {
+    pub(crate) fn new(partition: Partition, listener: Arc<Listener>) -> Assigned {
+        Assigned {
+            name: partition.name(),
+            partition,
+            listener,
+            is_paused: false,
+            is_queued: false,
+            position: None,
+            committed: None,
+            reader: None,
+            ahead: None,
+            spare: None,
+        }
+    }
+
+    pub(crate) fn known_position(&self) -> Option<u64> {
+        self.position
+    }
+
+    pub(crate) fn seek(&mut self, offset: u64) {
+        self.position = Some(offset);
+        self.reader = None;
+        self.ahead = None;
+    }
+
+    /// Forgets the position: the committed one, or else the start policy, says where to go on.
+    pub(crate) fn forget_position(&mut self) {
+        self.position = None;
+        self.reader = None;
+        self.ahead = None;
+    }
+
+    /// The log's epoch, to go with a committed position.
+    pub(crate) fn epoch(&self) -> Result<u32> {
+        match &self.reader {
+            Some((_, log)) => Ok(log.epoch()),
+            None => Ok(self.partition.log()?.epoch()),
+        }
+    }
+
+    /// Finds out where to begin, if that is not known: at the committed position, or by the start policy. Says whether
+    /// the start policy decided.
+    pub(crate) fn locate(
+        &mut self,
+        group: &str,
+        committed: Option<&Position>,
+        config: &ConsumerConfig,
+    ) -> Result<bool> {
+        if self.position.is_some() {
+            return Ok(false);
+        }
+        let log = self.partition.log()?;
+        if let Some(committed) = committed {
+            let end = log.end_of_epoch(committed.epoch)?;
+            if committed.offset > end {
+                return Err(Error::PositionLost {
+                    group: group.into(),
+                    partition: self.name.clone(),
+                    epoch: committed.epoch,
+                    offset: committed.offset,
+                    end,
+                });
+            }
+            self.position = Some(committed.offset);
+            self.committed = Some(committed.offset);
+            return Ok(false);
+        }
+        self.position = Some(match config.start_at {
+            StartAt::Earliest => log.start_offset(),
+            StartAt::Latest => log.high_watermark(),
+            StartAt::By(back) => {
+                let back = i64::try_from(back.as_millis()).unwrap_or(i64::MAX);
+                let from = self.partition.shared.dir.clock().wall_ms().saturating_sub(back);
+                log.offset_for_timestamp(from)?.unwrap_or_else(|| log.high_watermark())
+            }
+            StartAt::Nowhere => {
+                return Err(Error::NoPosition {
+                    group: group.into(),
+                    partition: self.name.clone(),
+                });
+            }
+        });
+        Ok(true)
+    }
+
+    /// Hands out records, at most `records_max` and about `bytes_max`, and says whether there may be more.
+    pub(crate) fn take(
+        &mut self,
+        records_max: usize,
+        bytes_max: usize,
+        config: &ConsumerConfig,
+        records: &mut Records,
+    ) -> Result<bool> {
+        if self.ahead.is_none() {
+            match self.fill(records_max, config.partition_bytes_max) {
+                Ok(()) => {}
+                Err(Error::Storage(logmill_storage::Error::OffsetOutOfRange {
+                    offset,
+                    start,
+                    ..
+                })) if offset < start => {
+                    self.out_of_range(offset, start, config, records)?;
+                    return Ok(true);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        let Some(ahead) = &mut self.ahead else { return Ok(false) };
+        let bytes_max = bytes_max.min(config.partition_bytes_max);
+        let to = ahead.chunk.end_within(ahead.next, records_max, bytes_max);
+        let part = Part {
+            name: self.name.clone(),
+            id: self.partition.id(),
+            chunk: Arc::clone(&ahead.chunk),
+            from: ahead.next,
+            to,
+        };
+        records.parts.push(part);
+        ahead.next = to;
+        match ahead.chunk.offset(to) {
+            Some(next) => self.position = Some(next),
+            None => {
+                self.position = self.reader.as_ref().map(|(reader, _)| reader.position());
+                self.spare = self.ahead.take().map(|ahead| ahead.chunk);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Reads from the log into a chunk.
+    fn fill(&mut self, records: usize, bytes: usize) -> Result<()> {
+        let Some(position) = self.position else { return Ok(()) };
+        if self.reader.is_none() {
+            let log = self.partition.log()?;
+            self.reader = Some((log.reader(position)?, log));
+        }
+        let Some((reader, _)) = &mut self.reader else { return Ok(()) };
+        // The last chunk is used again if whoever got its records is done with them.
+        let mut chunk =
+            self.spare.take().and_then(|spare| Arc::try_unwrap(spare).ok()).unwrap_or_default();
+        chunk.clear();
+        while chunk.len() < records && chunk.bytes() < bytes {
+            let batch = match reader.next_batch() {
+                Ok(Some(batch)) => batch,
+                Ok(None) => break,
+                // What was read before the damage is handed out first; the next call meets it again.
+                Err(_) if chunk.len() > 0 => break,
+                Err(error) => return Err(error.into()),
+            };
+            for record in batch.records() {
+                chunk.push(&record.map_err(|what| damaged(&self.name, batch.base_offset(), what))?);
+            }
+        }
+        if chunk.len() > 0 {
+            self.ahead = Some(Ahead { chunk: Arc::new(chunk), next: 0 });
+        } else {
+            // Records that compaction took are passed over.
+            self.position = Some(reader.position());
+            self.spare = Some(Arc::new(chunk));
+        }
+        Ok(())
+    }
+
+    fn out_of_range(
+        &mut self,
+        offset: u64,
+        start: u64,
+        config: &ConsumerConfig,
+        records: &mut Records,
+    ) -> Result<()> {
+        let resumed_at = match config.out_of_range {
+            OutOfRange::Earliest => start,
+            OutOfRange::Latest => self.partition.log()?.high_watermark(),
+            OutOfRange::Error => {
+                return Err(Error::PositionRemoved { partition: self.name.clone(), offset, start });
+            }
+        };
+        records.skipped.push(Skipped {
+            partition: self.name.clone(),
+            position: offset,
+            resumed_at,
+        });
+        self.seek(resumed_at);
+        Ok(())
+    }
+
+    /// Whether everything that is there was handed out.
+    pub(crate) fn is_at_end(&self) -> Result<bool> {
+        if self.ahead.is_some() {
+            return Ok(false);
+        }
+        let Some(position) = self.position else { return Ok(false) };
+        Ok(match &self.reader {
+            Some((reader, log)) => log.high_watermark() <= reader.position(),
+            None => self.partition.log()?.high_watermark() <= position,
+        })
+    }
+
+    /// Lets the log be closed while there is nothing to read.
+    pub(crate) fn rest(&mut self) {
+        self.reader = None;
+        self.spare = None;
+    }
+}
+
+/// A batch whose checksum is right and whose records are not what the format says.
+pub(crate) fn damaged(
+    name: &TopicPartition,
+    offset: u64,
+    what: logmill_storage::Corruption,
+) -> Error {
+    let path = format!("{}/{}", name.topic, name.partition).into();
+    Error::Storage(logmill_storage::Error::Corrupt { path, position: 0, offset, what })
+}

@@ -1,0 +1,612 @@
+//! A producer: collects records into batches, one for each partition, and appends each batch as a whole.
+//!
+//! ```text
+//!   send -> lane of the partition: collecting --full, lingered, waited for--> submitted --> acknowledged
+//!                                                                            (order of offsets = order of sending)
+//! ```
+//! The thread that fills a batch appends it; there is no thread of the producer's own. What lingers is appended by the
+//! store's background.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
+use std::task::{Context, Wake as TaskWake, Waker};
+use std::time::Duration;
+
+use logmill_storage::{AppendOptions, Task};
+use parking_lot::{Mutex, RwLock};
+
+use crate::TopicPartition;
+use crate::config::TimestampType;
+use crate::error::{Error, Result};
+use crate::partition::Partition;
+use crate::partitioner::{Sticky, partition_for_key};
+use crate::streams::{Shared, Streams};
+use crate::topic::TopicCore;
+
+mod batch;
+mod config;
+mod identity;
+
+pub use batch::RecordMetadata;
+use batch::{Batch, Callback, Collected};
+pub use config::{ProducerConfig, ProducerRecord};
+pub(crate) use identity::Gates;
+use identity::{Identity, next_sequence};
+
+/// The batch of one partition that is being collected.
+#[derive(Debug)]
+struct LaneState {
+    collected: Collected,
+    batch: Option<Arc<Batch>>,
+    /// When the first record of the batch was sent.
+    since: Duration,
+    /// For named producers; `None`: to be asked of the log.
+    sequences: Option<Sequences>,
+    /// The highest sequence of the records being collected.
+    collected_sequence: Option<u64>,
+    /// The last batch with a sequence that was begun here: a duplicate is as safe as this is.
+    latest: Option<Arc<Batch>>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Sequences {
+    /// The sequence of the next batch, as the log counts.
+    next: i32,
+    /// The highest sequence that the partition has, as the producer counts.
+    last: Option<u64>,
+}
+
+/// One partition, as a producer sees it.
+#[derive(Debug)]
+struct Lane {
+    partition: Partition,
+    name: TopicPartition,
+    state: Mutex<LaneState>,
+}
+
+#[derive(Debug)]
+struct TopicLanes {
+    core: Arc<TopicCore>,
+    sticky: Mutex<Sticky>,
+    lanes: RwLock<Vec<Arc<Lane>>>,
+}
+
+/// A batch that is submitted and not acknowledged, with its lane and its bytes.
+type InFlight = (Arc<Lane>, Arc<Batch>, usize);
+
+#[derive(Debug)]
+struct Core {
+    shared: Arc<Shared>,
+    config: ProducerConfig,
+    identity: Option<Identity>,
+    topics: RwLock<HashMap<Arc<str>, Arc<TopicLanes>>>,
+    /// Lanes with a batch that is being collected, the longest first.
+    collecting: Mutex<VecDeque<Arc<Lane>>>,
+    /// Batches that are submitted and not acknowledged, oldest first, with their bytes.
+    in_flight: Mutex<VecDeque<InFlight>>,
+    /// Bytes sent and not acknowledged.
+    buffered: AtomicUsize,
+    is_scheduled: AtomicBool,
+    /// The first failure since the last flush.
+    failure: Mutex<Option<(TopicPartition, Arc<Error>)>>,
+    seed: AtomicU32,
+    this: Weak<Core>,
+}
+
+/// Appends records to topics. Clones share batches and limits; every method may be called from any thread.
+///
+/// When the last clone is dropped, what was collected is appended, and nobody waits for it.
+#[derive(Clone, Debug)]
+pub struct Producer {
+    core: Arc<Core>,
+    /// The clones, so that the last one can be told from the background's use of the core.
+    _handle: Arc<Handle>,
+}
+
+#[derive(Debug)]
+struct Handle(Arc<Core>);
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.0.submit_all();
+    }
+}
+
+/// A record on its way.
+#[derive(Debug)]
+#[must_use = "waiting tells whether the record is safe"]
+pub struct Delivery {
+    core: Weak<Core>,
+    kind: DeliveryKind,
+}
+
+#[derive(Debug)]
+enum DeliveryKind {
+    Batched {
+        lane: Arc<Lane>,
+        batch: Arc<Batch>,
+        index: u32,
+        timestamp: i64,
+    },
+    /// The partition has the record, or will have it when this batch is acknowledged.
+    Duplicate {
+        lane: Arc<Lane>,
+        behind: Option<Arc<Batch>>,
+        metadata: RecordMetadata,
+    },
+}
+
+impl Delivery {
+    /// Waits until the record is acknowledged, and says where it went. Its batch lingers no longer.
+    ///
+    /// # Errors
+    /// [`Error::NotDelivered`]: the whole batch failed, and why.
+    pub fn wait(self) -> Result<RecordMetadata> {
+        match self.kind {
+            DeliveryKind::Duplicate { behind: None, metadata, .. } => Ok(metadata),
+            DeliveryKind::Duplicate { lane, behind: Some(batch), metadata } => {
+                finish_collecting(&self.core, &lane, &batch);
+                batch.wait_for(0, metadata.timestamp).map(|_| metadata)
+            }
+            DeliveryKind::Batched { lane, batch, index, timestamp } => {
+                finish_collecting(&self.core, &lane, &batch);
+                batch.wait_for(index, timestamp)
+            }
+        }
+    }
+}
+
+/// Appends a batch that is still being collected.
+fn finish_collecting(core: &Weak<Core>, lane: &Arc<Lane>, batch: &Arc<Batch>) {
+    if batch.is_open()
+        && let Some(core) = core.upgrade()
+    {
+        let mut state = lane.state.lock();
+        if state.batch.as_ref().is_some_and(|open| Arc::ptr_eq(open, batch)) {
+            core.submit(lane, &mut state);
+        }
+    }
+}
+
+impl Streams {
+    /// A producer.
+    ///
+    /// # Errors
+    /// [`Error::InvalidName`]; [`Error::Storage`].
+    /// # Cost
+    /// With a name one synced journal entry.
+    pub fn producer(&self, config: ProducerConfig) -> Result<Producer> {
+        let identity = match &config.name {
+            Some(name) => Some(Identity::open(&self.shared, name)?),
+            None => None,
+        };
+        let core = Arc::new_cyclic(|this| Core {
+            shared: Arc::clone(&self.shared),
+            config,
+            identity,
+            topics: RwLock::default(),
+            collecting: Mutex::default(),
+            in_flight: Mutex::default(),
+            buffered: AtomicUsize::new(0),
+            is_scheduled: AtomicBool::new(false),
+            failure: Mutex::default(),
+            seed: AtomicU32::new(self.shared.next_producer_seed()),
+            this: this.clone(),
+        });
+        Ok(Producer { _handle: Arc::new(Handle(Arc::clone(&core))), core })
+    }
+}
+
+impl Producer {
+    /// Sends a record, and returns before it is acknowledged.
+    ///
+    /// Records that one thread sends to one partition are appended in the order in which they were sent. If a batch fails,
+    /// all its records do, and later ones may succeed.
+    ///
+    /// # Errors
+    /// [`Error::UnknownTopic`], [`Error::UnknownPartition`]; [`Error::ProducerFenced`] if a later producer has the name.
+    /// What appending the batch can return is told by the delivery.
+    /// # Cost
+    /// A copy. Blocks while [`ProducerConfig::buffer_bytes_max`] is on the way.
+    pub fn send(&self, record: &ProducerRecord<'_>) -> Result<Delivery> {
+        self.core.send(record, None)
+    }
+
+    /// As [`Producer::send`]; `callback` is called when the record is acknowledged or has failed, by a thread of the
+    /// store or by one that sends or waits. It should do little and must not wait for this producer.
+    ///
+    /// # Errors
+    /// As [`Producer::send`]; then `callback` is not called.
+    pub fn send_with(
+        &self,
+        record: &ProducerRecord<'_>,
+        callback: impl FnOnce(Result<RecordMetadata>) + Send + 'static,
+    ) -> Result<()> {
+        self.core.send(record, Some(Box::new(callback))).map(drop)
+    }
+
+    /// The highest sequence, in the producer's own counting, that `partition` of `topic` has of this producer; `None` if it
+    /// has none, or if the producer has no name.
+    ///
+    /// # Errors
+    /// [`Error::UnknownTopic`], [`Error::UnknownPartition`]; [`Error::Storage`].
+    pub fn last_sequence(&self, topic: &str, partition: u32) -> Result<Option<u64>> {
+        let Some(identity) = &self.core.identity else { return Ok(None) };
+        let handle = self.core.shared.partition_by_name(topic, partition)?;
+        identity.last_sequence(&self.core.shared, handle.id(), &*handle.log()?)
+    }
+
+    /// Appends everything that was sent and waits until it is acknowledged.
+    ///
+    /// # Errors
+    /// [`Error::NotDelivered`]: the first failure since the last flush. Everything else was waited for.
+    pub fn flush(&self) -> Result<()> {
+        self.core.flush()
+    }
+
+    /// Flushes, and ends this handle.
+    ///
+    /// # Errors
+    /// As [`Producer::flush`].
+    pub fn close(self) -> Result<()> {
+        self.flush()
+    }
+
+    /// Bytes that were sent and are not acknowledged.
+    pub fn buffered_bytes(&self) -> usize {
+        self.core.buffered.load(Ordering::Relaxed)
+    }
+}
+
+impl Core {
+    fn lanes(&self, topic: &str) -> Result<Arc<TopicLanes>> {
+        if let Some(lanes) = self.topics.read().get(topic)
+            && !lanes.core.is_deleted()
+        {
+            return Ok(Arc::clone(lanes));
+        }
+        let unknown = || Error::UnknownTopic { name: topic.into() };
+        let core = self.shared.topic_by_name(topic).ok_or_else(unknown)?;
+        let seed = self.seed.fetch_add(1, Ordering::Relaxed);
+        let lanes = Arc::new(TopicLanes {
+            sticky: Mutex::new(Sticky::new(seed)),
+            lanes: RwLock::default(),
+            core: Arc::clone(&core),
+        });
+        self.topics.write().insert(core.shared_name(), Arc::clone(&lanes));
+        Ok(lanes)
+    }
+
+    fn lane(&self, topic: &TopicLanes, number: u32) -> Result<Arc<Lane>> {
+        if let Some(lane) = topic.lanes.read().get(number as usize) {
+            return Ok(Arc::clone(lane));
+        }
+        let mut lanes = topic.lanes.write();
+        for partition in
+            u32::try_from(lanes.len()).unwrap_or(u32::MAX)..topic.core.partition_count()
+        {
+            let handle = self.shared.partition_by_name(topic.core.name(), partition)?;
+            let state = LaneState {
+                collected: Collected::default(),
+                batch: None,
+                since: Duration::ZERO,
+                sequences: None,
+                collected_sequence: None,
+                latest: None,
+            };
+            lanes.push(Arc::new(Lane {
+                name: handle.name(),
+                partition: handle,
+                state: Mutex::new(state),
+            }));
+        }
+        lanes.get(number as usize).cloned().ok_or_else(|| Error::UnknownPartition {
+            topic: topic.core.name().into(),
+            partition: number,
+            partitions: topic.core.partition_count(),
+        })
+    }
+
+    fn send(&self, record: &ProducerRecord<'_>, callback: Option<Callback>) -> Result<Delivery> {
+        let topic = self.lanes(record.topic)?;
+        let partitions = topic.core.partition_count();
+        let number = match (record.partition, record.key) {
+            (Some(number), _) => number,
+            (None, Some(key)) => partition_for_key(key, partitions),
+            (None, None) => topic.sticky.lock().current(partitions),
+        };
+        let lane = self.lane(&topic, number)?;
+        let bytes = record.bytes();
+        self.make_room(bytes);
+        let clock = self.shared.dir.clock();
+        let timestamp = record.timestamp.unwrap_or_else(|| clock.wall_ms());
+        let mut state = lane.state.lock();
+        if let (Some(identity), Some(sequence)) = (&self.identity, record.sequence) {
+            drop(identity.enter()?);
+            let known = self.sequences(&lane, &mut state)?.last.max(state.collected_sequence);
+            if known.is_some_and(|last| sequence <= last) {
+                let behind = state.latest.clone();
+                drop(state);
+                return Ok(self.duplicate(lane, behind, timestamp, callback));
+            }
+            state.collected_sequence = Some(sequence);
+        }
+        let batch = match &state.batch {
+            Some(batch) => Arc::clone(batch),
+            None => {
+                let batch = Batch::new(lane.name.clone());
+                state.batch = Some(Arc::clone(&batch));
+                if !self.config.linger.is_zero() {
+                    state.since = clock.monotonic();
+                    self.collecting.lock().push_back(Arc::clone(&lane));
+                    self.schedule(self.config.linger);
+                }
+                batch
+            }
+        };
+        if record.sequence.is_some() && self.identity.is_some() {
+            state.latest = Some(Arc::clone(&batch));
+        }
+        let index = u32::try_from(state.collected.len()).unwrap_or(u32::MAX);
+        state.collected.push(record, timestamp);
+        self.buffered.fetch_add(bytes, Ordering::Relaxed);
+        if let Some(callback) = callback {
+            batch.call_back(index, timestamp, callback);
+        }
+        if self.config.linger.is_zero() || state.collected.bytes() >= self.config.batch_bytes_max {
+            self.submit(&lane, &mut state);
+            topic.sticky.lock().batch_done(number, partitions);
+        }
+        drop(state);
+        Ok(Delivery {
+            core: self.this.clone(),
+            kind: DeliveryKind::Batched { lane, batch, index, timestamp },
+        })
+    }
+
+    fn duplicate(
+        &self,
+        lane: Arc<Lane>,
+        behind: Option<Arc<Batch>>,
+        timestamp: i64,
+        callback: Option<Callback>,
+    ) -> Delivery {
+        let metadata = RecordMetadata {
+            partition: lane.name.clone(),
+            offset: None,
+            timestamp,
+            duplicate: true,
+        };
+        match (callback, &behind) {
+            (Some(callback), Some(batch)) => {
+                let metadata = metadata.clone();
+                batch.call_back(
+                    0,
+                    timestamp,
+                    Box::new(move |result| callback(result.map(|_| metadata))),
+                );
+                self.look_soon();
+            }
+            (Some(callback), None) => callback(Ok(metadata.clone())),
+            (None, _) => {}
+        }
+        Delivery {
+            core: self.this.clone(),
+            kind: DeliveryKind::Duplicate { lane, behind, metadata },
+        }
+    }
+
+    fn sequences(&self, lane: &Lane, state: &mut LaneState) -> Result<Sequences> {
+        if let Some(sequences) = state.sequences {
+            return Ok(sequences);
+        }
+        let Some(identity) = &self.identity else { return Ok(Sequences { next: 0, last: None }) };
+        let log = lane.partition.log()?;
+        // What an earlier incarnation had on its way is about to be confirmed, so it must be safe.
+        log.sync()?;
+        let sequences = Sequences {
+            next: identity.next_in_log(&log)?,
+            last: identity.last_sequence(&self.shared, lane.partition.id(), &log)?,
+        };
+        state.sequences = Some(sequences);
+        Ok(sequences)
+    }
+
+    /// Appends what a lane has collected. Its fate is the batch's to tell.
+    fn submit(&self, lane: &Arc<Lane>, state: &mut LaneState) {
+        let Some(batch) = state.batch.take() else { return };
+        let bytes = state.collected.bytes();
+        if let Err(error) = self.append(lane, state, &batch) {
+            state.sequences = None;
+            batch.failed(error);
+        }
+        state.collected.clear();
+        state.collected_sequence = None;
+        if batch.has_callbacks() {
+            // They are called by the background: here a lock is held that they may want.
+            self.in_flight.lock().push_back((Arc::clone(lane), batch, bytes));
+            self.look_soon();
+        } else if batch.settle_if_ready() {
+            self.buffered.fetch_sub(bytes, Ordering::Relaxed);
+            self.note_failure(&batch);
+        } else {
+            self.in_flight.lock().push_back((Arc::clone(lane), batch, bytes));
+        }
+    }
+
+    fn append(&self, lane: &Lane, state: &mut LaneState, batch: &Batch) -> Result<()> {
+        let count = u32::try_from(state.collected.len()).unwrap_or(u32::MAX);
+        let mut options =
+            AppendOptions { durability: self.config.durability, ..AppendOptions::default() };
+        let entered = match &self.identity {
+            Some(identity) => {
+                let entered = identity.enter()?;
+                let sequences = self.sequences(lane, state)?;
+                options.producer = Some(identity.in_log(sequences.next));
+                if let Some(sequence) = state.collected_sequence {
+                    state.collected.mark(sequence);
+                }
+                Some((entered, sequences))
+            }
+            None => None,
+        };
+        let stamp = match lane.partition.topic.settings().timestamps {
+            TimestampType::CreateTime => None,
+            TimestampType::LogAppendTime => Some(self.shared.dir.clock().wall_ms()),
+        };
+        let ticket = state
+            .collected
+            .with_records(stamp, |records| lane.partition.submit(records, &options))?;
+        if let Some((_, sequences)) = entered {
+            state.sequences = Some(Sequences {
+                next: next_sequence(sequences.next, count),
+                last: sequences.last.max(state.collected_sequence),
+            });
+        }
+        batch.submitted(ticket.offsets().base_offset, ticket, stamp);
+        Ok(())
+    }
+
+    fn note_failure(&self, batch: &Batch) -> bool {
+        let failure = batch.failure();
+        let failed = failure.is_some();
+        if let Some(failure) = failure {
+            self.failure.lock().get_or_insert(failure);
+        }
+        failed
+    }
+
+    /// Blocks until `bytes` more may be on their way.
+    fn make_room(&self, bytes: usize) {
+        while self.buffered.load(Ordering::Relaxed) + bytes > self.config.buffer_bytes_max {
+            self.settle_ready();
+            if self.buffered.load(Ordering::Relaxed) + bytes <= self.config.buffer_bytes_max {
+                return;
+            }
+            let oldest = self.in_flight.lock().front().map(|(_, batch, _)| Arc::clone(batch));
+            match oldest {
+                Some(batch) => drop(batch.wait()),
+                None => {
+                    self.submit_all();
+                    if self.in_flight.lock().is_empty() {
+                        // One record that is larger than the whole buffer goes alone.
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Takes in what is acknowledged, from the oldest on.
+    fn settle_ready(&self) {
+        loop {
+            let front = self.in_flight.lock().front().cloned();
+            match front {
+                Some(oldest) if oldest.1.settle_if_ready() => self.settled(&oldest),
+                Some(_) | None => return,
+            }
+        }
+    }
+
+    /// Forgets a batch whose outcome is known.
+    fn settled(&self, (lane, batch, bytes): &InFlight) {
+        let mut in_flight = self.in_flight.lock();
+        let known = in_flight.len();
+        in_flight.retain(|(_, other, _)| !Arc::ptr_eq(other, batch));
+        let was_there = in_flight.len() < known;
+        drop(in_flight);
+        batch.call_callbacks();
+        // Two threads may have seen the same outcome.
+        if was_there {
+            self.buffered.fetch_sub(*bytes, Ordering::Relaxed);
+            if self.note_failure(batch) {
+                // What the log has now is for the log to say.
+                lane.state.lock().sequences = None;
+            }
+        }
+    }
+
+    fn submit_all(&self) {
+        let collecting = std::mem::take(&mut *self.collecting.lock());
+        for lane in collecting {
+            self.submit(&lane, &mut lane.state.lock());
+        }
+    }
+
+    fn flush(&self) -> Result<()> {
+        self.submit_all();
+        let in_flight: Vec<InFlight> = self.in_flight.lock().iter().cloned().collect();
+        for batch in &in_flight {
+            drop(batch.1.wait());
+            self.settled(batch);
+        }
+        match self.failure.lock().take() {
+            Some((partition, cause)) => Err(Error::NotDelivered { partition, cause }),
+            None => Ok(()),
+        }
+    }
+
+    fn schedule(&self, after: Duration) {
+        if !self.is_scheduled.swap(true, Ordering::AcqRel) {
+            let task: Weak<dyn Task> = self.this.clone();
+            self.shared.dir.after(after, task);
+        }
+    }
+
+    /// Has the background look at what is in flight, at once.
+    fn look_soon(&self) {
+        let task: Weak<dyn Task> = self.this.clone();
+        self.shared.dir.after(Duration::ZERO, task);
+    }
+
+    /// Has callbacks called when their batches are acknowledged.
+    fn look_at_in_flight(&self) {
+        let waker = Waker::from(Arc::new(InFlightWaker { core: self.this.clone() }));
+        let mut context = Context::from_waker(&waker);
+        let in_flight: Vec<InFlight> = self.in_flight.lock().iter().cloned().collect();
+        for batch in in_flight.iter().filter(|batch| batch.1.has_callbacks()) {
+            if batch.1.poll(&mut context) {
+                self.settled(batch);
+            }
+        }
+    }
+}
+
+impl Task for Core {
+    fn run(self: Arc<Self>) {
+        self.is_scheduled.store(false, Ordering::Release);
+        self.look_at_in_flight();
+        self.settle_ready();
+        let now = self.shared.dir.clock().monotonic();
+        loop {
+            let Some(lane) = self.collecting.lock().pop_front() else { return };
+            let mut state = lane.state.lock();
+            if state.batch.is_none() {
+                continue;
+            }
+            let due = state.since.saturating_add(self.config.linger);
+            if due <= now {
+                self.submit(&lane, &mut state);
+                continue;
+            }
+            drop(state);
+            self.collecting.lock().push_front(lane);
+            self.schedule(due - now);
+            return;
+        }
+    }
+}
+
+/// Has the producer look at its batches once one of them is acknowledged.
+struct InFlightWaker {
+    core: Weak<Core>,
+}
+
+impl TaskWake for InFlightWaker {
+    fn wake(self: Arc<Self>) {
+        if let Some(core) = self.core.upgrade() {
+            core.look_soon();
+        }
+    }
+}

@@ -1,0 +1,462 @@
+//! Consumer groups in one process: who reads what, what is committed, what happens when somebody goes.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use logmill_stream::{
+    Assignor, Consumer, ConsumerConfig, Error, GroupPhase, OffsetAndMetadata, OutOfRange,
+    RebalanceListener, Refusal, ResetTo, StartAt, TopicConfig, TopicPartition,
+};
+
+use crate::support::{TestStore, append, drain, manual, named, numbers, settle, texts};
+
+#[test]
+fn a_consumer_reads_its_topic_in_order_and_goes_on_where_it_committed() {
+    let place = tempfile::tempdir().unwrap();
+    let store = TestStore::open(place.path());
+    let topic = store.topic("t", 1);
+    append(&topic, 0, &["a", "b", "c"]);
+    let mut consumer = store.subscriber("g", "t");
+    assert_eq!(drain(&mut consumer), ["a", "b", "c"]);
+    consumer.commit().unwrap();
+    append(&topic, 0, &["d"]);
+    assert_eq!(drain(&mut consumer), ["d"]);
+    drop(consumer);
+    assert_eq!(drain(&mut store.subscriber("g", "t")), ["d"], "what was not committed comes again");
+    assert_eq!(
+        drain(&mut store.subscriber("other", "t")),
+        ["a", "b", "c", "d"],
+        "every group has its own position"
+    );
+}
+
+#[test]
+fn positions_survive_a_restart_and_a_crash() {
+    let place = tempfile::tempdir().unwrap();
+    let store = TestStore::open(place.path());
+    let topic = store.topic("t", 1);
+    append(&topic, 0, &["a", "b", "c", "d"]);
+    let mut consumer = store.consumer_with("g", manual().records_max(1));
+    consumer.subscribe(&["t"]).unwrap();
+    assert_eq!(texts(&consumer.poll(Duration::ZERO).unwrap()), ["a"]);
+    consumer.commit().unwrap();
+    drop((topic, consumer));
+    store.close();
+
+    let store = TestStore::open(place.path());
+    let mut consumer = store.consumer_with("g", manual().records_max(2));
+    consumer.subscribe(&["t"]).unwrap();
+    assert_eq!(texts(&consumer.poll(Duration::ZERO).unwrap()), ["b", "c"]);
+    consumer.commit().unwrap();
+    drop((consumer, store));
+
+    let store = TestStore::open(place.path());
+    assert_eq!(drain(&mut store.subscriber("g", "t")), ["d"]);
+}
+
+#[test]
+fn the_partitions_of_a_topic_are_shared_and_extra_consumers_take_over_from_one_that_goes() {
+    let place = tempfile::tempdir().unwrap();
+    let store = TestStore::open(place.path());
+    store.topic("t", 3);
+    let mut a = store.subscriber("g", "t");
+    let mut b = store.subscriber("g", "t");
+    let mut c = store.subscriber("g", "t");
+    let mut d = store.subscriber("g", "t");
+    settle(&mut [&mut a, &mut b, &mut c, &mut d]);
+    let mut all = [numbers(&a), numbers(&b), numbers(&c)].concat();
+    all.sort_unstable();
+    assert_eq!(all, [0, 1, 2]);
+    assert!(d.assignment().is_empty());
+    let left = numbers(&b);
+    drop(b);
+    settle(&mut [&mut a, &mut c, &mut d]);
+    assert_eq!(numbers(&d), left);
+}
+
+#[test]
+fn what_one_member_did_not_commit_its_successor_gets() {
+    let place = tempfile::tempdir().unwrap();
+    let store = TestStore::open(place.path());
+    let topic = store.topic("t", 1);
+    append(&topic, 0, &["a", "b", "c"]);
+    let mut first = store.consumer_with("g", manual().records_max(1));
+    first.subscribe(&["t"]).unwrap();
+    let mut second = store.subscriber("g", "t");
+    first.poll(Duration::ZERO).unwrap();
+    first.commit().unwrap();
+    assert_eq!(texts(&first.poll(Duration::ZERO).unwrap()), ["b"]);
+    assert_eq!(drain(&mut second), [""; 0]);
+    drop(first);
+    assert_eq!(drain(&mut second), ["b", "c"]);
+}
+
+#[test]
+fn a_commit_for_a_partition_that_moved_is_refused_as_a_whole() {
+    let place = tempfile::tempdir().unwrap();
+    let store = TestStore::open(place.path());
+    let topic = store.topic("t", 2);
+    append(&topic, 0, &["a"]);
+    append(&topic, 1, &["b"]);
+    let mut first = store.subscriber("g", "t");
+    assert_eq!(drain(&mut first).len(), 2);
+    let mut second = store.subscriber("g", "t");
+    settle(&mut [&mut first, &mut second]);
+    let moved = second.assignment()[0].clone();
+    let kept = first.assignment()[0].clone();
+    let both: Vec<(TopicPartition, OffsetAndMetadata)> =
+        vec![(kept.clone(), 1.into()), (moved.clone(), 1.into())];
+    let refused = first.commit_offsets(&both).unwrap_err();
+    assert!(
+        matches!(&refused, Error::NotAssigned { partition, .. } if *partition == moved),
+        "{refused}"
+    );
+    assert_eq!(
+        first.committed("t", kept.partition).unwrap(),
+        Some(0.into()),
+        "only where it began"
+    );
+    first.commit_offsets(&both[..1]).unwrap();
+    assert_eq!(first.committed("t", kept.partition).unwrap(), Some(1.into()));
+}
+
+#[test]
+fn a_consumer_that_was_silent_for_too_long_is_fenced_and_then_joins_again() {
+    let place = tempfile::tempdir().unwrap();
+    let store = TestStore::open(place.path());
+    let topic = store.topic("t", 1);
+    append(&topic, 0, &["a", "b"]);
+    let mut slow =
+        store.consumer_with("g", manual().session_timeout(Duration::from_secs(30)).records_max(1));
+    slow.subscribe(&["t"]).unwrap();
+    let mut spare = store.consumer_with("g", manual().session_timeout(Duration::from_secs(3_000)));
+    spare.subscribe(&["t"]).unwrap();
+    assert_eq!(texts(&slow.poll(Duration::ZERO).unwrap()), ["a"]);
+    store.clock.advance(Duration::from_secs(31));
+    store.dir.tick();
+    assert_eq!(drain(&mut spare), ["a", "b"]);
+    let refused = slow.commit().unwrap_err();
+    assert!(
+        matches!(&refused, Error::Group { refusal: Refusal::UnknownMember(_), .. }),
+        "{refused}"
+    );
+    spare.commit().unwrap();
+    assert_eq!(drain(&mut slow), [""; 0]);
+    drop(spare);
+    append(&topic, 0, &["c"]);
+    assert_eq!(drain(&mut slow), ["c"]);
+}
+
+/// Notes what it is told, and commits when partitions are taken away.
+struct Notes(Arc<Mutex<Vec<String>>>);
+
+impl Notes {
+    fn note(&self, what: &str, partitions: &[TopicPartition]) {
+        let numbers: Vec<String> = partitions.iter().map(|p| p.partition.to_string()).collect();
+        self.0.lock().unwrap().push(format!("{what} {}", numbers.join(",")));
+    }
+}
+
+impl RebalanceListener for Notes {
+    fn on_assigned(&mut self, _: &mut Consumer, partitions: &[TopicPartition]) {
+        self.note("assigned", partitions);
+    }
+
+    fn on_revoked(&mut self, consumer: &mut Consumer, partitions: &[TopicPartition]) {
+        consumer.commit().unwrap();
+        self.note("revoked", partitions);
+    }
+
+    fn on_lost(&mut self, _: &mut Consumer, partitions: &[TopicPartition]) {
+        self.note("lost", partitions);
+    }
+}
+
+fn notes(consumer: &mut Consumer) -> Arc<Mutex<Vec<String>>> {
+    let notes = Arc::new(Mutex::new(Vec::new()));
+    consumer.set_listener(Notes(notes.clone()));
+    notes
+}
+
+#[test]
+fn a_cooperative_rebalance_tells_only_of_what_moves_and_leaves_time_to_commit_it() {
+    let place = tempfile::tempdir().unwrap();
+    let store = TestStore::open(place.path());
+    let topic = store.topic("t", 2);
+    append(&topic, 0, &["a"]);
+    append(&topic, 1, &["b"]);
+    let mut first = store.consumer("g");
+    let told = notes(&mut first);
+    first.subscribe(&["t"]).unwrap();
+    drain(&mut first);
+    let mut second = store.subscriber("g", "t");
+    settle(&mut [&mut first, &mut second]);
+    assert_eq!(*told.lock().unwrap(), ["assigned 0,1", "revoked 1"]);
+    assert_eq!(drain(&mut second), [""; 0], "what was read was committed before it moved");
+    store.clock.advance(Duration::from_secs(3_000));
+    store.dir.tick();
+    first.heartbeat().unwrap();
+    assert_eq!(told.lock().unwrap()[2..], ["lost 0", "assigned 0,1"]);
+}
+
+#[test]
+fn an_eager_rebalance_takes_everything_before_it_gives_anything() {
+    let place = tempfile::tempdir().unwrap();
+    let store = TestStore::open(place.path());
+    store.topic("t", 4);
+    let mut first = store.consumer_with("g", manual().assignor(Assignor::Range));
+    let told = notes(&mut first);
+    first.subscribe(&["t"]).unwrap();
+    let mut second = store.consumer_with("g", manual().assignor(Assignor::Range));
+    second.subscribe(&["t"]).unwrap();
+    settle(&mut [&mut first, &mut second]);
+    assert_eq!(*told.lock().unwrap(), ["assigned 0,1,2,3", "revoked 0,1,2,3", "assigned 0,1"]);
+    let mut third = store.consumer_with("g", manual().assignor(Assignor::Sticky));
+    let refused = third.subscribe(&["t"]).unwrap_err();
+    assert!(
+        matches!(&refused, Error::Group { refusal: Refusal::InconsistentStrategy { .. }, .. }),
+        "{refused}"
+    );
+}
+
+#[test]
+fn a_static_member_comes_back_without_a_rebalance_and_fences_its_double() {
+    let place = tempfile::tempdir().unwrap();
+    let store = TestStore::open(place.path());
+    store.topic("t", 2);
+    let fixed = |name: &str| {
+        store.consumer_with("g", manual().instance(name).session_timeout(Duration::from_secs(60)))
+    };
+    let mut a = fixed("a");
+    a.subscribe(&["t"]).unwrap();
+    let mut b = fixed("b");
+    b.subscribe(&["t"]).unwrap();
+    let told = notes(&mut b);
+    settle(&mut [&mut a, &mut b]);
+    let before = numbers(&a);
+    a.close().unwrap();
+    settle(&mut [&mut b]);
+    let mut again = fixed("a");
+    again.subscribe(&["t"]).unwrap();
+    assert_eq!(numbers(&again), before);
+    settle(&mut [&mut again, &mut b]);
+    let mut double = fixed("a");
+    double.subscribe(&["t"]).unwrap();
+    assert_eq!(numbers(&double), before);
+    let refused = again.heartbeat().unwrap_err();
+    assert!(
+        matches!(&refused, Error::Group { refusal: Refusal::InstanceFenced { .. }, .. }),
+        "{refused}"
+    );
+    assert_eq!(*told.lock().unwrap(), ["assigned 1"]);
+    drop((again, double));
+    store.clock.advance(Duration::from_secs(61));
+    b.heartbeat().unwrap();
+    assert_eq!(numbers(&b), [0, 1], "after its time-out the place of a static member is free");
+}
+
+#[test]
+fn new_partitions_and_new_topics_of_a_pattern_are_read_as_they_come() {
+    let place = tempfile::tempdir().unwrap();
+    let store = TestStore::open(place.path());
+    let user = store.topic("user-a", 1);
+    store.topic("other", 1);
+    let mut consumer = store.consumer("g");
+    consumer.subscribe_pattern("user-.*").unwrap();
+    assert_eq!(consumer.assignment(), [named("user-a", 0)]);
+    user.add_partitions(2).unwrap();
+    let second = store.topic("user-b", 1);
+    append(&second, 0, &["x"]);
+    append(&user, 1, &["y"]);
+    let mut seen = drain(&mut consumer);
+    seen.sort_unstable();
+    assert_eq!(seen, ["x", "y"]);
+    assert_eq!(consumer.assignment(), [named("user-a", 0), named("user-a", 1), named("user-b", 0)]);
+    drop(second);
+    store.streams.delete_topic("user-b").unwrap();
+    drain(&mut consumer);
+    assert_eq!(consumer.assignment(), [named("user-a", 0), named("user-a", 1)]);
+    let refused = consumer.subscribe_pattern("(").unwrap_err();
+    assert!(matches!(refused, Error::InvalidPattern { .. }));
+    assert!(matches!(consumer.subscribe(&["typo"]), Err(Error::UnknownTopic { .. })));
+}
+
+#[test]
+fn a_poll_that_waits_is_woken_by_an_append_by_a_waker_and_by_nothing_else() {
+    let place = tempfile::tempdir().unwrap();
+    let dir = logmill_storage::DataDir::open(place.path()).unwrap();
+    let journal =
+        logmill_stream::Journal::open(&dir, "0", logmill_storage::LogConfig::default()).unwrap();
+    let streams = logmill_stream::Streams::open(&dir, &journal, &Default::default()).unwrap();
+    let topic = streams.create_topic("t", &TopicConfig::new()).unwrap();
+    let mut consumer = streams.consumer("g", manual()).unwrap();
+    consumer.subscribe(&["t"]).unwrap();
+    assert!(consumer.poll(Duration::from_millis(20)).unwrap().is_empty());
+    let waker = consumer.waker();
+    let mut poll_long = |then: &dyn Fn()| {
+        std::thread::scope(|scope| {
+            let waiting = scope.spawn(|| texts(&consumer.poll(Duration::from_secs(600)).unwrap()));
+            then();
+            waiting.join().unwrap()
+        })
+    };
+    assert_eq!(poll_long(&|| append(&topic, 0, &["x"])), ["x"]);
+    assert_eq!(poll_long(&|| waker.wake()), [""; 0]);
+}
+
+#[test]
+fn paused_partitions_give_nothing_until_they_are_resumed() {
+    let place = tempfile::tempdir().unwrap();
+    let store = TestStore::open(place.path());
+    let topic = store.topic("t", 2);
+    let mut consumer = store.subscriber("g", "t");
+    consumer.pause(&[named("t", 0)]).unwrap();
+    append(&topic, 0, &["a"]);
+    append(&topic, 1, &["b"]);
+    assert_eq!(drain(&mut consumer), ["b"]);
+    assert_eq!(consumer.paused(), [named("t", 0)]);
+    append(&topic, 0, &["c"]);
+    assert_eq!(drain(&mut consumer), [""; 0]);
+    consumer.resume(&[named("t", 0)]).unwrap();
+    assert_eq!(drain(&mut consumer), ["a", "c"]);
+}
+
+#[test]
+fn automatic_commits_cover_what_earlier_polls_returned() {
+    let place = tempfile::tempdir().unwrap();
+    let store = TestStore::open(place.path());
+    let topic = store.topic("t", 1);
+    append(&topic, 0, &["a", "b", "c"]);
+    let config = ConsumerConfig::new().start_at(StartAt::Earliest).records_max(1);
+    let mut consumer = store.consumer_with("g", config.clone());
+    consumer.subscribe(&["t"]).unwrap();
+    consumer.poll(Duration::ZERO).unwrap();
+    store.clock.advance(Duration::from_secs(6));
+    assert_eq!(texts(&consumer.poll(Duration::ZERO).unwrap()), ["b"]);
+    assert_eq!(consumer.committed("t", 0).unwrap(), Some(1.into()));
+    consumer.close().unwrap();
+    let mut consumer = store.consumer_with("g", config);
+    consumer.subscribe(&["t"]).unwrap();
+    assert_eq!(
+        texts(&consumer.poll(Duration::ZERO).unwrap()),
+        ["c"],
+        "closing commits what was returned"
+    );
+}
+
+#[test]
+fn a_position_that_retention_removed_is_skipped_visibly_or_is_an_error_as_chosen() {
+    let place = tempfile::tempdir().unwrap();
+    let store = TestStore::open(place.path());
+    let topic = store.topic("t", 1);
+    append(&topic, 0, &["a", "b", "c", "d"]);
+    let consumer = |group: &str, policy| {
+        let mut consumer = store.consumer_with(group, manual().records_max(1).out_of_range(policy));
+        consumer.subscribe(&["t"]).unwrap();
+        consumer.poll(Duration::ZERO).unwrap();
+        consumer.seek("t", 0, 1).unwrap();
+        consumer
+    };
+    let mut earliest = consumer("earliest", OutOfRange::Earliest);
+    let mut latest = consumer("latest", OutOfRange::Latest);
+    let mut error = consumer("error", OutOfRange::Error);
+    topic.partition(0).unwrap().delete_records_before(3).unwrap();
+
+    let records = earliest.poll(Duration::ZERO).unwrap();
+    assert_eq!((records.skipped()[0].position, records.skipped()[0].resumed_at), (1, 3));
+    assert_eq!([texts(&records), drain(&mut earliest)].concat(), ["d"]);
+    let records = latest.poll(Duration::ZERO).unwrap();
+    assert_eq!((records.skipped()[0].position, records.skipped()[0].resumed_at), (1, 4));
+    assert_eq!(drain(&mut latest), [""; 0]);
+    for _ in 0..2 {
+        let removed = error.poll(Duration::ZERO).unwrap_err();
+        assert!(matches!(removed, Error::PositionRemoved { offset: 1, start: 3, .. }), "{removed}");
+    }
+    error.seek_to_beginning("t", 0).unwrap();
+    assert_eq!(drain(&mut error), ["d"]);
+}
+
+#[test]
+fn a_group_of_the_other_kind_and_a_group_in_use_are_refused() {
+    let place = tempfile::tempdir().unwrap();
+    let store = TestStore::open(place.path());
+    store.topic("t", 1);
+    let consumer = store.subscriber("g", "t");
+    assert!(matches!(store.streams.delete_group("g"), Err(Error::GroupActive { members: 1, .. })));
+    let mut other = store.consumer("g");
+    other.assign(&[named("t", 0)]).unwrap();
+    let refused = other.commit_offsets(&[(named("t", 0), 0.into())]).unwrap_err();
+    assert!(matches!(refused, Error::GroupActive { .. }), "{refused}");
+    drop(consumer);
+    other.commit_offsets(&[(named("t", 0), 0.into())]).unwrap();
+    store.streams.delete_group("g").unwrap();
+    assert!(matches!(store.streams.delete_group("g"), Err(Error::UnknownGroup { .. })));
+    assert!(store.streams.groups().unwrap().is_empty());
+}
+
+#[test]
+fn a_group_without_members_can_be_sent_anywhere() {
+    let place = tempfile::tempdir().unwrap();
+    let store = TestStore::open(place.path());
+    let topic = store.topic("t", 2);
+    for n in 0..10 {
+        let value = format!("{n}");
+        let record = logmill_storage::Record::value(value.as_bytes()).timestamp(n * 1_000);
+        topic.partition(0).unwrap().append(&record).unwrap();
+    }
+    let mut consumer = store.subscriber("g", "t");
+    assert_eq!(drain(&mut consumer).len(), 10);
+    consumer.commit().unwrap();
+    let refused = store.streams.reset_group("g", "t", ResetTo::Earliest).unwrap_err();
+    assert!(matches!(refused, Error::GroupActive { members: 1, .. }));
+    drop(consumer);
+    for (to, left) in [
+        (ResetTo::Earliest, 10),
+        (ResetTo::Latest, 0),
+        (ResetTo::Offset(7), 3),
+        (ResetTo::Offset(1_000), 0),
+        (ResetTo::Timestamp(2_500), 7),
+        (ResetTo::Timestamp(99_000), 0),
+    ] {
+        store.streams.reset_group("g", "t", to).unwrap();
+        assert_eq!(drain(&mut store.subscriber("g", "t")).len(), left, "{to:?}");
+    }
+    assert!(matches!(
+        store.streams.reset_group("h", "t", ResetTo::Earliest),
+        Err(Error::UnknownGroup { .. })
+    ));
+    assert!(matches!(
+        store.streams.reset_group("g", "u", ResetTo::Earliest),
+        Err(Error::UnknownTopic { .. })
+    ));
+}
+
+#[test]
+fn a_group_is_described_with_its_members_its_positions_and_its_lag() {
+    let place = tempfile::tempdir().unwrap();
+    let store = TestStore::open(place.path());
+    let topic = store.topic("t", 2);
+    append(&topic, 0, &["a", "b", "c"]);
+    let mut consumer = store.consumer_with("g", manual().instance("i").records_max(1));
+    consumer.subscribe(&["t"]).unwrap();
+    consumer.poll(Duration::ZERO).unwrap();
+    let remark = OffsetAndMetadata { offset: 1, metadata: "half".into() };
+    consumer.commit_offsets(&[(named("t", 0), remark)]).unwrap();
+    let group = store.streams.describe_group("g").unwrap();
+    assert_eq!((group.phase, group.lag(), group.partitions.len()), (GroupPhase::Stable, 2, 2));
+    let first = &group.partitions[0];
+    assert_eq!(
+        (first.committed, first.metadata.as_str(), first.end, first.lag),
+        (Some(1), "half", 3, 2)
+    );
+    assert_eq!(first.member, Some(group.members[0].id));
+    assert_eq!(group.members[0].instance.as_deref(), Some("i"));
+    assert_eq!(group.members[0].partitions, [named("t", 0), named("t", 1)]);
+    consumer.unsubscribe().unwrap();
+    let group = store.streams.describe_group("g").unwrap();
+    assert_eq!((group.phase, group.members.len(), group.lag()), (GroupPhase::Empty, 0, 2));
+    assert!(matches!(store.streams.describe_group("h"), Err(Error::UnknownGroup { .. })));
+    let long = OffsetAndMetadata { offset: 1, metadata: "x".repeat(4_097) };
+    let refused = consumer.commit_offsets(&[(named("t", 0), long)]).unwrap_err();
+    assert!(matches!(refused, Error::MetadataTooLong { bytes: 4_097 }));
+}
