@@ -4,10 +4,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use logmill_storage::{Clock, DataDir, DataDirOptions, LogConfig};
+use logmill_storage::{Clock, DataDir, DataDirOptions, Journal, LogConfig};
 use logmill_stream::{
-    Consumer, ConsumerConfig, GroupDescription, GroupKind, Journal, Producer, ProducerConfig,
-    ResetTo, Streams, StreamsOptions, Topic, TopicConfig,
+    Consumer, ConsumerConfig, GroupDescription, GroupKind, Producer, ProducerConfig, ResetTo,
+    Streams, StreamsOptions, Topic, TopicConfig,
 };
 
 use crate::error::Result;
@@ -61,9 +61,14 @@ impl StoreBuilder {
     /// refused by the system.
     pub fn open(self, path: impl AsRef<Path>) -> Result<Store> {
         let dir = self.dir.open(path)?;
-        let journal = Journal::open(&dir, JOURNAL, LogConfig::default())?;
+        if dir.is_read_only() {
+            let streams = Streams::follow(&dir, &self.streams)?;
+            return Ok(Store { dir, journal: None, streams });
+        }
+        // A snapshot of everything about streams is one record.
+        let journal = Journal::open(&dir, JOURNAL, LogConfig::default().record_bytes_max(1 << 30))?;
         let streams = Streams::open(&dir, &journal, &self.streams)?;
-        Ok(Store { dir, journal, streams })
+        Ok(Store { dir, journal: Some(journal), streams })
     }
 }
 
@@ -74,7 +79,8 @@ impl StoreBuilder {
 #[derive(Clone, Debug)]
 pub struct Store {
     dir: DataDir,
-    journal: Journal,
+    /// `None` in a store that is open for reading.
+    journal: Option<Journal>,
     streams: Streams,
 }
 
@@ -212,7 +218,7 @@ impl Store {
     pub fn close(self) -> Result<()> {
         self.dir.stop_background();
         let streams = self.streams.close();
-        let journal = self.journal.close();
+        let journal = self.journal.map_or(Ok(()), Journal::close);
         streams?;
         journal?;
         Ok(())

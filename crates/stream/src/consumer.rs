@@ -18,8 +18,9 @@ use crate::error::{Error, Result};
 use crate::group::{Join, MemberId, Refusal};
 use crate::groups::Group;
 use crate::partition::Partition;
+use crate::shared::Shared;
 use crate::signal::{Listener, Signal};
-use crate::streams::{Shared, Streams};
+use crate::streams::Streams;
 use crate::{PartitionId, TopicPartition};
 
 mod assigned;

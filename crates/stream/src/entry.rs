@@ -4,7 +4,7 @@
 //! kind | version | fields
 //! u8   | u8 = 1  | varints (signed ones zigzag), text and lists with a varint length before them
 //!
-//!  1 restated            next topic, next group, next producer: everything before this entry is void
+//!  1 snapshot            next topic, next group, next producer, list of entries: everything before this one is void
 //!  2 topic created       topic, name, partitions, settings
 //!  3 topic altered       topic, settings
 //!  4 partitions added    topic, partitions in all
@@ -59,32 +59,107 @@ pub(crate) struct CommittedPosition<'a> {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Entry<'a> {
-    Restated { next_topic: u32, next_group: u64, next_producer: u64 },
-    TopicCreated { topic: u32, name: &'a str, partitions: u32, settings: Settings },
-    TopicAltered { topic: u32, settings: Settings },
-    PartitionsAdded { topic: u32, partitions: u32 },
-    TopicDeleted { topic: u32, partitions: u32 },
-    TopicRemoved { topic: u32 },
-    GroupCreated { group: u64, kind: GroupKind, name: &'a str, settings: Settings },
-    GroupAltered { group: u64, settings: Settings },
-    GroupDeleted { group: u64 },
-    GroupSeen { group: u64, at_ms: i64 },
-    Committed { group: u64, at_ms: i64, positions: Vec<CommittedPosition<'a>> },
-    PositionsDropped { group: u64, partitions: Vec<PartitionId> },
-    ProducerOpened { producer: u64, epoch: u32, at_ms: i64, name: &'a str },
-    ProducerSequence { producer: u64, partition: PartitionId, sequence: u64 },
-    ProducerRemoved { producer: u64 },
-    ShareStarted { group: u64, partition: PartitionId, epoch: u32, offset: u64 },
-    ShareAcquired { group: u64, partition: PartitionId, ranges: Vec<OffsetRange> },
-    ShareDone { group: u64, partition: PartitionId, ranges: Vec<OffsetRange> },
-    ShareEpoch { group: u64, partition: PartitionId, epoch: u32, offset: u64 },
-    ShareDeliveries { group: u64, partition: PartitionId, deliveries: Vec<(u64, u32)> },
+    /// The entries come one after the other, each with its length before it.
+    Snapshot {
+        next_topic: u32,
+        next_group: u64,
+        next_producer: u64,
+        entries: &'a [u8],
+    },
+    TopicCreated {
+        topic: u32,
+        name: &'a str,
+        partitions: u32,
+        settings: Settings,
+    },
+    TopicAltered {
+        topic: u32,
+        settings: Settings,
+    },
+    PartitionsAdded {
+        topic: u32,
+        partitions: u32,
+    },
+    TopicDeleted {
+        topic: u32,
+        partitions: u32,
+    },
+    TopicRemoved {
+        topic: u32,
+    },
+    GroupCreated {
+        group: u64,
+        kind: GroupKind,
+        name: &'a str,
+        settings: Settings,
+    },
+    GroupAltered {
+        group: u64,
+        settings: Settings,
+    },
+    GroupDeleted {
+        group: u64,
+    },
+    GroupSeen {
+        group: u64,
+        at_ms: i64,
+    },
+    Committed {
+        group: u64,
+        at_ms: i64,
+        positions: Vec<CommittedPosition<'a>>,
+    },
+    PositionsDropped {
+        group: u64,
+        partitions: Vec<PartitionId>,
+    },
+    ProducerOpened {
+        producer: u64,
+        epoch: u32,
+        at_ms: i64,
+        name: &'a str,
+    },
+    ProducerSequence {
+        producer: u64,
+        partition: PartitionId,
+        sequence: u64,
+    },
+    ProducerRemoved {
+        producer: u64,
+    },
+    ShareStarted {
+        group: u64,
+        partition: PartitionId,
+        epoch: u32,
+        offset: u64,
+    },
+    ShareAcquired {
+        group: u64,
+        partition: PartitionId,
+        ranges: Vec<OffsetRange>,
+    },
+    ShareDone {
+        group: u64,
+        partition: PartitionId,
+        ranges: Vec<OffsetRange>,
+    },
+    ShareEpoch {
+        group: u64,
+        partition: PartitionId,
+        epoch: u32,
+        offset: u64,
+    },
+    ShareDeliveries {
+        group: u64,
+        partition: PartitionId,
+        deliveries: Vec<(u64, u32)>,
+    },
 }
 
 impl Entry<'_> {
     fn kind(&self) -> u8 {
         match self {
-            Entry::Restated { .. } => 1,
+            Entry::Snapshot { .. } => 1,
             Entry::TopicCreated { .. } => 2,
             Entry::TopicAltered { .. } => 3,
             Entry::PartitionsAdded { .. } => 4,
@@ -116,10 +191,11 @@ impl Entry<'_> {
     pub(crate) fn encode(&self, out: &mut Vec<u8>) {
         out.extend([self.kind(), VERSION]);
         match self {
-            Entry::Restated { next_topic, next_group, next_producer } => {
+            Entry::Snapshot { next_topic, next_group, next_producer, entries } => {
                 put_varint(out, u64::from(*next_topic));
                 put_varint(out, *next_group);
                 put_varint(out, *next_producer);
+                put_bytes(out, entries);
             }
             Entry::TopicCreated { topic, name, partitions, settings } => {
                 put_varint(out, u64::from(*topic));
@@ -220,10 +296,11 @@ impl<'a> Entry<'a> {
             return Err("an entry version that this build does not know");
         }
         let entry = match kind {
-            1 => Entry::Restated {
+            1 => Entry::Snapshot {
                 next_topic: w.varint32()?,
                 next_group: w.varint()?,
                 next_producer: w.varint()?,
+                entries: w.bytes()?,
             },
             2 => Entry::TopicCreated {
                 topic: w.varint32()?,

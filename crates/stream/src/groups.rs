@@ -12,8 +12,8 @@ use crate::entry::{CommittedPosition, Entry, GroupKind};
 use crate::error::{Error, NameKind, Result};
 use crate::group::{Coordinator, MemberId, Refusal};
 use crate::settings::Settings;
+use crate::shared::Shared;
 use crate::signal::Signal;
-use crate::streams::Shared;
 use crate::{PartitionId, TopicPartition, name};
 
 /// A group that has, or had, members in this process.

@@ -12,7 +12,7 @@ use parking_lot::{Condvar, Mutex};
 
 use crate::config::TimestampType;
 use crate::error::{Error, Result};
-use crate::streams::Shared;
+use crate::shared::Shared;
 use crate::topic::TopicCore;
 use crate::{PartitionId, TopicPartition};
 

@@ -21,7 +21,8 @@ use crate::config::TimestampType;
 use crate::error::{Error, Result};
 use crate::partition::Partition;
 use crate::partitioner::{Sticky, partition_for_key};
-use crate::streams::{Shared, Streams};
+use crate::shared::Shared;
+use crate::streams::Streams;
 use crate::topic::TopicCore;
 
 mod batch;

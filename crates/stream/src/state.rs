@@ -1,7 +1,7 @@
 //! What the journal says about streams: a fold over entries, one code path for live changes and for replay.
 //!
-//! No I/O, no clock, no locks: the same entries in the same order give the same state. [`State::restate`] writes the
-//! state as entries again, which is both the checkpoint and what lets old journal segments go.
+//! No I/O, no clock, no locks: the same entries in the same order give the same state. [`State::snapshot`] says the
+//! whole state in one entry, which is both the checkpoint and what lets old journal segments go.
 
 use crate::entry::Entry;
 use crate::wire::{Malformed, Wire, put_bytes};
@@ -31,10 +31,17 @@ pub(crate) struct State {
 impl State {
     /// Folds one entry in. Entries about things that are not there any more change nothing: a commit may be journaled
     /// just before its group's deletion takes effect.
-    pub(crate) fn apply(&mut self, entry: &Entry<'_>) {
+    pub(crate) fn apply(&mut self, entry: &Entry<'_>) -> Result<(), Malformed> {
         match entry {
-            Entry::Restated { next_topic, next_group, next_producer } => {
+            Entry::Snapshot { next_topic, next_group, next_producer, entries } => {
                 *self = State::default();
+                let mut wire = Wire(entries);
+                while !wire.0.is_empty() {
+                    match Entry::decode(wire.bytes()?)? {
+                        Entry::Snapshot { .. } => return Err("a snapshot inside a snapshot"),
+                        entry => self.apply(&entry)?,
+                    }
+                }
                 self.topics.next = *next_topic;
                 self.groups.next = *next_group;
                 self.producers.next = *next_producer;
@@ -65,36 +72,25 @@ impl State {
             | Entry::ShareEpoch { .. }
             | Entry::ShareDeliveries { .. } => self.groups.apply(entry),
         }
+        Ok(())
     }
 
-    /// Entries that make this state from any other.
-    pub(crate) fn restate(&self) -> Vec<Entry<'_>> {
-        let mut entries = vec![Entry::Restated {
+    /// The bytes of one entry that makes this state from any other.
+    pub(crate) fn snapshot(&self) -> Vec<u8> {
+        let mut parts = Vec::new();
+        self.topics.restate(&mut parts);
+        self.groups.restate(&mut parts);
+        self.producers.restate(&mut parts);
+        let mut entries = Vec::new();
+        for part in parts {
+            put_bytes(&mut entries, &part.encoded());
+        }
+        let entry = Entry::Snapshot {
             next_topic: self.topics.next,
             next_group: self.groups.next,
             next_producer: self.producers.next,
-        }];
-        self.topics.restate(&mut entries);
-        self.groups.restate(&mut entries);
-        self.producers.restate(&mut entries);
-        entries
-    }
-
-    /// The state as one piece of bytes: its entries, each with its length before it.
-    pub(crate) fn encoded(&self) -> Vec<u8> {
-        let mut out = Vec::new();
-        for entry in self.restate() {
-            put_bytes(&mut out, &entry.encoded());
-        }
-        out
-    }
-
-    pub(crate) fn decode(bytes: &[u8]) -> Result<State, Malformed> {
-        let mut state = State::default();
-        let mut wire = Wire(bytes);
-        while !wire.0.is_empty() {
-            state.apply(&Entry::decode(wire.bytes()?)?);
-        }
-        Ok(state)
+            entries: &entries,
+        };
+        entry.encoded()
     }
 }

@@ -10,8 +10,8 @@ use crate::PartitionId;
 use crate::config::{TopicConfig, TopicSettings};
 use crate::error::{Error, Result};
 use crate::partition::{Partition, PartitionCore};
+use crate::shared::Shared;
 use crate::state::TopicState;
-use crate::streams::Shared;
 
 /// What all handles of a topic share.
 #[derive(Debug)]

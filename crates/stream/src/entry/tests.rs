@@ -17,7 +17,15 @@ fn golden() -> Vec<(Entry<'static>, &'static str)> {
     let committed =
         CommittedPosition { partition: partition(), epoch: 2, offset: 1_000, metadata: "m" };
     vec![
-        (Entry::Restated { next_topic: 4, next_group: 300, next_producer: 1 }, "010104ac0201"),
+        (
+            Entry::Snapshot {
+                next_topic: 4,
+                next_group: 300,
+                next_producer: 1,
+                entries: &[3, 6, 1, 3],
+            },
+            "010104ac02010403060103",
+        ),
         (
             Entry::TopicCreated {
                 topic: 3,

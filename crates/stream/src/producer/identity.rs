@@ -10,7 +10,7 @@ use super::batch::SEQUENCE_HEADER;
 use crate::entry::Entry;
 use crate::error::{Error, NameKind, Result};
 use crate::partition::OpenLog;
-use crate::streams::Shared;
+use crate::shared::Shared;
 use crate::{PartitionId, name};
 
 /// Holds the epoch of a named producer that may append now.

@@ -286,7 +286,7 @@ fn a_poll_that_waits_is_woken_by_an_append_by_a_waker_and_by_nothing_else() {
     let place = tempfile::tempdir().unwrap();
     let dir = logmill_storage::DataDir::open(place.path()).unwrap();
     let journal =
-        logmill_stream::Journal::open(&dir, "0", logmill_storage::LogConfig::default()).unwrap();
+        logmill_storage::Journal::open(&dir, "0", logmill_storage::LogConfig::default()).unwrap();
     let streams = logmill_stream::Streams::open(&dir, &journal, &Default::default()).unwrap();
     let topic = streams.create_topic("t", &TopicConfig::new()).unwrap();
     let mut consumer = streams.consumer("g", manual()).unwrap();

@@ -1,6 +1,7 @@
 //! How streams behave, seen from outside.
 
 mod groups;
+mod journal;
 mod producers;
 mod support;
 mod topics;

@@ -167,7 +167,7 @@ fn without_anybody_waiting_the_background_calls_back() {
     let place = tempfile::tempdir().unwrap();
     let dir = logmill_storage::DataDir::open(place.path()).unwrap();
     let journal =
-        logmill_stream::Journal::open(&dir, "0", logmill_storage::LogConfig::default()).unwrap();
+        logmill_storage::Journal::open(&dir, "0", logmill_storage::LogConfig::default()).unwrap();
     let streams = logmill_stream::Streams::open(&dir, &journal, &Default::default()).unwrap();
     streams.create_topic("t", &TopicConfig::new()).unwrap();
     let producer = streams.producer(ProducerConfig::new()).unwrap();

@@ -4,9 +4,9 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use logmill_storage::{DataDir, DataDirOptions, LogConfig, ManualClock};
+use logmill_storage::{DataDir, DataDirOptions, Journal, LogConfig, ManualClock};
 use logmill_stream::{
-    Consumer, ConsumerConfig, Journal, Partition, Records, StartAt, Streams, StreamsOptions, Topic,
+    Consumer, ConsumerConfig, Partition, Records, StartAt, Streams, StreamsOptions, Topic,
     TopicConfig, TopicPartition,
 };
 

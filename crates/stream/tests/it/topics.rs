@@ -117,12 +117,12 @@ fn a_deleted_topic_is_gone_with_its_files_and_a_new_one_of_its_name_is_empty() {
     let old = store.streams.create_topic("t", &TopicConfig::new().partitions(2)).unwrap();
     let partition = old.partition(0).unwrap();
     partition.append(&Record::value(b"x")).unwrap();
-    assert_eq!(store.dir.logs().unwrap(), ["0", "1/0"]);
+    assert_eq!(store.dir.logs().unwrap(), ["0", "0/1", "1/0"]);
     store.streams.delete_topic("t").unwrap();
     assert!(matches!(partition.append(&Record::value(b"y")), Err(Error::UnknownTopic { .. })));
     assert!(matches!(store.streams.topic("t"), Err(Error::UnknownTopic { .. })));
     assert!(matches!(store.streams.delete_topic("t"), Err(Error::UnknownTopic { .. })));
-    assert_eq!(store.dir.logs().unwrap(), ["0"]);
+    assert_eq!(store.dir.logs().unwrap(), ["0", "0/1"]);
     assert!(!place.path().join("1").exists());
     let new = store.streams.create_topic("t", &TopicConfig::new()).unwrap();
     assert_eq!(new.id(), 2);
@@ -148,7 +148,7 @@ fn a_deletion_that_a_crash_cut_short_is_finished_at_the_next_open() {
 
     let store = TestStore::open(place.path());
     assert_eq!(names(&store), Vec::<String>::new());
-    assert_eq!(store.dir.logs().unwrap(), ["0"]);
+    assert_eq!(store.dir.logs().unwrap(), ["0", "0/1"]);
 }
 
 #[test]

@@ -1,0 +1,161 @@
+//! What the journal has told so far, and what it must keep for us.
+//!
+//! ```text
+//! hot    . . e . e e | . e . e . |          e: entries of streams
+//!                    ^ as of: a snapshot in the cold part knows everything before
+//! cold   . S . S                            S: snapshots; the last one counts
+//! ```
+//! Everything about streams fits into one snapshot, so all that has to be kept is the last snapshot and the entries
+//! after it. A prefix of the journal in which the first of those entries lies costs one snapshot to give back.
+
+use logmill_storage::{Owner, Part, Place, Reach, Replayed};
+use parking_lot::Mutex;
+
+use crate::entry::Entry;
+use crate::state::State;
+use crate::wire::{Malformed, Wire, put_varint};
+
+/// The journal's number for streams.
+pub(crate) const OWNER: u64 = 0;
+
+#[derive(Debug, Default)]
+pub(crate) struct Known {
+    pub(crate) state: State,
+    /// What comes next in both parts.
+    pub(crate) next: Reach,
+    /// Hot entries before this are in a snapshot.
+    as_of: u64,
+    /// The last snapshot in the cold part.
+    snapshot: Option<u64>,
+    /// The first hot entry of ours that no snapshot knows.
+    first: Option<u64>,
+    /// While a snapshot is being carried: as of when, and the first entry since.
+    carrying: Option<(u64, Option<u64>)>,
+    /// Bytes of our entries since the last checkpoint.
+    unchecked_bytes: u64,
+    /// Bytes of the last checkpoint.
+    checkpoint_bytes: u64,
+}
+
+impl Known {
+    /// Takes in an entry that is replayed.
+    pub(crate) fn replay(&mut self, replayed: &Replayed<'_>) -> Result<(), Malformed> {
+        let offset = replayed.place.offset();
+        match replayed.place.part() {
+            Part::Hot => self.next.hot = self.next.hot.max(offset + 1),
+            Part::Cold => self.next.cold = self.next.cold.max(offset + 1),
+        }
+        if replayed.owner != OWNER {
+            return Ok(());
+        }
+        match replayed.as_of {
+            Some(as_of) => {
+                self.state.apply(&Entry::decode(replayed.bytes)?)?;
+                (self.snapshot, self.as_of, self.first) = (Some(offset), as_of, None);
+                self.next.hot = self.next.hot.max(as_of);
+            }
+            None if offset < self.as_of => {}
+            None => self.take_in(offset, replayed.bytes)?,
+        }
+        Ok(())
+    }
+
+    /// Takes in an entry at `offset` of the hot part.
+    pub(crate) fn take_in(&mut self, offset: u64, bytes: &[u8]) -> Result<(), Malformed> {
+        self.state.apply(&Entry::decode(bytes)?)?;
+        self.next.hot = self.next.hot.max(offset + 1);
+        self.unchecked_bytes += bytes.len() as u64;
+        self.first.get_or_insert(offset);
+        if let Some((_, first_since)) = &mut self.carrying {
+            first_since.get_or_insert(offset);
+        }
+        Ok(())
+    }
+
+    /// The state and all that goes with it, for a checkpoint.
+    pub(crate) fn checkpoint(&mut self) -> Vec<u8> {
+        self.unchecked_bytes = 0;
+        let mut out = Vec::new();
+        put_varint(&mut out, self.as_of);
+        for offset in [self.snapshot, self.first] {
+            // 0 stands for none.
+            put_varint(&mut out, offset.map_or(0, |offset| offset + 1));
+        }
+        out.extend(self.state.snapshot());
+        self.checkpoint_bytes = out.len() as u64;
+        out
+    }
+
+    /// Whether more was journaled since the last checkpoint than `bytes`, and than another one would write.
+    pub(crate) fn is_checkpoint_due(&self, bytes: u64) -> bool {
+        self.unchecked_bytes > self.checkpoint_bytes.max(bytes)
+    }
+
+    /// What a checkpoint of everything before `next` says.
+    pub(crate) fn from_checkpoint(next: Reach, bytes: &[u8]) -> Result<Known, Malformed> {
+        let mut wire = Wire(bytes);
+        let as_of = wire.varint()?;
+        let snapshot = wire.varint()?.checked_sub(1);
+        let first = wire.varint()?.checked_sub(1);
+        let mut state = State::default();
+        state.apply(&Entry::decode(wire.0)?)?;
+        let checkpoint_bytes = bytes.len() as u64;
+        Ok(Known {
+            state,
+            next,
+            as_of,
+            snapshot,
+            first,
+            carrying: None,
+            unchecked_bytes: 0,
+            checkpoint_bytes,
+        })
+    }
+}
+
+/// The part that streams play in giving back the journal's space.
+#[derive(Debug)]
+pub(crate) struct StreamsOwner<'a>(pub(crate) &'a Mutex<Known>);
+
+impl Owner for StreamsOwner<'_> {
+    fn number(&self) -> u64 {
+        OWNER
+    }
+
+    fn live_bytes(&self, part: Part, bounds: &[u64]) -> Vec<u64> {
+        let known = self.0.lock();
+        let needed = match part {
+            Part::Hot => known.first,
+            Part::Cold => known.snapshot,
+        };
+        let mut live = vec![0; bounds.len().saturating_sub(1)];
+        if let Some(offset) = needed {
+            let stretch = bounds.partition_point(|bound| *bound <= offset).saturating_sub(1);
+            if let Some(bytes) = live.get_mut(stretch) {
+                *bytes = known.state.snapshot().len() as u64;
+            }
+        }
+        live
+    }
+
+    fn carry(&self, part: Part, upto: u64, out: &mut dyn FnMut(&[u8])) -> u64 {
+        let mut known = self.0.lock();
+        let as_of = known.next.hot;
+        let needed = match part {
+            Part::Hot => known.first,
+            Part::Cold => known.snapshot,
+        };
+        if needed.is_some_and(|offset| offset < upto) {
+            out(&known.state.snapshot());
+            known.carrying = Some((as_of, None));
+        }
+        as_of
+    }
+
+    fn carried(&self, _: Part, _: u64, places: &[Place]) {
+        let mut known = self.0.lock();
+        if let (Some((as_of, first_since)), Some(place)) = (known.carrying.take(), places.first()) {
+            (known.as_of, known.first, known.snapshot) = (as_of, first_since, Some(place.offset()));
+        }
+    }
+}

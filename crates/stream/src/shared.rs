@@ -1,0 +1,216 @@
+//! What all handles of a store's streams share: the journal, what it has told, and the topics that stand for it.
+
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use logmill_storage::{
+    AppendOptions, DataDir, Durability, Entry as JournalEntry, Journal, LogConfig, Part, Ticket,
+};
+use parking_lot::{Mutex, RwLock};
+
+use crate::PartitionId;
+use crate::error::{Error, Result};
+use crate::groups::ActiveGroups;
+use crate::known::{Known, OWNER};
+use crate::open_logs::OpenLogs;
+use crate::partition::Partition;
+use crate::producer::Gates;
+use crate::state::{Position, State};
+use crate::topic::TopicCore;
+use crate::topics::Topics;
+
+/// The journal's name.
+const JOURNAL: &str = "0";
+
+pub(crate) struct Shared {
+    pub(crate) dir: DataDir,
+    /// Set from the beginning, unless the store is read while its writer has not made it yet.
+    journal: OnceLock<Journal>,
+    /// Held while entries are submitted, so that the journal and the fold have the same order; never while waiting.
+    pub(crate) known: Mutex<Known>,
+    pub(crate) topics: RwLock<Topics>,
+    pub(crate) open_logs: OpenLogs,
+    pub(crate) groups: ActiveGroups,
+    pub(crate) gates: Gates,
+    producers_opened: AtomicU32,
+    /// How often the background has looked around.
+    pub(crate) looks: AtomicU64,
+}
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Streams").field("path", &self.dir.path()).finish_non_exhaustive()
+    }
+}
+
+impl Shared {
+    /// With everything that `journal` says; without one, as far as there is one by now.
+    pub(crate) fn open(
+        dir: &DataDir,
+        journal: Option<&Journal>,
+        open_partitions_max: usize,
+    ) -> Result<Shared> {
+        let shared = Shared {
+            dir: dir.clone(),
+            journal: journal.cloned().map(OnceLock::from).unwrap_or_default(),
+            known: Mutex::default(),
+            topics: RwLock::default(),
+            open_logs: OpenLogs::new(open_partitions_max),
+            groups: ActiveGroups::default(),
+            gates: Gates::default(),
+            producers_opened: AtomicU32::new(0),
+            looks: AtomicU64::new(1),
+        };
+        if let Some(journal) = shared.journal()? {
+            let loaded = journal.load_checkpoint(OWNER);
+            // A checkpoint that says nothing this build understands is as good as none.
+            if let Some(known) =
+                loaded.and_then(|(reach, bytes)| Known::from_checkpoint(reach, &bytes).ok())
+            {
+                *shared.known.lock() = known;
+            }
+        }
+        shared.catch_up()?;
+        Ok(shared)
+    }
+
+    /// The journal, if there is one yet.
+    pub(crate) fn journal(&self) -> Result<Option<&Journal>> {
+        if self.journal.get().is_none() && self.dir.is_read_only() {
+            match Journal::open(&self.dir, JOURNAL, LogConfig::default()) {
+                Ok(journal) => drop(self.journal.set(journal)),
+                Err(logmill_storage::Error::Io { source, .. })
+                    if source.kind() == std::io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(self.journal.get())
+    }
+
+    /// Journals what `decide` wants, and folds it in; `Ok` when it is as durable as asked. `decide` sees the state
+    /// that its entries will follow.
+    pub(crate) fn change<T>(
+        &self,
+        durability: Durability,
+        decide: impl FnOnce(&State) -> Result<(Vec<Vec<u8>>, T)>,
+    ) -> Result<T> {
+        let (result, ticket) = self.begin(durability, decide)?;
+        if let Some(ticket) = ticket {
+            ticket.wait()?;
+        }
+        Ok(result)
+    }
+
+    /// As [`Shared::change`], without waiting. No ticket: nothing was to be journaled.
+    pub(crate) fn begin<T>(
+        &self,
+        durability: Durability,
+        decide: impl FnOnce(&State) -> Result<(Vec<Vec<u8>>, T)>,
+    ) -> Result<(T, Option<Ticket>)> {
+        let mut known = self.known.lock();
+        let (entries, result) = decide(&known.state)?;
+        if entries.is_empty() {
+            return Ok((result, None));
+        }
+        let tagged: Vec<_> =
+            entries.iter().map(|bytes| JournalEntry { owner: OWNER, bytes }).collect();
+        let options = AppendOptions { durability: Some(durability), ..AppendOptions::default() };
+        let read_only = || logmill_storage::Error::ReadOnly { path: self.dir.path().join(JOURNAL) };
+        let ticket = self.journal()?.ok_or_else(read_only)?.submit(&tagged, &options)?;
+        let first = ticket.offsets().base_offset;
+        for (offset, bytes) in (first..).zip(&entries) {
+            // What was just encoded is decoded again, so that live changes and replay go one way.
+            known.take_in(offset, bytes).map_err(|what| self.corrupt(offset, what))?;
+        }
+        Ok((result, Some(ticket)))
+    }
+
+    /// Reads what was journaled since the last time.
+    pub(crate) fn catch_up(&self) -> Result<()> {
+        let Some(journal) = self.journal()? else { return Ok(()) };
+        let mut known = self.known.lock();
+        let from = known.next;
+        for part in [Part::Cold, Part::Hot] {
+            journal.part(part).refresh()?;
+        }
+        journal.replay(from, |entry| {
+            known.replay(&entry).map_err(|what| self.corrupt(entry.place.offset(), what))
+        })?;
+        self.topics.write().follow(&known.state)
+    }
+
+    fn corrupt(&self, offset: u64, what: &'static str) -> logmill_storage::Error {
+        logmill_storage::Error::Corrupt {
+            path: self.dir.path().join(JOURNAL),
+            position: 0,
+            offset,
+            what: logmill_storage::Corruption::Field(what),
+        }
+    }
+
+    /// A number that no producer had before, to begin with another sticky partition than the others.
+    pub(crate) fn next_producer_seed(&self) -> u32 {
+        self.producers_opened.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Looks at the state.
+    pub(crate) fn look<T>(&self, look: impl FnOnce(&State) -> T) -> T {
+        look(&self.known.lock().state)
+    }
+
+    /// What a group has committed in a partition.
+    pub(crate) fn position(&self, group: u64, partition: PartitionId) -> Option<Position> {
+        self.look(|state| state.groups.get(group)?.positions.get(&partition).cloned())
+    }
+
+    pub(crate) fn topic_by_name(&self, name: &str) -> Option<Arc<TopicCore>> {
+        self.topics.read().by_name(name).cloned()
+    }
+
+    /// The ids of the topics whose name is wanted.
+    pub(crate) fn topic_ids(&self, wanted: impl Fn(&str) -> bool) -> BTreeSet<u32> {
+        self.topics.read().iter().filter(|core| wanted(core.name())).map(|core| core.id()).collect()
+    }
+
+    /// Id and number of partitions of every topic, by name.
+    pub(crate) fn topic_list(&self) -> Vec<(u32, u32)> {
+        self.topics.read().sorted().iter().map(|core| (core.id(), core.partition_count())).collect()
+    }
+
+    /// A handle to a partition.
+    pub(crate) fn partition(self: &Arc<Self>, id: PartitionId) -> Result<Partition> {
+        let topic =
+            self.topics.read().by_id(id.topic).cloned().ok_or_else(|| self.unknown(id.topic))?;
+        self.partition_of(topic, id.partition)
+    }
+
+    /// A handle to a partition.
+    pub(crate) fn partition_by_name(
+        self: &Arc<Self>,
+        topic: &str,
+        partition: u32,
+    ) -> Result<Partition> {
+        let topic =
+            self.topic_by_name(topic).ok_or_else(|| Error::UnknownTopic { name: topic.into() })?;
+        self.partition_of(topic, partition)
+    }
+
+    fn partition_of(self: &Arc<Self>, topic: Arc<TopicCore>, partition: u32) -> Result<Partition> {
+        match topic.partition(partition) {
+            Some(core) => Ok(Partition { shared: Arc::clone(self), topic, core }),
+            None => Err(Error::UnknownPartition {
+                topic: topic.name().into(),
+                partition,
+                partitions: topic.partition_count(),
+            }),
+        }
+    }
+
+    pub(crate) fn unknown(&self, id: u32) -> Error {
+        let topics = self.topics.read();
+        Error::UnknownTopic {
+            name: topics.by_id(id).map(|core| core.name().to_owned()).unwrap_or_default(),
+        }
+    }
+}
