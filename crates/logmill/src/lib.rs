@@ -33,11 +33,12 @@ pub use logmill_storage::{
 };
 pub use logmill_stream as stream;
 pub use logmill_stream::{
-    Assignor, Cleanup, CommitTicket, Consumer, ConsumerConfig, ConsumerRecord, ConsumerWaker,
-    Delivery, GroupDescription, GroupKind, GroupPhase, OffsetAndMetadata, OutOfRange, Partition,
-    PartitionReader, Producer, ProducerConfig, ProducerRecord, RebalanceListener, RecordMetadata,
-    Records, ResetTo, Skipped, StartAt, TimestampType, Topic, TopicConfig, TopicPartition,
-    TopicSettings,
+    Acknowledge, Assignor, Cleanup, CommitTicket, Consumer, ConsumerConfig, ConsumerRecord,
+    ConsumerWaker, Delivery, GroupDescription, GroupKind, GroupPhase, OffsetAndMetadata,
+    OutOfRange, Partition, PartitionReader, Producer, ProducerConfig, ProducerRecord,
+    RebalanceListener, RecordMetadata, Records, ResetTo, ShareConsumer, ShareConsumerConfig,
+    ShareGroupConfig, ShareReceipt, ShareRecord, ShareRecords, Skipped, StartAt, TimestampType,
+    Topic, TopicConfig, TopicPartition, TopicSettings,
 };
 pub use store::{Store, StoreBuilder};
 

@@ -1,19 +1,21 @@
 //! A store: a directory with topics in it.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use logmill_storage::{Clock, DataDir, DataDirOptions, Journal, LogConfig};
+use logmill_storage::{Clock, DataDir, DataDirOptions, Journal, LogConfig, Reclaimed, Task};
 use logmill_stream::{
     Consumer, ConsumerConfig, GroupDescription, GroupKind, Producer, ProducerConfig, ResetTo,
-    Streams, StreamsOptions, Topic, TopicConfig,
+    ShareConsumer, ShareConsumerConfig, Streams, StreamsOptions, Topic, TopicConfig,
 };
 
 use crate::error::Result;
 
 /// The journal is the log with this name; topics have ids from 1.
 const JOURNAL: &str = "0";
+/// How often the journal's old segments are looked at.
+const RECLAIM_EVERY: Duration = Duration::from_secs(10);
 
 /// How to open a [`Store`].
 #[derive(Clone, Debug, Default)]
@@ -63,12 +65,43 @@ impl StoreBuilder {
         let dir = self.dir.open(path)?;
         if dir.is_read_only() {
             let streams = Streams::follow(&dir, &self.streams)?;
-            return Ok(Store { dir, journal: None, streams });
+            return Ok(Store { dir, journal: None, streams, _keeper: None });
         }
         // A snapshot of everything about streams is one record.
         let journal = Journal::open(&dir, JOURNAL, LogConfig::default().record_bytes_max(1 << 30))?;
         let streams = Streams::open(&dir, &journal, &self.streams)?;
-        Ok(Store { dir, journal: Some(journal), streams })
+        let keeper =
+            Keeper { dir: dir.clone(), journal: journal.clone(), streams: streams.clone() };
+        let keeper = Arc::new(keeper);
+        keeper.schedule();
+        Ok(Store { dir, journal: Some(journal), streams, _keeper: Some(keeper) })
+    }
+}
+
+/// Gives back the journal's space.
+#[derive(Debug)]
+struct Keeper {
+    dir: DataDir,
+    journal: Journal,
+    streams: Streams,
+}
+
+impl Keeper {
+    fn reclaim(&self) -> logmill_storage::Result<Reclaimed> {
+        self.streams.with_owners(|owners| self.journal.reclaim(owners))
+    }
+
+    fn schedule(self: &Arc<Self>) {
+        let task: Weak<dyn Task> = Arc::downgrade(&(Arc::clone(self) as Arc<dyn Task>));
+        self.dir.after(RECLAIM_EVERY, task);
+    }
+}
+
+impl Task for Keeper {
+    fn run(self: Arc<Self>) {
+        // What fails here is tried again, and nothing is lost meanwhile.
+        let _ = self.reclaim();
+        self.schedule();
     }
 }
 
@@ -82,6 +115,8 @@ pub struct Store {
     /// `None` in a store that is open for reading.
     journal: Option<Journal>,
     streams: Streams,
+    /// Works as long as the store is open; `None` in a store that is open for reading.
+    _keeper: Option<Arc<Keeper>>,
 }
 
 impl Store {
@@ -170,6 +205,21 @@ impl Store {
     /// [`Error::Storage`](crate::Error::Storage).
     pub fn consumer_with(&self, group: &str, config: ConsumerConfig) -> Result<Consumer> {
         Ok(self.streams.consumer(group, config)?)
+    }
+
+    /// A consumer of the share group `group`, which is made if there is none: any number of them share the records of a
+    /// partition, and each record is leased and acknowledged by itself. It reads nothing before it subscribes.
+    ///
+    /// # Errors
+    /// [`InvalidName`](logmill_stream::Error::InvalidName), [`GroupKind`](logmill_stream::Error::GroupKind),
+    /// [`UnknownTopic`](logmill_stream::Error::UnknownTopic) for the dead-letter topic;
+    /// [`Error::Storage`](crate::Error::Storage).
+    pub fn share_consumer(
+        &self,
+        group: &str,
+        config: ShareConsumerConfig,
+    ) -> Result<ShareConsumer> {
+        Ok(self.streams.share_consumer(group, config)?)
     }
 
     /// All groups, by name. A store that is open for reading finds those that its writer has made meanwhile.

@@ -87,22 +87,26 @@ impl Chunk {
         });
     }
 
+    /// The record at `index`, of the partition `name`.
     #[inline]
-    fn record(&self, index: usize) -> RecordParts<'_> {
+    pub(crate) fn consumer_record<'a>(
+        &'a self,
+        name: &'a TopicPartition,
+        index: usize,
+    ) -> ConsumerRecord<'a> {
         let place = &self.places[index];
         let (key, rest) = take(&self.arena[place.at as usize..], place.key_len);
         let (value, rest) = take(rest, place.value_len);
-        let headers = ConsumerHeaders { wire: Wire(rest), left: place.headers };
-        RecordParts { offset: place.offset, timestamp: place.timestamp, key, value, headers }
+        ConsumerRecord {
+            topic: &name.topic,
+            partition: name.partition,
+            offset: place.offset,
+            timestamp: place.timestamp,
+            key,
+            value,
+            headers: ConsumerHeaders { wire: Wire(rest), left: place.headers },
+        }
     }
-}
-
-struct RecordParts<'a> {
-    offset: u64,
-    timestamp: i64,
-    key: Option<&'a [u8]>,
-    value: Option<&'a [u8]>,
-    headers: ConsumerHeaders<'a>,
 }
 
 #[inline]
@@ -217,12 +221,7 @@ impl Records {
     /// All records: those of one partition in order, one partition after the other.
     pub fn iter(&self) -> impl Iterator<Item = ConsumerRecord<'_>> {
         self.parts.iter().flat_map(|part| {
-            (part.from..part.to).map(move |index| {
-                let RecordParts { offset, timestamp, key, value, headers } =
-                    part.chunk.record(index);
-                let (topic, partition) = (&*part.name.topic, part.name.partition);
-                ConsumerRecord { topic, partition, offset, timestamp, key, value, headers }
-            })
+            (part.from..part.to).map(|index| part.chunk.consumer_record(&part.name, index))
         })
     }
 

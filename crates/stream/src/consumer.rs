@@ -29,6 +29,7 @@ mod config;
 mod seek;
 
 use assigned::Assigned;
+pub(crate) use assigned::damaged;
 pub use commit::{CommitTicket, OffsetAndMetadata};
 pub use config::{ConsumerConfig, OutOfRange, StartAt};
 
@@ -114,11 +115,7 @@ impl Streams {
     /// [`Error::InvalidName`]; [`Error::GroupKind`] if it is a share group; [`Error::Storage`].
     pub fn consumer(&self, group: &str, config: ConsumerConfig) -> Result<Consumer> {
         let shared = Arc::clone(&self.shared);
-        let group = shared.open_group(
-            group,
-            crate::GroupKind::Consumers,
-            &crate::settings::Settings::default(),
-        )?;
+        let group = shared.open_group(group)?;
         let now = shared.dir.clock().monotonic();
         Ok(Consumer {
             shared,

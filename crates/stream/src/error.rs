@@ -163,6 +163,11 @@ pub enum Error {
         /// The epoch that holds.
         current: u32,
     },
+    /// Acknowledgements of these records came after their lease had run out: others may have them. They changed nothing.
+    LeaseLost {
+        /// The partition and offset of each.
+        records: Vec<(TopicPartition, u64)>,
+    },
     /// The metadata of a commit is longer than 4,096 bytes. Nothing was committed.
     MetadataTooLong {
         /// Its length in bytes.
@@ -259,6 +264,12 @@ impl fmt::Display for Error {
             Error::ProducerFenced { name, epoch, current } => {
                 write!(f, "producer {name:?}: epoch {epoch} was fenced by epoch {current}")
             }
+            Error::LeaseLost { records } => match records.as_slice() {
+                [(partition, offset)] => {
+                    write!(f, "the lease on record {offset} of {partition} has run out")
+                }
+                records => write!(f, "the leases on {} records have run out", records.len()),
+            },
             Error::MetadataTooLong { bytes } => {
                 write!(f, "commit metadata of {bytes} bytes is longer than 4096")
             }

@@ -1,6 +1,6 @@
 //! The groups that have members now, and what is known about all groups.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -231,20 +231,22 @@ pub struct PartitionProgress {
     pub end: u64,
     /// How many offsets lie between the position and the end. Without a position: all that are there.
     pub lag: u64,
-    /// The member that reads it now.
+    /// The member that reads it now. Share groups have none.
     pub member: Option<MemberId>,
+    /// How many of its records are leased to consumers of a share group.
+    pub in_flight: usize,
 }
 
 impl Shared {
-    /// The group called `name`, made if there is none.
-    pub(crate) fn open_group(
+    /// The id of the group called `name`, made if there is none.
+    pub(crate) fn make_group(
         &self,
         name: &str,
         kind: GroupKind,
         settings: &Settings,
-    ) -> Result<Arc<Group>> {
+    ) -> Result<u64> {
         name::check_other(NameKind::Group, name)?;
-        let id = self.change(Durability::Buffered, |state| match state.groups.id_of(name) {
+        self.change(Durability::Buffered, |state| match state.groups.id_of(name) {
             Some(id) if state.groups.get(id).is_some_and(|group| group.kind == kind) => {
                 Ok((Vec::new(), id))
             }
@@ -258,12 +260,20 @@ impl Shared {
                     group,
                 ))
             }
-        })?;
+        })
+    }
+
+    /// The group of consumers called `name`, made if there is none.
+    pub(crate) fn open_group(&self, name: &str) -> Result<Arc<Group>> {
+        let id = self.make_group(name, GroupKind::Consumers, &Settings::default())?;
         Ok(self.groups.get_or_make(id, || Group::new(id, name.into(), self.topic_list())))
     }
 
     /// Tells every group which topics there are now.
     pub(crate) fn tell_groups(&self) {
+        for group in self.share_groups.all() {
+            group.tell();
+        }
         let groups = self.groups.all();
         if groups.is_empty() {
             return;
@@ -288,6 +298,14 @@ impl Shared {
 
     /// Does something that only a group without members may have done to it; nobody joins meanwhile.
     fn while_inactive<T>(&self, id: u64, name: &str, act: impl FnOnce() -> Result<T>) -> Result<T> {
+        if let Some(group) = self.share_groups.get(id) {
+            let members = group.members().len();
+            if members > 0 {
+                return Err(Error::GroupActive { group: name.into(), members });
+            }
+            // What it has in memory is about to be wrong.
+            self.share_groups.remove(id);
+        }
         match self.groups.get(id) {
             Some(group) => group.quietly(|coordinator| match coordinator.members().len() {
                 0 => act(),
@@ -403,6 +421,11 @@ impl Shared {
                 }
             });
         }
+        let share_group = self.share_groups.get(id);
+        for member in share_group.iter().flat_map(|group| group.members()) {
+            phase = GroupPhase::Stable;
+            members.push((member, None, BTreeSet::new()));
+        }
         let mut concerned: Vec<PartitionId> =
             positions.keys().chain(owners.keys()).chain(shares.keys()).copied().collect();
         concerned.sort_unstable();
@@ -424,6 +447,7 @@ impl Shared {
                 end,
                 lag: end.saturating_sub(committed.unwrap_or(start).max(start)),
                 member: owners.get(&id).copied(),
+                in_flight: share_group.as_ref().map_or(0, |group| group.counts(id).0),
             });
         }
         partitions.sort_by(|a, b| a.partition.cmp(&b.partition));

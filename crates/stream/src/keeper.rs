@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use logmill_storage::Task;
+use logmill_storage::{Owner, Part, Task};
 
 use crate::error::Result;
 use crate::known::OWNER;
@@ -24,7 +24,12 @@ impl Task for Shared {
             // What cannot be removed now is tried again.
             let _ = self.remove_condemned();
         }
+        if let Some(intents) = self.intents.get() {
+            // What cannot be done now is tried again.
+            let _ = intents.complete();
+        }
         self.expire_members();
+        self.expire_leases();
         if self.known.lock().is_checkpoint_due(CHECKPOINT_BYTES) {
             // A checkpoint only saves time, so the next one makes good for one that failed.
             let _ = self.checkpoint();
@@ -38,7 +43,11 @@ impl Shared {
     pub(crate) fn checkpoint(&self) -> Result<()> {
         let Some(journal) = self.journal()? else { return Ok(()) };
         let mut known = self.known.lock();
-        let (reach, bytes) = (known.next, known.checkpoint());
+        let intents_are_done = self.intents.get().is_none_or(|intents| {
+            let live = |part| intents.live_bytes(part, &[0, u64::MAX]).iter().sum::<u64>();
+            live(Part::Hot) + live(Part::Cold) == 0
+        });
+        let (reach, bytes) = (known.next, known.checkpoint(intents_are_done));
         drop(known);
         Ok(journal.checkpoint(OWNER, reach, &bytes)?)
     }

@@ -31,6 +31,8 @@ pub(crate) struct Known {
     first: Option<u64>,
     /// While a snapshot is being carried: as of when, and the first entry since.
     carrying: Option<(u64, Option<u64>)>,
+    /// Every intent before this was done, and its log synced, at the last checkpoint.
+    intents_from: Reach,
     /// Bytes of our entries since the last checkpoint.
     unchecked_bytes: u64,
     /// Bytes of the last checkpoint.
@@ -73,17 +75,29 @@ impl Known {
     }
 
     /// The state and all that goes with it, for a checkpoint.
-    pub(crate) fn checkpoint(&mut self) -> Vec<u8> {
+    /// `intents_are_done` says that none that was journaled is needed any more.
+    pub(crate) fn checkpoint(&mut self, intents_are_done: bool) -> Vec<u8> {
         self.unchecked_bytes = 0;
+        if intents_are_done {
+            self.intents_from = self.next;
+        }
         let mut out = Vec::new();
-        put_varint(&mut out, self.as_of);
-        for offset in [self.snapshot, self.first] {
-            // 0 stands for none.
-            put_varint(&mut out, offset.map_or(0, |offset| offset + 1));
+        // 0 stands for no offset.
+        let offsets =
+            [self.snapshot, self.first].map(|offset| offset.map_or(0, |offset| offset + 1));
+        for number in
+            [self.as_of, offsets[0], offsets[1], self.intents_from.hot, self.intents_from.cold]
+        {
+            put_varint(&mut out, number);
         }
         out.extend(self.state.snapshot());
         self.checkpoint_bytes = out.len() as u64;
         out
+    }
+
+    /// From where on the journal may have intents that are not done.
+    pub(crate) fn intents_from(&self) -> Reach {
+        self.intents_from
     }
 
     /// Whether more was journaled since the last checkpoint than `bytes`, and than another one would write.
@@ -97,6 +111,7 @@ impl Known {
         let as_of = wire.varint()?;
         let snapshot = wire.varint()?.checked_sub(1);
         let first = wire.varint()?.checked_sub(1);
+        let intents_from = Reach { hot: wire.varint()?, cold: wire.varint()? };
         let mut state = State::default();
         state.apply(&Entry::decode(wire.0)?)?;
         let checkpoint_bytes = bytes.len() as u64;
@@ -106,9 +121,9 @@ impl Known {
             as_of,
             snapshot,
             first,
-            carrying: None,
-            unchecked_bytes: 0,
+            intents_from,
             checkpoint_bytes,
+            ..Known::default()
         })
     }
 }

@@ -45,6 +45,10 @@ pub use groups::{GroupDescription, GroupPhase, MemberDescription, PartitionProgr
 pub use partition::{Partition, PartitionReader};
 pub use partitioner::{murmur2, partition_for_key};
 pub use producer::{Delivery, Producer, ProducerConfig, ProducerRecord, RecordMetadata};
+pub use share::{
+    Acknowledge, ShareConsumer, ShareConsumerConfig, ShareGroupConfig, ShareReceipt, ShareRecord,
+    ShareRecords,
+};
 pub use streams::{Streams, StreamsOptions};
 pub use topic::Topic;
 

@@ -36,6 +36,11 @@ impl std::ops::Deref for OpenLog {
 }
 
 impl OpenLog {
+    /// The log itself. It may be closed for being idle while somebody has this.
+    pub(crate) fn clone_log(&self) -> Log {
+        self.log.clone()
+    }
+
     /// Shows `look` the record at `offset`, stored or durable; `None` if it is gone.
     pub(crate) fn with_record<T>(
         &self,
@@ -100,6 +105,12 @@ impl PartitionCore {
     /// The name of its log.
     pub(crate) fn log_name(id: PartitionId) -> String {
         format!("{}/{}", id.topic, id.partition)
+    }
+
+    /// The partition whose log has this name.
+    pub(crate) fn parse_log_name(name: &str) -> Option<PartitionId> {
+        let (topic, partition) = name.split_once('/')?;
+        Some(PartitionId { topic: topic.parse().ok()?, partition: partition.parse().ok()? })
     }
 
     pub(crate) fn on_append(&self, waker: Weak<dyn Wake>) {
@@ -379,7 +390,10 @@ impl Partition {
     /// # Errors
     /// As [`Partition::start_offset`].
     pub fn delete_records_before(&self, offset: u64) -> Result<u64> {
-        Ok(self.log()?.delete_records_before(offset)?)
+        let start = self.log()?.delete_records_before(offset)?;
+        // Whoever waits at a limit may have to pass over what is gone.
+        self.core.wake();
+        Ok(start)
     }
 
     /// What was found when the partition's log was opened last: whether it had been closed, and what a crash left behind

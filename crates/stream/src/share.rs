@@ -1,2 +1,514 @@
-//! Share groups.
+//! Share groups: any number of consumers on one partition, each record leased to one of them and acknowledged by itself.
+//!
+//! ```text
+//!                    +--------- release, lease ran out ---------+
+//!                    v                                          |
+//!   in the log --> free --acquire--> leased to one consumer ----+--- accept ---> done
+//!                                                               +--- reject, delivered too often ---> dead
+//! ```
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use logmill_storage::{Durability, Wake};
+use parking_lot::{Mutex, RwLock};
+
+use crate::entry::{Entry, GroupKind};
+use crate::error::{Error, Result};
+use crate::group::MemberId;
+use crate::partition::Partition;
+use crate::shared::Shared;
+use crate::signal::{Listener, Signal};
+use crate::streams::Streams;
+use crate::{PartitionId, TopicPartition};
+
+mod bury;
+mod config;
 pub(crate) mod leases;
+mod partition;
+mod record;
+
+use config::ShareSettings;
+pub use config::{ShareConsumerConfig, ShareGroupConfig};
+pub use partition::Acknowledge;
+use partition::{Ask, SharePartition, Site};
+use record::SharePart;
+pub use record::{ShareReceipt, ShareRecord, ShareRecords};
+
+/// A share group that has, or had, consumers in this process.
+#[derive(Debug)]
+pub(crate) struct ShareGroup {
+    id: u64,
+    name: Arc<str>,
+    settings: RwLock<Arc<ShareSettings>>,
+    partitions: Mutex<HashMap<PartitionId, Arc<SharePartition>>>,
+    /// The consumers that exist now.
+    members: Mutex<BTreeMap<MemberId, Arc<Signal>>>,
+    next_member: AtomicU64,
+    next_lease: AtomicU64,
+}
+
+impl ShareGroup {
+    fn settings(&self) -> Arc<ShareSettings> {
+        Arc::clone(&self.settings.read())
+    }
+
+    fn partition(&self, id: PartitionId) -> Arc<SharePartition> {
+        let make = || Arc::new(SharePartition::new(self.id, Arc::clone(&self.name), id));
+        Arc::clone(self.partitions.lock().entry(id).or_insert_with(make))
+    }
+
+    fn all_partitions(&self) -> Vec<(PartitionId, Arc<SharePartition>)> {
+        self.partitions.lock().iter().map(|(id, partition)| (*id, Arc::clone(partition))).collect()
+    }
+
+    /// When the next lease of any partition runs out.
+    fn next_deadline(&self) -> Option<Duration> {
+        self.all_partitions().iter().filter_map(|(_, partition)| partition.next_deadline()).min()
+    }
+
+    /// Does something with every partition that is still there. An error is met again by whoever next asks for records
+    /// of that partition.
+    fn each_partition(
+        &self,
+        shared: &Arc<Shared>,
+        mut act: impl FnMut(Site<'_>, &SharePartition) -> Result<()>,
+    ) {
+        let (settings, now) = (self.settings(), shared.dir.clock().monotonic());
+        for (id, partition) in self.all_partitions() {
+            if let Ok(handle) = shared.partition(id) {
+                let site = Site { partition: &handle, settings: &settings, now };
+                let _ = act(site, &partition);
+            }
+        }
+    }
+
+    /// Gives back what was lent for too long.
+    fn expire(&self, shared: &Arc<Shared>) {
+        if self.next_deadline().is_some_and(|deadline| deadline < shared.dir.clock().monotonic()) {
+            self.each_partition(shared, |site, partition| partition.expire(site));
+        }
+    }
+
+    pub(crate) fn members(&self) -> Vec<MemberId> {
+        self.members.lock().keys().copied().collect()
+    }
+
+    /// How many records of a partition are out, and how many wait for one of their key.
+    pub(crate) fn counts(&self, id: PartitionId) -> (usize, usize) {
+        let partition = self.partitions.lock().get(&id).cloned();
+        partition.map_or((0, 0), |partition| partition.counts())
+    }
+
+    /// Tells the consumers that there may be other topics and partitions.
+    pub(crate) fn tell(&self) {
+        for signal in self.members.lock().values() {
+            signal.kick();
+        }
+    }
+}
+
+/// The share groups of a store that were used since it was opened.
+#[derive(Debug, Default)]
+pub(crate) struct ActiveShareGroups {
+    by_id: Mutex<HashMap<u64, Arc<ShareGroup>>>,
+}
+
+impl ActiveShareGroups {
+    pub(crate) fn get(&self, id: u64) -> Option<Arc<ShareGroup>> {
+        self.by_id.lock().get(&id).cloned()
+    }
+
+    pub(crate) fn all(&self) -> Vec<Arc<ShareGroup>> {
+        self.by_id.lock().values().cloned().collect()
+    }
+
+    /// Forgets a group: its state in the journal was changed behind its back.
+    pub(crate) fn remove(&self, id: u64) {
+        self.by_id.lock().remove(&id);
+    }
+}
+
+impl Shared {
+    pub(crate) fn expire_leases(self: &Arc<Self>) {
+        for group in self.share_groups.all() {
+            group.expire(self);
+        }
+    }
+
+    /// The share group called `name`, made if there is none, with what `config` sets.
+    fn open_share_group(&self, name: &str, config: &ShareGroupConfig) -> Result<Arc<ShareGroup>> {
+        let mut changes = config.settings.clone();
+        if let Some(topic) = &config.dead_letter_topic {
+            let id = match topic {
+                Some(topic) => {
+                    let core = self
+                        .topic_by_name(topic)
+                        .ok_or_else(|| Error::UnknownTopic { name: topic.clone() })?;
+                    i64::from(core.id())
+                }
+                None => 0,
+            };
+            changes.set(crate::settings::Setting::ShareDeadLetterTopic, id);
+        }
+        ShareSettings::from(&changes)?;
+        let id = self.make_group(name, GroupKind::Share, &changes)?;
+        let settings = self.change(Durability::Buffered, |state| {
+            let unknown = || Error::UnknownGroup { group: name.into() };
+            let known = &state.groups.get(id).ok_or_else(unknown)?.settings;
+            let mut settings = known.clone();
+            settings.merge(&changes);
+            let resolved = ShareSettings::from(&settings)?;
+            let entries = if settings == *known {
+                Vec::new()
+            } else {
+                vec![Entry::GroupAltered { group: id, settings }.encoded()]
+            };
+            Ok((entries, Arc::new(resolved)))
+        })?;
+        let mut groups = self.share_groups.by_id.lock();
+        let group = groups.entry(id).or_insert_with(|| {
+            Arc::new(ShareGroup {
+                id,
+                name: name.into(),
+                settings: RwLock::new(Arc::clone(&settings)),
+                partitions: Mutex::default(),
+                members: Mutex::default(),
+                next_member: AtomicU64::new(1),
+                next_lease: AtomicU64::new(1),
+            })
+        });
+        *group.settings.write() = settings;
+        Ok(Arc::clone(group))
+    }
+}
+
+/// What a consumer has said about leases: offset, lease, and how.
+type Said = BTreeMap<PartitionId, Vec<(u64, u64, Acknowledge)>>;
+
+/// What a consumer was handed and has not said anything about.
+type Unacknowledged = BTreeMap<PartitionId, BTreeMap<u64, u64>>;
+
+/// A partition that a consumer reads.
+struct Source {
+    handle: Partition,
+    shared_work: Arc<SharePartition>,
+    listener: Arc<Listener>,
+}
+
+/// A member of a share group.
+///
+/// Dropping it gives back at once what it has not acknowledged, without committing what it has.
+pub struct ShareConsumer {
+    shared: Arc<Shared>,
+    group: Arc<ShareGroup>,
+    config: ShareConsumerConfig,
+    member: MemberId,
+    signal: Arc<Signal>,
+    topics: Vec<Arc<str>>,
+    partitions: BTreeMap<PartitionId, Source>,
+    /// Partitions that may have records to hand out, in turn.
+    ready: VecDeque<PartitionId>,
+    /// Leases that nothing was said about, by offset.
+    open: Unacknowledged,
+    /// What was said and not committed.
+    said: Said,
+}
+
+impl std::fmt::Debug for ShareConsumer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ShareConsumer")
+            .field("group", &self.group.name)
+            .field("member", &self.member)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Streams {
+    /// A consumer of the share group `group`, which is made if there is none. It reads nothing before it subscribes.
+    ///
+    /// # Errors
+    /// [`Error::InvalidName`]; [`Error::GroupKind`] if it is a group of ordinary consumers; [`Error::UnknownTopic`] for the
+    /// dead-letter topic; [`Error::InvalidSetting`]; [`Error::Storage`].
+    pub fn share_consumer(
+        &self,
+        group: &str,
+        config: ShareConsumerConfig,
+    ) -> Result<ShareConsumer> {
+        let shared = Arc::clone(&self.shared);
+        let group = shared.open_share_group(group, &config.group)?;
+        let member = MemberId(group.next_member.fetch_add(1, Ordering::Relaxed));
+        let signal = Arc::new(Signal::default());
+        group.members.lock().insert(member, Arc::clone(&signal));
+        Ok(ShareConsumer {
+            shared,
+            group,
+            config,
+            member,
+            signal,
+            topics: Vec::new(),
+            partitions: BTreeMap::new(),
+            ready: VecDeque::new(),
+            open: BTreeMap::new(),
+            said: BTreeMap::new(),
+        })
+    }
+}
+
+impl ShareConsumer {
+    /// Reads these topics, together with the other consumers of the group, instead of what it read before.
+    ///
+    /// # Errors
+    /// [`Error::UnknownTopic`]: nothing was changed.
+    pub fn subscribe<T: AsRef<str>>(&mut self, topics: &[T]) -> Result<()> {
+        let mut names = Vec::new();
+        for topic in topics {
+            let name = topic.as_ref();
+            let core = self
+                .shared
+                .topic_by_name(name)
+                .ok_or_else(|| Error::UnknownTopic { name: name.into() })?;
+            names.push(core.shared_name());
+        }
+        self.topics = names;
+        self.follow_topics()
+    }
+
+    /// The group.
+    pub fn group(&self) -> &str {
+        &self.group.name
+    }
+
+    /// Leases the next records to this consumer and returns them, waiting for some until `timeout` has passed.
+    ///
+    /// Records that came back are handed out before new ones. What was acknowledged since the last poll is committed
+    /// first, without waiting; unless the consumer is explicit, everything else that it was handed counts as accepted.
+    /// The order of records is not kept but for those of one key in a key-ordered group.
+    ///
+    /// # Errors
+    /// [`Error::LeaseLost`]: some acknowledgements came too late, the others were taken. [`Error::Storage`].
+    pub fn poll(&mut self, timeout: Duration) -> Result<ShareRecords> {
+        if !self.config.explicit {
+            self.accept_open();
+        }
+        self.submit()?.refused()?;
+        let clock = Arc::clone(self.shared.dir.clock());
+        let deadline = clock.monotonic().saturating_add(timeout);
+        loop {
+            let now = clock.monotonic();
+            self.follow_topics()?;
+            self.group.expire(&self.shared);
+            let records = self.fetch(now)?;
+            if !records.is_empty() || now >= deadline || self.signal.take_woken() {
+                return Ok(records);
+            }
+            // A lease that runs out makes no noise by itself. (It has run out just after its end.)
+            let lease_end = self
+                .group
+                .next_deadline()
+                .map_or(Duration::MAX, |end| end.saturating_add(Duration::from_nanos(1)));
+            self.signal.wait_until(&*clock, deadline.min(lease_end));
+        }
+    }
+
+    /// Says what became of a record. [`ShareConsumer::commit`] and the next poll tell the group; only a renewal is at once.
+    ///
+    /// # Errors
+    /// [`Error::LeaseLost`] for a renewal that came too late.
+    pub fn acknowledge(&mut self, receipt: ShareReceipt, how: Acknowledge) -> Result<()> {
+        if how == Acknowledge::Renew {
+            let mut said =
+                BTreeMap::from([(receipt.partition, vec![(receipt.offset, receipt.lease, how)])]);
+            return self.submit_said(&mut said)?.refused();
+        }
+        if let Some(open) = self.open.get_mut(&receipt.partition)
+            && open.get(&receipt.offset) == Some(&receipt.lease)
+        {
+            open.remove(&receipt.offset);
+        }
+        self.said.entry(receipt.partition).or_default().push((receipt.offset, receipt.lease, how));
+        Ok(())
+    }
+
+    /// Tells the group what was acknowledged, and waits until that is as durable as configured. Unless the consumer is
+    /// explicit, everything else that the last poll returned counts as accepted.
+    ///
+    /// # Errors
+    /// [`Error::LeaseLost`]: some came too late, because their lease had run out; the others were taken.
+    /// [`Error::Storage`].
+    pub fn commit(&mut self) -> Result<()> {
+        if !self.config.explicit {
+            self.accept_open();
+        }
+        let mut submitted = self.submit()?;
+        for ticket in std::mem::take(&mut submitted.tickets) {
+            ticket.wait()?;
+        }
+        if submitted.needs_sync
+            && self.config.durability == Durability::Sync
+            && let Some(journal) = self.shared.journal()?
+        {
+            journal.sync()?;
+        }
+        submitted.refused()
+    }
+
+    /// Commits what was acknowledged, gives back the rest, and leaves the group.
+    ///
+    /// # Errors
+    /// As [`ShareConsumer::commit`]; the group was left nevertheless.
+    pub fn close(mut self) -> Result<()> {
+        self.commit()
+    }
+
+    fn accept_open(&mut self) {
+        for (partition, offsets) in std::mem::take(&mut self.open) {
+            let said = self.said.entry(partition).or_default();
+            said.extend(
+                offsets.into_iter().map(|(offset, lease)| (offset, lease, Acknowledge::Accept)),
+            );
+        }
+    }
+
+    fn submit(&mut self) -> Result<Submitted> {
+        let mut said = std::mem::take(&mut self.said);
+        let result = self.submit_said(&mut said);
+        // What could not be taken in is there for the next try.
+        self.said = said;
+        result
+    }
+
+    fn submit_said(&self, said: &mut Said) -> Result<Submitted> {
+        let now = self.shared.dir.clock().monotonic();
+        let settings = self.group.settings();
+        let mut submitted = Submitted::default();
+        while let Some(entry) = said.first_entry() {
+            // The records of a topic that was deleted need no acknowledgement.
+            let Ok(handle) = self.shared.partition(*entry.key()) else {
+                entry.remove();
+                continue;
+            };
+            let partition = self.group.partition(*entry.key());
+            let site = Site { partition: &handle, settings: &settings, now };
+            let outcome = partition.acknowledge(site, entry.get(), self.config.durability)?;
+            entry.remove();
+            let name = handle.name();
+            submitted
+                .refused
+                .extend(outcome.refused.into_iter().map(|offset| (name.clone(), offset)));
+            submitted.tickets.extend(outcome.ticket);
+            submitted.needs_sync |= outcome.needs_sync;
+        }
+        Ok(submitted)
+    }
+
+    /// Takes up new partitions and drops those of topics that are gone.
+    fn follow_topics(&mut self) -> Result<()> {
+        let mut wanted = Vec::new();
+        for name in &self.topics {
+            if let Some(core) = self.shared.topic_by_name(name) {
+                wanted.extend(core.partitions().iter().map(|partition| partition.id));
+            }
+        }
+        self.partitions.retain(|id, _| wanted.contains(id));
+        self.ready.retain(|id| wanted.contains(id));
+        for id in wanted {
+            if self.partitions.contains_key(&id) {
+                continue;
+            }
+            let handle = self.shared.partition(id)?;
+            let shared_work = self.group.partition(id);
+            let listener = Listener::flagged(id, Arc::clone(&self.signal));
+            let wake: Arc<dyn Wake> = listener.clone();
+            handle.core.on_append(Arc::downgrade(&wake));
+            shared_work.add_listener(&listener);
+            self.partitions.insert(id, Source { handle, shared_work, listener });
+            self.ready.push_back(id);
+        }
+        Ok(())
+    }
+
+    fn fetch(&mut self, now: Duration) -> Result<ShareRecords> {
+        for id in self.signal.take_ready() {
+            if self.partitions.contains_key(&id) && !self.ready.contains(&id) {
+                self.ready.push_back(id);
+            }
+        }
+        let settings = self.group.settings();
+        let mut records = ShareRecords::default();
+        let (mut records_max, mut bytes_max) = (self.config.records_max, self.config.bytes_max);
+        for _ in 0..self.ready.len() {
+            if records_max == 0 || bytes_max == 0 {
+                break;
+            }
+            let Some(id) = self.ready.pop_front() else { break };
+            let Some(Source { handle, shared_work, listener }) = self.partitions.get(&id) else {
+                continue;
+            };
+            // Armed before looking: what comes meanwhile is told, and only looked for once more than needed.
+            listener.rearm();
+            let ask = Ask { member: self.member, records_max, bytes_max };
+            let site = Site { partition: handle, settings: &settings, now };
+            let acquired = match shared_work.acquire(site, ask, &self.group.next_lease) {
+                Ok(acquired) => acquired,
+                Err(error) => {
+                    listener.disarm();
+                    self.ready.push_front(id);
+                    return if records.is_empty() { Err(error) } else { Ok(records) };
+                }
+            };
+            if !acquired.exhausted {
+                listener.disarm();
+                self.ready.push_back(id);
+            }
+            if acquired.loans.is_empty() {
+                continue;
+            }
+            records_max = records_max.saturating_sub(acquired.loans.len());
+            bytes_max = bytes_max.saturating_sub(acquired.chunk.bytes());
+            let open = self.open.entry(id).or_default();
+            for (index, loan) in acquired.loans.iter().enumerate() {
+                if let Some(offset) = acquired.chunk.offset(index) {
+                    open.insert(offset, loan.lease);
+                }
+            }
+            let name: TopicPartition = handle.name();
+            records.parts.push(SharePart {
+                name,
+                id,
+                chunk: Arc::new(acquired.chunk),
+                loans: acquired.loans.into(),
+            });
+        }
+        Ok(records)
+    }
+}
+
+/// What became of submitted acknowledgements.
+#[derive(Debug, Default)]
+struct Submitted {
+    refused: Vec<(TopicPartition, u64)>,
+    tickets: Vec<logmill_storage::Ticket>,
+    needs_sync: bool,
+}
+
+impl Submitted {
+    fn refused(self) -> Result<()> {
+        if self.refused.is_empty() {
+            Ok(())
+        } else {
+            Err(Error::LeaseLost { records: self.refused })
+        }
+    }
+}
+
+impl Drop for ShareConsumer {
+    fn drop(&mut self) {
+        self.group.members.lock().remove(&self.member);
+        // What cannot be given back now comes back when its lease runs out.
+        self.group
+            .each_partition(&self.shared, |site, partition| partition.abandon(site, self.member));
+    }
+}

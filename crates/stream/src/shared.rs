@@ -5,7 +5,8 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use logmill_storage::{
-    AppendOptions, DataDir, Durability, Entry as JournalEntry, Journal, LogConfig, Part, Ticket,
+    AppendOptions, DataDir, Durability, Entry as JournalEntry, INTENTS, Intents, Journal, Log,
+    LogConfig, Part, Ticket,
 };
 use parking_lot::{Mutex, RwLock};
 
@@ -14,8 +15,9 @@ use crate::error::{Error, Result};
 use crate::groups::ActiveGroups;
 use crate::known::{Known, OWNER};
 use crate::open_logs::OpenLogs;
-use crate::partition::Partition;
+use crate::partition::{Partition, PartitionCore};
 use crate::producer::Gates;
+use crate::share::ActiveShareGroups;
 use crate::state::{Position, State};
 use crate::topic::TopicCore;
 use crate::topics::Topics;
@@ -23,15 +25,23 @@ use crate::topics::Topics;
 /// The journal's name.
 const JOURNAL: &str = "0";
 
+/// Appends to partitions that are said in the journal first.
+pub(crate) type PartitionIntents = Intents<ResolveLog>;
+/// Opens a partition's log by its name; nothing if its topic is gone.
+type ResolveLog = Box<dyn Fn(&str) -> logmill_storage::Result<Option<Log>> + Send + Sync>;
+
 pub(crate) struct Shared {
     pub(crate) dir: DataDir,
     /// Set from the beginning, unless the store is read while its writer has not made it yet.
     journal: OnceLock<Journal>,
     /// Held while entries are submitted, so that the journal and the fold have the same order; never while waiting.
     pub(crate) known: Mutex<Known>,
+    /// Set unless the store is open for reading.
+    pub(crate) intents: OnceLock<PartitionIntents>,
     pub(crate) topics: RwLock<Topics>,
     pub(crate) open_logs: OpenLogs,
     pub(crate) groups: ActiveGroups,
+    pub(crate) share_groups: ActiveShareGroups,
     pub(crate) gates: Gates,
     producers_opened: AtomicU32,
     /// How often the background has looked around.
@@ -55,9 +65,11 @@ impl Shared {
             dir: dir.clone(),
             journal: journal.cloned().map(OnceLock::from).unwrap_or_default(),
             known: Mutex::default(),
+            intents: OnceLock::new(),
             topics: RwLock::default(),
             open_logs: OpenLogs::new(open_partitions_max),
             groups: ActiveGroups::default(),
+            share_groups: ActiveShareGroups::default(),
             gates: Gates::default(),
             producers_opened: AtomicU32::new(0),
             looks: AtomicU64::new(1),
@@ -126,6 +138,46 @@ impl Shared {
         Ok((result, Some(ticket)))
     }
 
+    /// What is to be appended to partitions besides what their producers append.
+    pub(crate) fn intents(&self) -> Result<&PartitionIntents> {
+        let read_only = || logmill_storage::Error::ReadOnly { path: self.dir.path().join(JOURNAL) };
+        Ok(self.intents.get().ok_or_else(read_only)?)
+    }
+
+    /// Takes up the intents that a crash has left, and does them.
+    pub(crate) fn take_up_intents(self: &Arc<Self>) -> Result<()> {
+        let Some(journal) = self.journal()? else { return Ok(()) };
+        let this = Arc::downgrade(self);
+        let resolve: ResolveLog = Box::new(move |name| {
+            let Some(shared) = this.upgrade() else { return Ok(None) };
+            match PartitionCore::parse_log_name(name).map(|id| shared.partition(id)) {
+                Some(Ok(partition)) => match partition.log() {
+                    Ok(log) => Ok(Some(log.clone_log())),
+                    Err(Error::Storage(error)) => Err(error),
+                    Err(_) => Ok(None),
+                },
+                Some(Err(_)) | None => Ok(None),
+            }
+        });
+        let intents = Intents::new(journal.clone(), resolve);
+        let from = self.known.lock().intents_from();
+        journal.replay(from, |entry| match entry.owner {
+            INTENTS => intents.replay(entry.place, entry.bytes).map_err(|what| {
+                logmill_storage::Error::Corrupt {
+                    path: self.dir.path().join(JOURNAL),
+                    position: 0,
+                    offset: entry.place.offset(),
+                    what,
+                }
+            }),
+            _ => Ok(()),
+        })?;
+        // What cannot be done now (its disk may be full) is tried again by the background.
+        let _ = intents.complete();
+        let _ = self.intents.set(intents);
+        Ok(())
+    }
+
     /// Reads what was journaled since the last time.
     pub(crate) fn catch_up(&self) -> Result<()> {
         let Some(journal) = self.journal()? else { return Ok(()) };
@@ -140,7 +192,7 @@ impl Shared {
         self.topics.write().follow(&known.state)
     }
 
-    fn corrupt(&self, offset: u64, what: &'static str) -> logmill_storage::Error {
+    pub(crate) fn corrupt(&self, offset: u64, what: &'static str) -> logmill_storage::Error {
         logmill_storage::Error::Corrupt {
             path: self.dir.path().join(JOURNAL),
             position: 0,

@@ -18,7 +18,7 @@ pub(crate) use catalogue::TopicState;
 use groups::Groups;
 pub(crate) use groups::Position;
 use producers::Producers;
-use shares::ShareState;
+pub(crate) use shares::ShareState;
 
 /// Everything that streams keep in the journal.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -42,7 +42,7 @@ pub struct Streams {
 
 impl Streams {
     /// Opens the streams of a store for writing, on a journal that others may use too. Whoever opened the journal closes
-    /// it, after these streams, and gives back its space, with [`Streams::with_owner`] among the owners.
+    /// it, after these streams, and gives back its space, with [`Streams::with_owners`] among them.
     ///
     /// # Errors
     /// [`Error::Storage`].
@@ -52,6 +52,7 @@ impl Streams {
         let streams = Streams {
             shared: Arc::new(Shared::open(dir, Some(journal), options.open_partitions_max)?),
         };
+        streams.shared.take_up_intents()?;
         streams.shared.remove_condemned()?;
         let task: Weak<dyn Task> = Arc::downgrade(&(Arc::clone(&streams.shared) as Arc<dyn Task>));
         dir.after(LOOK_EVERY, task);
@@ -155,10 +156,14 @@ impl Streams {
         self.shared.open_logs.len()
     }
 
-    /// Shows `with` the part that streams play in giving back the journal's space: see
+    /// Shows `with` the parts that streams and their intents play in giving back the journal's space: see
     /// [`Journal::reclaim`](logmill_storage::Journal::reclaim).
-    pub fn with_owner<T>(&self, with: impl FnOnce(&dyn Owner) -> T) -> T {
-        with(&StreamsOwner(&self.shared.known))
+    pub fn with_owners<T>(&self, with: impl FnOnce(&[&dyn Owner]) -> T) -> T {
+        let streams = StreamsOwner(&self.shared.known);
+        match self.shared.intents.get() {
+            Some(intents) => with(&[&streams, intents]),
+            None => with(&[&streams]),
+        }
     }
 
     /// Writes a checkpoint, so that the next open has less to read. The background does so by itself.

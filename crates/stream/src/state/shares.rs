@@ -34,7 +34,7 @@ impl ShareState {
         offset < self.start || self.done.contains(offset)
     }
 
-    pub(super) fn apply(&mut self, entry: &Entry<'_>) {
+    pub(crate) fn apply(&mut self, entry: &Entry<'_>) {
         match entry {
             Entry::ShareAcquired { ranges, .. } => {
                 for offset in ranges.iter().flat_map(|(first, end)| *first..*end) {

@@ -74,7 +74,7 @@ fn old_segments_of_the_journal_go_and_nothing_is_forgotten() {
         };
         let starts = (store.start_of(Part::Hot), store.start_of(Part::Cold));
         store.journal.part(Part::Hot).settle().unwrap();
-        let done = store.streams.with_owner(|owner| store.journal.reclaim(&[owner])).unwrap();
+        let done = store.streams.with_owners(|owners| store.journal.reclaim(owners)).unwrap();
         assert!(done.segments > 0, "round {round}: {done:?}");
         assert!(store.start_of(Part::Hot) > starts.0);
         store.commit_many(3);

@@ -3,5 +3,6 @@
 mod groups;
 mod journal;
 mod producers;
+mod shares;
 mod support;
 mod topics;

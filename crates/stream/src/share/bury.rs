@@ -1,0 +1,102 @@
+//! Moving dead records to a dead-letter topic: one journal batch says both that they are done and what is to be appended.
+
+use logmill_storage::{AppendOptions, Durability, Entry as JournalEntry, Header, Intent, Record};
+
+use crate::entry::Entry;
+use crate::error::Result;
+use crate::known::OWNER;
+use crate::partition::{Partition, PartitionCore};
+use crate::{PartitionId, partition_for_key};
+
+/// A record that is not to be delivered again.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Dead {
+    pub(super) offset: u64,
+    pub(super) reason: &'static str,
+}
+
+/// Ends the records and says that their copies go to `topic`, in one batch: a crash leaves both or neither, and what is
+/// left to be appended is appended at the next open. The batch is stored, and not synced.
+pub(super) fn move_to(
+    topic: u32,
+    from: &Partition,
+    group: &str,
+    dead: &[Dead],
+    deliveries: impl Fn(u64) -> u32,
+    done: &Entry<'_>,
+) -> Result<()> {
+    let shared = &from.shared;
+    let log = from.log()?;
+    let partitions = shared.topics.read().by_id(topic).map(|core| core.partition_count());
+    // A dead-letter topic that was deleted takes nothing any more.
+    let Some(partitions) = partitions else {
+        let done = done.encoded();
+        return shared.change(Durability::Buffered, |_| Ok((vec![done], ())));
+    };
+    let mut copies = Vec::new();
+    for dead in dead {
+        // One that compaction or retention took meanwhile has no copy.
+        if let Some(record) = log.get(dead.offset)? {
+            copies.push((dead, record));
+        }
+    }
+    let name = from.name();
+    let facts: Vec<[(&str, String); 6]> = copies
+        .iter()
+        .map(|(dead, _)| {
+            [
+                ("logmill.dead.group", group.to_owned()),
+                ("logmill.dead.topic", name.topic.to_string()),
+                ("logmill.dead.partition", name.partition.to_string()),
+                ("logmill.dead.offset", dead.offset.to_string()),
+                ("logmill.dead.deliveries", deliveries(dead.offset).to_string()),
+                ("logmill.dead.reason", dead.reason.to_owned()),
+            ]
+        })
+        .collect();
+    let headers: Vec<Vec<Header<'_>>> = copies
+        .iter()
+        .zip(&facts)
+        .map(|((_, record), facts)| {
+            let own = record.headers.iter().map(|(name, value)| Header { name, value });
+            own.chain(facts.iter().map(|(name, value)| Header { name, value: value.as_bytes() }))
+                .collect()
+        })
+        .collect();
+    let targets: Vec<String> = copies
+        .iter()
+        .map(|(_, record)| {
+            let partition = match &record.key {
+                Some(key) => partition_for_key(key, partitions),
+                None => from.number() % partitions,
+            };
+            PartitionCore::log_name(PartitionId { topic, partition })
+        })
+        .collect();
+    let intents: Vec<Intent<'_>> = copies
+        .iter()
+        .zip(&headers)
+        .zip(&targets)
+        .map(|(((_, record), headers), log)| {
+            let copy = match (&record.key, &record.value) {
+                (Some(key), Some(value)) => Record::value(value).key(key),
+                (None, Some(value)) => Record::value(value),
+                (Some(key), None) => Record::tombstone(key),
+                (None, None) => Record::default(),
+            };
+            Intent { log, record: copy.headers(headers).timestamp(record.timestamp) }
+        })
+        .collect();
+    let intended = shared.intents()?;
+    let bytes = done.encoded();
+    let mut known = shared.known.lock();
+    // Everybody's lock is held here, so nobody waits for a sync.
+    let options =
+        AppendOptions { durability: Some(Durability::Buffered), ..AppendOptions::default() };
+    let entries = [JournalEntry { owner: OWNER, bytes: &bytes }];
+    let appended = intended.commit(&entries, &intents, &options)?;
+    known
+        .take_in(appended.base_offset, &bytes)
+        .map_err(|what| shared.corrupt(appended.base_offset, what))?;
+    Ok(())
+}

@@ -1,0 +1,466 @@
+//! One partition of a share group at work: which records are handed out, and what their acknowledgements lead to.
+//!
+//! What has to survive is journaled: deliveries when they happen (stored, not synced: a power loss forgets some), and what
+//! is done when it is acknowledged. Leases are memory.
+
+use std::hash::{BuildHasher, RandomState};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use logmill_storage::{Durability, Reader, Ticket, Wake};
+use parking_lot::Mutex;
+
+use super::bury::Dead;
+use super::config::ShareSettings;
+use super::leases::Leases;
+use super::record::Loan;
+use crate::chunk::Chunk;
+use crate::consumer::damaged;
+use crate::entry::{Entry, OffsetRange};
+use crate::error::{Error, Result};
+use crate::group::MemberId;
+use crate::partition::{OpenLog, Partition};
+use crate::signal::Listener;
+use crate::state::ShareState;
+use crate::{PartitionId, StartAt};
+
+/// Records that wait for an earlier one of their key; beyond so many, none that comes later is looked at.
+const LOOK_AHEAD: usize = 1_000_000;
+
+/// How a record is acknowledged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Acknowledge {
+    /// It is done.
+    Accept,
+    /// Somebody may try again, at once. The delivery counts.
+    Release,
+    /// It can never be done: it is dead at once.
+    Reject,
+    /// Its lease begins anew.
+    Renew,
+}
+
+/// Where and when something happens, and by which rules.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Site<'a> {
+    pub(super) partition: &'a Partition,
+    pub(super) settings: &'a ShareSettings,
+    pub(super) now: Duration,
+}
+
+/// What a member asks for.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Ask {
+    pub(super) member: MemberId,
+    pub(super) records_max: usize,
+    pub(super) bytes_max: usize,
+}
+
+/// What a member gets.
+#[derive(Debug, Default)]
+pub(super) struct Acquired {
+    pub(super) chunk: Chunk,
+    /// One for each record of the chunk.
+    pub(super) loans: Vec<Loan>,
+    /// There is no more to be had now.
+    pub(super) exhausted: bool,
+}
+
+/// What acknowledgements came to.
+#[derive(Debug, Default)]
+pub(super) struct Outcome {
+    /// Those whose lease was lost.
+    pub(super) refused: Vec<u64>,
+    /// Waiting for this makes what was accepted safe.
+    pub(super) ticket: Option<Ticket>,
+    /// Some were dead: only a sync of the journal makes that safe.
+    pub(super) needs_sync: bool,
+}
+
+/// Knows its partition by number only: the store holds it, so it must not hold the store.
+pub(super) struct SharePartition {
+    group: u64,
+    group_name: Arc<str>,
+    id: PartitionId,
+    work: Mutex<Option<Work>>,
+    listeners: Mutex<Vec<Weak<Listener>>>,
+}
+
+impl std::fmt::Debug for SharePartition {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SharePartition").field("partition", &self.id).finish_non_exhaustive()
+    }
+}
+
+/// Exists once somebody has asked for records.
+struct Work {
+    /// The same as the journal's fold has.
+    state: ShareState,
+    leases: Leases,
+    reader: Option<(Reader, Arc<OpenLog>)>,
+    hasher: RandomState,
+}
+
+impl SharePartition {
+    pub(super) fn new(group: u64, group_name: Arc<str>, id: PartitionId) -> SharePartition {
+        SharePartition {
+            group,
+            group_name,
+            id,
+            work: Mutex::new(None),
+            listeners: Mutex::default(),
+        }
+    }
+
+    pub(super) fn add_listener(&self, listener: &Arc<Listener>) {
+        let mut listeners = self.listeners.lock();
+        listeners.retain(|listener| listener.strong_count() > 0);
+        listeners.push(Arc::downgrade(listener));
+    }
+
+    /// Tells the members that there may be something to be had.
+    fn tell(&self) {
+        let listeners: Vec<_> = self.listeners.lock().iter().filter_map(Weak::upgrade).collect();
+        for listener in listeners {
+            listener.wake();
+        }
+    }
+
+    /// When the next lease runs out.
+    pub(super) fn next_deadline(&self) -> Option<Duration> {
+        self.work.lock().as_ref().and_then(|work| work.leases.next_deadline())
+    }
+
+    /// How many records are out, and how many wait for one of their key.
+    pub(super) fn counts(&self) -> (usize, usize) {
+        self.work
+            .lock()
+            .as_ref()
+            .map_or((0, 0), |work| (work.leases.leased_count(), work.leases.parked_count()))
+    }
+
+    /// The state of work, begun if it was not.
+    fn begin<'a>(&self, work: &'a mut Option<Work>, site: Site<'_>) -> Result<&'a mut Work> {
+        if work.is_none() {
+            let state = self.load(site)?;
+            let leases = Leases::starting_at(state.start);
+            *work = Some(Work { state, leases, reader: None, hasher: RandomState::new() });
+        }
+        match work {
+            Some(work) => Ok(work),
+            None => Err(Error::UnknownGroup { group: self.group_name.to_string() }),
+        }
+    }
+
+    /// What the journal knows, brought in line with the log as it is now.
+    fn load(&self, site: Site<'_>) -> Result<ShareState> {
+        let (shared, id) = (&site.partition.shared, self.id);
+        let log = site.partition.log()?;
+        let known = shared.look(|state| state.groups.get(self.group)?.shares.get(&id).cloned());
+        let mut state = match known {
+            Some(state) => state,
+            None => {
+                let offset = match site.settings.start_at {
+                    StartAt::Earliest => log.start_offset(),
+                    StartAt::By(back) => {
+                        let back = i64::try_from(back.as_millis()).unwrap_or(i64::MAX);
+                        let from = shared.dir.clock().wall_ms().saturating_sub(back);
+                        log.offset_for_timestamp(from)?.unwrap_or_else(|| log.high_watermark())
+                    }
+                    StartAt::Latest | StartAt::Nowhere => log.high_watermark(),
+                };
+                let state = ShareState::new(log.epoch(), offset);
+                let entry = Entry::ShareStarted {
+                    group: self.group,
+                    partition: id,
+                    epoch: log.epoch(),
+                    offset,
+                };
+                self.journal(site, &[entry], Durability::Buffered)?;
+                state
+            }
+        };
+        if state.epoch < log.epoch() {
+            let offset = log.end_of_epoch(state.epoch)?;
+            let entry =
+                Entry::ShareEpoch { group: self.group, partition: id, epoch: log.epoch(), offset };
+            state.apply(&entry);
+            self.journal(site, &[entry], Durability::Buffered)?;
+        }
+        Ok(state)
+    }
+
+    fn journal(
+        &self,
+        site: Site<'_>,
+        entries: &[Entry<'_>],
+        durability: Durability,
+    ) -> Result<Option<Ticket>> {
+        let entries = entries.iter().map(Entry::encoded).collect();
+        let ((), ticket) = site.partition.shared.begin(durability, |state| {
+            match state.groups.get(self.group) {
+                Some(_) => Ok((entries, ())),
+                None => Err(Error::UnknownGroup { group: self.group_name.to_string() }),
+            }
+        })?;
+        Ok(ticket)
+    }
+
+    /// Lends records to a member.
+    pub(super) fn acquire(
+        &self,
+        site: Site<'_>,
+        ask: Ask,
+        next_lease: &AtomicU64,
+    ) -> Result<Acquired> {
+        let mut guard = self.work.lock();
+        let work = self.begin(&mut guard, site)?;
+        let log = site.partition.log()?;
+        self.drop_removed(site, work, log.start_offset())?;
+        self.take_back(site, work)?;
+        let mut acquired = Acquired::default();
+        let room = site.settings.in_flight_max.saturating_sub(work.leases.leased_count());
+        let wanted = ask.records_max.min(room);
+        let mut offsets = Vec::new();
+        let mut gone = Vec::new();
+        while offsets.len() < wanted && acquired.chunk.bytes() < ask.bytes_max {
+            let Some(offset) = work.leases.first_free(1).first().copied() else {
+                if self.look_further(site, work, &log)? {
+                    continue;
+                }
+                acquired.exhausted = true;
+                break;
+            };
+            let copied = match log.with_record(offset, |record| acquired.chunk.push(record)) {
+                Ok(copied) => copied.is_some(),
+                // What was lent before the damage is handed out first.
+                Err(_) if !offsets.is_empty() => break,
+                Err(error) => return Err(error),
+            };
+            let id = next_lease.fetch_add(1, Ordering::Relaxed);
+            work.leases.grant(offset, id, ask.member, site.now.saturating_add(site.settings.lease));
+            if copied {
+                let deliveries = work.state.deliveries.get(&offset).copied().unwrap_or(0) + 1;
+                acquired.loans.push(Loan { lease: id, deliveries });
+                offsets.push(offset);
+            } else {
+                work.leases.finish(offset);
+                gone.push(offset);
+            }
+        }
+        acquired.exhausted |= wanted < ask.records_max && offsets.len() == wanted;
+        let mut entries = Vec::new();
+        let (group, partition) = (self.group, self.id);
+        if !gone.is_empty() {
+            entries.push(Entry::ShareDone { group, partition, ranges: ranges(gone) });
+        }
+        if !offsets.is_empty() {
+            entries.push(Entry::ShareAcquired { group, partition, ranges: ranges(offsets) });
+        }
+        for entry in &entries {
+            work.state.apply(entry);
+        }
+        self.journal(site, &entries, Durability::Buffered)?;
+        Ok(acquired)
+    }
+
+    /// Looks at the next records of the log; false if there is nothing more to look at, or too much waits already.
+    fn look_further(&self, site: Site<'_>, work: &mut Work, log: &Arc<OpenLog>) -> Result<bool> {
+        if work.leases.parked_count() >= LOOK_AHEAD {
+            return Ok(false);
+        }
+        let mut cursor = work.leases.cursor();
+        while let Some(end) = work.state.done.end_of(cursor) {
+            cursor = end;
+        }
+        work.leases.advance_cursor(cursor);
+        if cursor >= log.high_watermark() {
+            return Ok(false);
+        }
+        let reader = match &mut work.reader {
+            Some((reader, _)) if reader.position() == cursor => reader,
+            place => &mut place.insert((log.reader(cursor)?, Arc::clone(log))).0,
+        };
+        let Some(batch) = reader.next_batch()? else { return Ok(false) };
+        for record in batch.records() {
+            let record = record
+                .map_err(|what| damaged(&site.partition.name(), batch.base_offset(), what))?;
+            if !work.state.is_done(record.offset) {
+                let key = record.key.filter(|_| site.settings.key_ordered);
+                work.leases.see(record.offset, key.map(|key| work.hasher.hash_one(key)));
+            }
+        }
+        work.leases.advance_cursor(batch.last_offset() + 1);
+        Ok(true)
+    }
+
+    /// Forgets what retention took.
+    fn drop_removed(&self, site: Site<'_>, work: &mut Work, start: u64) -> Result<()> {
+        if work.state.start >= start {
+            return Ok(());
+        }
+        let (group, partition) = (self.group, self.id);
+        let entry = Entry::ShareDone { group, partition, ranges: vec![(work.state.start, start)] };
+        work.state.apply(&entry);
+        work.leases.forget_below(start);
+        self.journal(site, &[entry], Durability::Buffered)?;
+        Ok(())
+    }
+
+    /// Takes back what was lent for too long.
+    fn take_back(&self, site: Site<'_>, work: &mut Work) -> Result<()> {
+        let mut dead = Vec::new();
+        for offset in work.leases.run_out(site.now) {
+            if is_spent(&work.state, offset, site.settings) {
+                dead.push(Dead { offset, reason: "delivery count limit" });
+            } else {
+                work.leases.put_back(offset);
+            }
+        }
+        self.bury(site, work, &dead)
+    }
+
+    /// Puts back what ran out, so that others can have it; says whether something did.
+    pub(super) fn expire(&self, site: Site<'_>) -> Result<()> {
+        let mut guard = self.work.lock();
+        let Some(work) = guard.as_mut() else { return Ok(()) };
+        if work.leases.next_deadline().is_none_or(|deadline| deadline >= site.now) {
+            return Ok(());
+        }
+        let result = self.take_back(site, work);
+        drop(guard);
+        self.tell();
+        result
+    }
+
+    /// Puts back everything that a member holds: it is gone.
+    pub(super) fn abandon(&self, site: Site<'_>, member: MemberId) -> Result<()> {
+        let mut guard = self.work.lock();
+        let Some(work) = guard.as_mut() else { return Ok(()) };
+        let held = work.leases.held_by(member);
+        if held.is_empty() {
+            return Ok(());
+        }
+        let (spent, rest): (Vec<u64>, Vec<u64>) =
+            held.into_iter().partition(|offset| is_spent(&work.state, *offset, site.settings));
+        for offset in rest {
+            work.leases.put_back(offset);
+        }
+        let dead: Vec<Dead> = spent
+            .into_iter()
+            .map(|offset| Dead { offset, reason: "delivery count limit" })
+            .collect();
+        let result = self.bury(site, work, &dead);
+        drop(guard);
+        self.tell();
+        result
+    }
+
+    /// Takes in acknowledgements of (offset, lease). Those whose lease is lost change nothing and come back as refused.
+    pub(super) fn acknowledge(
+        &self,
+        site: Site<'_>,
+        acknowledgements: &[(u64, u64, Acknowledge)],
+        durability: Durability,
+    ) -> Result<Outcome> {
+        let mut guard = self.work.lock();
+        let work = self.begin(&mut guard, site)?;
+        let (mut accepted, mut dead) = (Vec::new(), Vec::new());
+        let mut outcome = Outcome::default();
+        for &(offset, lease, how) in acknowledgements {
+            if work.leases.check(offset, lease, site.now).is_err() {
+                outcome.refused.push(offset);
+                continue;
+            }
+            match how {
+                Acknowledge::Accept => accepted.push(offset),
+                Acknowledge::Reject => dead.push(Dead { offset, reason: "rejected" }),
+                Acknowledge::Release if is_spent(&work.state, offset, site.settings) => {
+                    dead.push(Dead { offset, reason: "delivery count limit" });
+                }
+                Acknowledge::Release => work.leases.put_back(offset),
+                Acknowledge::Renew => {
+                    work.leases.renew(offset, site.now.saturating_add(site.settings.lease))
+                }
+            }
+        }
+        if !accepted.is_empty() {
+            let entry = Entry::ShareDone {
+                group: self.group,
+                partition: self.id,
+                ranges: ranges(accepted.clone()),
+            };
+            outcome.ticket = self.journal(site, std::slice::from_ref(&entry), durability)?;
+            work.state.apply(&entry);
+            for offset in accepted {
+                work.leases.finish(offset);
+            }
+        }
+        outcome.needs_sync = !dead.is_empty();
+        self.bury(site, work, &dead)?;
+        drop(guard);
+        self.tell();
+        Ok(outcome)
+    }
+
+    /// Ends dead records: copies them to the dead-letter topic, if there is one, and lets the others go on.
+    fn bury(&self, site: Site<'_>, work: &mut Work, dead: &[Dead]) -> Result<()> {
+        if dead.is_empty() {
+            return Ok(());
+        }
+        let offsets = dead.iter().map(|dead| dead.offset).collect();
+        let done =
+            Entry::ShareDone { group: self.group, partition: self.id, ranges: ranges(offsets) };
+        match site.settings.dead_letter_topic {
+            Some(topic) => {
+                let deliveries = |offset| work.state.deliveries.get(&offset).copied().unwrap_or(0);
+                super::bury::move_to(
+                    topic,
+                    site.partition,
+                    &self.group_name,
+                    dead,
+                    deliveries,
+                    &done,
+                )?;
+            }
+            None => drop(self.journal(site, std::slice::from_ref(&done), Durability::Buffered)?),
+        }
+        work.state.apply(&done);
+        for dead in dead {
+            work.leases.finish(dead.offset);
+        }
+        Ok(())
+    }
+}
+
+/// Whether a record was delivered as often as permitted.
+fn is_spent(state: &ShareState, offset: u64, settings: &ShareSettings) -> bool {
+    let deliveries = state.deliveries.get(&offset).copied().unwrap_or(0);
+    settings.deliveries_max.is_some_and(|limit| deliveries >= limit)
+}
+
+/// Offsets as ranges.
+fn ranges(mut offsets: Vec<u64>) -> Vec<OffsetRange> {
+    offsets.sort_unstable();
+    let mut ranges: Vec<OffsetRange> = Vec::new();
+    for offset in offsets {
+        match ranges.last_mut() {
+            Some((_, end)) if *end == offset => *end += 1,
+            _ => ranges.push((offset, offset + 1)),
+        }
+    }
+    ranges
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn offsets_become_the_fewest_ranges() {
+        assert_eq!(ranges(vec![5, 1, 2, 3, 9, 8]), [(1, 4), (5, 6), (8, 10)]);
+        assert!(ranges(Vec::new()).is_empty());
+    }
+}

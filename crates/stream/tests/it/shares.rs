@@ -1,0 +1,416 @@
+//! Share groups: many consumers on one partition, a lease and an acknowledgement for each record.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use logmill_storage::Record;
+use logmill_stream::{
+    Acknowledge, Error, ResetTo, ShareConsumer, ShareConsumerConfig, ShareGroupConfig,
+    ShareRecords, StartAt,
+};
+
+use crate::support::{TestStore, all_values, append, drain};
+
+fn early() -> ShareGroupConfig {
+    ShareGroupConfig::new().start_at(StartAt::Earliest)
+}
+
+fn consumer_with(store: &TestStore, group: ShareGroupConfig) -> ShareConsumer {
+    let config = ShareConsumerConfig::new().group(group).explicit(true).records_max(10);
+    let mut consumer = store.streams.share_consumer("g", config).unwrap();
+    consumer.subscribe(&["t"]).unwrap();
+    consumer
+}
+
+fn consumer(store: &TestStore) -> ShareConsumer {
+    consumer_with(store, early())
+}
+
+fn poll(consumer: &mut ShareConsumer) -> ShareRecords {
+    consumer.poll(Duration::ZERO).unwrap()
+}
+
+fn texts(records: &ShareRecords) -> Vec<String> {
+    records.iter().map(|r| String::from_utf8(r.record.value.unwrap().to_vec()).unwrap()).collect()
+}
+
+fn say(consumer: &mut ShareConsumer, records: &ShareRecords, how: Acknowledge) {
+    for receipt in records.receipts() {
+        consumer.acknowledge(receipt, how).unwrap();
+    }
+    consumer.commit().unwrap();
+}
+
+fn store_with(values: &[&str]) -> (tempfile::TempDir, TestStore) {
+    let place = tempfile::tempdir().unwrap();
+    let store = TestStore::open(place.path());
+    let topic = store.topic("t", 1);
+    append(&topic, 0, values);
+    (place, store)
+}
+
+#[test]
+fn consumers_share_the_records_of_one_partition_and_each_has_one_holder() {
+    let (_place, store) = store_with(&["a", "b", "c", "d"]);
+    let config = ShareConsumerConfig::new().group(early()).explicit(true).records_max(2);
+    let mut consumers: Vec<_> = (0..3)
+        .map(|_| {
+            let mut consumer = store.streams.share_consumer("g", config.clone()).unwrap();
+            consumer.subscribe(&["t"]).unwrap();
+            consumer
+        })
+        .collect();
+    let got: Vec<_> = consumers.iter_mut().map(|consumer| texts(&poll(consumer))).collect();
+    assert_eq!(got, [vec!["a", "b"], vec!["c", "d"], vec![]]);
+    assert_eq!(store.streams.describe_group("g").unwrap().partitions[0].in_flight, 4);
+}
+
+#[test]
+fn accepted_records_do_not_come_again_and_released_ones_do_at_once() {
+    let (_place, store) = store_with(&["a", "b", "c"]);
+    let mut one = consumer(&store);
+    let mut two = consumer(&store);
+    let records = poll(&mut one);
+    assert_eq!(records.iter().map(|r| r.delivery_count).collect::<Vec<_>>(), [1, 1, 1]);
+    let receipts: Vec<_> = records.receipts().collect();
+    one.acknowledge(receipts[0], Acknowledge::Accept).unwrap();
+    one.acknowledge(receipts[1], Acknowledge::Release).unwrap();
+    one.commit().unwrap();
+    let again = poll(&mut two);
+    assert_eq!((texts(&again), again.iter().next().unwrap().delivery_count), (vec!["b".into()], 2));
+    say(&mut two, &again, Acknowledge::Accept);
+    one.acknowledge(receipts[2], Acknowledge::Accept).unwrap();
+    one.commit().unwrap();
+    assert!(poll(&mut two).is_empty());
+    assert_eq!(store.streams.describe_group("g").unwrap().lag(), 0);
+}
+
+#[test]
+fn without_explicit_acknowledgement_the_next_poll_accepts() {
+    let (_place, store) = store_with(&["a", "b", "c"]);
+    let config = ShareConsumerConfig::new().group(early()).records_max(1);
+    let mut consumer = store.streams.share_consumer("g", config).unwrap();
+    consumer.subscribe(&["t"]).unwrap();
+    assert_eq!(texts(&poll(&mut consumer)), ["a"]);
+    let second = poll(&mut consumer);
+    consumer.acknowledge(second.receipts().next().unwrap(), Acknowledge::Release).unwrap();
+    assert_eq!(texts(&poll(&mut consumer)), ["b"], "what was said counts");
+    consumer.commit().unwrap();
+    assert_eq!(texts(&poll(&mut consumer)), ["c"]);
+    drop(consumer);
+    let mut consumer = self::consumer(&store);
+    assert_eq!(texts(&poll(&mut consumer)), ["c"], "dropped without a word, it comes back at once");
+}
+
+#[test]
+fn a_lease_that_runs_out_gives_the_record_to_others_and_a_late_word_changes_nothing() {
+    let (_place, store) = store_with(&["a"]);
+    let group = early().lease(Duration::from_secs(30));
+    let mut slow = consumer_with(&store, group.clone());
+    let mut other = consumer_with(&store, group);
+    let held = poll(&mut slow);
+    assert!(poll(&mut other).is_empty());
+    store.clock.advance(Duration::from_secs(20));
+    slow.acknowledge(held.receipts().next().unwrap(), Acknowledge::Renew).unwrap();
+    store.clock.advance(Duration::from_secs(20));
+    assert!(poll(&mut other).is_empty(), "a renewed lease holds");
+    store.clock.advance(Duration::from_secs(11));
+    let again = poll(&mut other);
+    assert_eq!(again.iter().next().unwrap().delivery_count, 2);
+    for how in [Acknowledge::Accept, Acknowledge::Release, Acknowledge::Reject] {
+        slow.acknowledge(held.receipts().next().unwrap(), how).unwrap();
+        let late = slow.commit().unwrap_err();
+        assert!(matches!(&late, Error::LeaseLost { records } if records.len() == 1), "{late}");
+    }
+    let late = slow.acknowledge(held.receipts().next().unwrap(), Acknowledge::Renew).unwrap_err();
+    assert!(matches!(late, Error::LeaseLost { .. }));
+    say(&mut other, &again, Acknowledge::Accept);
+}
+
+#[test]
+fn acknowledgements_with_any_number_of_holes_survive_crash_and_restart() {
+    let values: Vec<String> = (0..500).map(|n| n.to_string()).collect();
+    let texts_of: Vec<&str> = values.iter().map(String::as_str).collect();
+    let (place, store) = store_with(&texts_of);
+    let config = ShareConsumerConfig::new().group(early()).explicit(true).records_max(1_000);
+    let mut consumer = store.streams.share_consumer("g", config.clone()).unwrap();
+    consumer.subscribe(&["t"]).unwrap();
+    let records = poll(&mut consumer);
+    for record in records.iter().filter(|r| r.record.offset % 3 == 1) {
+        consumer.acknowledge(record.receipt(), Acknowledge::Accept).unwrap();
+    }
+    consumer.commit().unwrap();
+    drop((records, consumer, store));
+
+    let mut store = TestStore::open(place.path());
+    for close in [true, false] {
+        let mut consumer = store.streams.share_consumer("g", config.clone()).unwrap();
+        consumer.subscribe(&["t"]).unwrap();
+        let records = poll(&mut consumer);
+        let offsets: Vec<u64> = records.iter().map(|r| r.record.offset).collect();
+        assert_eq!(offsets, (0..500).filter(|offset| offset % 3 != 1).collect::<Vec<_>>());
+        let expected = if close { 2 } else { 3 };
+        assert!(
+            records.iter().all(|r| r.delivery_count == expected),
+            "deliveries are counted across crashes"
+        );
+        drop((records, consumer));
+        if close {
+            store.close();
+            store = TestStore::open(place.path());
+        }
+    }
+}
+
+#[test]
+fn a_record_delivered_too_often_or_rejected_goes_to_the_dead_letter_topic_once() {
+    let (place, store) = store_with(&["poison", "good", "bad"]);
+    let dead = store.topic("dead", 1);
+    let group = early().deliveries_max(Some(2)).dead_letter_topic(Some("dead"));
+    let mut consumer = consumer_with(&store, group);
+    let first = poll(&mut consumer);
+    let receipts: Vec<_> = first.receipts().collect();
+    consumer.acknowledge(receipts[0], Acknowledge::Release).unwrap();
+    consumer.acknowledge(receipts[1], Acknowledge::Accept).unwrap();
+    consumer.acknowledge(receipts[2], Acknowledge::Reject).unwrap();
+    consumer.commit().unwrap();
+    dead.partition(0).unwrap().sync().unwrap();
+    assert_eq!(all_values(&dead), ["bad"]);
+    let second = poll(&mut consumer);
+    assert_eq!(texts(&second), ["poison"]);
+    say(&mut consumer, &second, Acknowledge::Release);
+    assert!(poll(&mut consumer).is_empty());
+    dead.partition(0).unwrap().sync().unwrap();
+    assert_eq!(all_values(&dead), ["bad", "poison"]);
+    let copy = dead.partition(0).unwrap().get(1).unwrap().unwrap();
+    let headers: BTreeMap<&str, &str> = copy
+        .headers
+        .iter()
+        .map(|(name, value)| (name.as_str(), std::str::from_utf8(value).unwrap()))
+        .collect();
+    assert_eq!(
+        headers,
+        BTreeMap::from([
+            ("logmill.dead.group", "g"),
+            ("logmill.dead.topic", "t"),
+            ("logmill.dead.partition", "0"),
+            ("logmill.dead.offset", "0"),
+            ("logmill.dead.deliveries", "2"),
+            ("logmill.dead.reason", "delivery count limit"),
+        ])
+    );
+    drop((consumer, dead));
+    drop(store);
+    let store = TestStore::open(place.path());
+    let mut consumer = consumer_with(&store, ShareGroupConfig::new());
+    assert!(poll(&mut consumer).is_empty());
+    assert_eq!(
+        all_values(&store.streams.topic("dead").unwrap()),
+        ["bad", "poison"],
+        "a crash doubles nothing"
+    );
+}
+
+#[test]
+fn a_lease_that_runs_out_too_often_is_dead_too_and_without_a_topic_it_is_passed_over() {
+    let (_place, store) = store_with(&["a", "b"]);
+    let group = early().deliveries_max(Some(2)).lease(Duration::from_secs(1));
+    let mut consumer = consumer_with(&store, group);
+    for _ in 0..2 {
+        assert_eq!(texts(&poll(&mut consumer)), ["a", "b"]);
+        store.clock.advance(Duration::from_secs(2));
+    }
+    assert!(poll(&mut consumer).is_empty());
+    assert_eq!(store.streams.describe_group("g").unwrap().lag(), 0);
+}
+
+#[test]
+fn key_ordered_groups_hand_out_one_record_of_a_key_at_a_time_and_all_keys_in_parallel() {
+    let place = tempfile::tempdir().unwrap();
+    let store = TestStore::open(place.path());
+    let partition = store.topic("t", 1).partition(0).unwrap();
+    for n in 0..1_000u32 {
+        let (key, value) = (format!("key-{}", if n < 900 { 0 } else { n % 10 }), n.to_string());
+        partition.append(&Record::value(value.as_bytes()).key(key.as_bytes())).unwrap();
+    }
+    let config =
+        ShareConsumerConfig::new().group(early().key_ordered(true)).explicit(true).records_max(100);
+    let mut consumers: Vec<_> = (0..3)
+        .map(|_| {
+            let mut consumer = store.streams.share_consumer("g", config.clone()).unwrap();
+            consumer.subscribe(&["t"]).unwrap();
+            consumer
+        })
+        .collect();
+    let first = poll(&mut consumers[0]);
+    let keys: BTreeSet<_> = first.iter().map(|r| r.record.key.unwrap().to_vec()).collect();
+    assert_eq!((first.len(), keys.len()), (10, 10), "900 records of one key hide no other");
+    assert!(poll(&mut consumers[1]).is_empty());
+    say(&mut consumers[0], &first, Acknowledge::Accept);
+    let mut last: BTreeMap<Vec<u8>, u32> = BTreeMap::new();
+    let mut note = |records: &ShareRecords| {
+        for record in records.iter() {
+            let n: u32 =
+                std::str::from_utf8(record.record.value.unwrap()).unwrap().parse().unwrap();
+            assert!(
+                last.insert(record.record.key.unwrap().to_vec(), n).is_none_or(|before| before < n)
+            );
+        }
+    };
+    note(&first);
+    let mut seen = first.len();
+    for turn in 0.. {
+        let consumer = &mut consumers[turn % 3];
+        let records = poll(consumer);
+        if records.is_empty() {
+            break;
+        }
+        note(&records);
+        seen += records.len();
+        say(consumer, &records, Acknowledge::Accept);
+    }
+    assert_eq!(seen, 1_000);
+}
+
+#[test]
+fn no_more_records_are_out_than_permitted() {
+    let (_place, store) = store_with(&["a", "b", "c", "d"]);
+    let mut consumer = consumer_with(&store, early().in_flight_max(2));
+    let first = poll(&mut consumer);
+    assert_eq!(texts(&first), ["a", "b"]);
+    assert!(poll(&mut consumer).is_empty());
+    consumer.acknowledge(first.receipts().nth(1).unwrap(), Acknowledge::Accept).unwrap();
+    consumer.commit().unwrap();
+    assert_eq!(texts(&poll(&mut consumer)), ["c"]);
+}
+
+#[test]
+fn share_groups_and_ordinary_groups_read_a_topic_independently() {
+    let (_place, store) = store_with(&["a", "b"]);
+    let mut share = consumer(&store);
+    let records = poll(&mut share);
+    say(&mut share, &records, Acknowledge::Accept);
+    let other = ShareConsumerConfig::new().group(early());
+    let mut other = store.streams.share_consumer("other", other).unwrap();
+    other.subscribe(&["t"]).unwrap();
+    assert_eq!(texts(&poll(&mut other)), ["a", "b"]);
+    assert_eq!(drain(&mut store.subscriber("ordinary", "t")), ["a", "b"]);
+    assert!(matches!(
+        store.streams.consumer("g", Default::default()),
+        Err(Error::GroupKind { .. })
+    ));
+    assert!(matches!(
+        store.streams.share_consumer("ordinary", Default::default()),
+        Err(Error::GroupKind { .. })
+    ));
+}
+
+#[test]
+fn a_share_group_without_consumers_can_be_replayed() {
+    let (_place, store) = store_with(&["a", "b", "c"]);
+    let mut consumer = self::consumer(&store);
+    let records = poll(&mut consumer);
+    say(&mut consumer, &records, Acknowledge::Accept);
+    assert!(matches!(
+        store.streams.reset_group("g", "t", ResetTo::Earliest),
+        Err(Error::GroupActive { .. })
+    ));
+    drop(consumer);
+    store.streams.reset_group("g", "t", ResetTo::Offset(1)).unwrap();
+    assert_eq!(texts(&poll(&mut self::consumer(&store))), ["b", "c"]);
+    store.streams.delete_group("g").unwrap();
+    assert_eq!(texts(&poll(&mut self::consumer(&store))), ["a", "b", "c"]);
+}
+
+#[test]
+fn a_new_share_group_begins_after_the_last_record_unless_told_otherwise() {
+    let (_place, store) = store_with(&["a"]);
+    let mut consumer = consumer_with(&store, ShareGroupConfig::new());
+    assert!(poll(&mut consumer).is_empty());
+    append(&store.streams.topic("t").unwrap(), 0, &["b"]);
+    assert_eq!(texts(&poll(&mut consumer)), ["b"]);
+}
+
+#[test]
+fn what_retention_removes_is_no_longer_handed_out() {
+    let (_place, store) = store_with(&["a", "b", "c"]);
+    let mut consumer = consumer_with(&store, early().in_flight_max(1));
+    let held = poll(&mut consumer);
+    store.streams.topic("t").unwrap().partition(0).unwrap().delete_records_before(2).unwrap();
+    assert_eq!(texts(&poll(&mut consumer)), ["c"], "and what was held no longer counts");
+    consumer.acknowledge(held.receipts().next().unwrap(), Acknowledge::Accept).unwrap();
+    assert!(matches!(consumer.commit(), Err(Error::LeaseLost { .. })));
+}
+
+#[test]
+fn a_waiting_share_consumer_is_woken_by_an_append_and_by_a_release() {
+    let place = tempfile::tempdir().unwrap();
+    let dir = logmill_storage::DataDir::open(place.path()).unwrap();
+    let journal =
+        logmill_storage::Journal::open(&dir, "0", logmill_storage::LogConfig::default()).unwrap();
+    let streams = logmill_stream::Streams::open(&dir, &journal, &Default::default()).unwrap();
+    let topic = streams.create_topic("t", &Default::default()).unwrap();
+    let config = ShareConsumerConfig::new().group(early()).explicit(true);
+    let mut one = streams.share_consumer("g", config.clone()).unwrap();
+    let mut two = streams.share_consumer("g", config).unwrap();
+    one.subscribe(&["t"]).unwrap();
+    two.subscribe(&["t"]).unwrap();
+    assert!(two.poll(Duration::ZERO).unwrap().is_empty());
+    let poll_long = |consumer: &mut ShareConsumer, then: &mut dyn FnMut()| {
+        std::thread::scope(|scope| {
+            let waiting = scope.spawn(|| consumer.poll(Duration::from_secs(600)).unwrap());
+            then();
+            waiting.join().unwrap()
+        })
+    };
+    let held = poll_long(&mut one, &mut || append(&topic, 0, &["a"]));
+    assert_eq!(texts(&held), ["a"]);
+    let again = poll_long(&mut two, &mut || {
+        for receipt in held.receipts() {
+            one.acknowledge(receipt, Acknowledge::Release).unwrap();
+        }
+        one.commit().unwrap();
+    });
+    assert_eq!(texts(&again), ["a"]);
+}
+
+#[test]
+fn a_move_to_the_dead_letter_topic_that_a_crash_cut_short_is_finished_at_the_next_open_and_only_once()
+ {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use logmill_storage::{
+        DataDir, Error as StorageError, Intent, Intents, Journal, Log, LogConfig,
+    };
+
+    let (place, store) = store_with(&["a"]);
+    let dead = store.topic("dead", 1);
+    assert_eq!(dead.id(), 2);
+    drop(dead);
+    store.close();
+
+    // The journal's batch is written, and the process dies before the append.
+    let dir = DataDir::open(place.path()).unwrap();
+    let journal = Journal::open(&dir, "0", LogConfig::default()).unwrap();
+    let log = Log::open(&dir, "2/0", LogConfig::default()).unwrap();
+    let is_dead = AtomicBool::new(false);
+    let intents = Intents::new(journal.clone(), |_: &str| {
+        if is_dead.swap(true, Ordering::SeqCst) {
+            Err(StorageError::Closed { path: "2/0".into() })
+        } else {
+            Ok(Some(log.clone()))
+        }
+    });
+    let intent = Intent { log: "2/0", record: Record::value(b"a") };
+    intents.commit(&[], &[intent], &Default::default()).unwrap();
+    assert_eq!(intents.pending(), 1, "the crash was meant to come before the append");
+    assert_eq!(log.end_offset(), 0);
+    drop((intents, journal, log, dir));
+
+    for _ in 0..3 {
+        let store = TestStore::open(place.path());
+        let dead = store.streams.topic("dead").unwrap();
+        dead.partition(0).unwrap().sync().unwrap();
+        assert_eq!(all_values(&dead), ["a"]);
+    }
+}
