@@ -405,7 +405,8 @@ fn a_move_to_the_dead_letter_topic_that_a_crash_cut_short_is_finished_at_the_nex
     intents.commit(&[], &[intent], &Default::default()).unwrap();
     assert_eq!(intents.pending(), 1, "the crash was meant to come before the append");
     assert_eq!(log.end_offset(), 0);
-    drop((intents, journal, log, dir));
+    drop(intents);
+    drop((journal, log, dir));
 
     for _ in 0..3 {
         let store = TestStore::open(place.path());
