@@ -10,6 +10,7 @@ mod found;
 mod golden;
 mod intent;
 mod journal;
+mod judge;
 mod lens;
 mod lock;
 mod producers;
