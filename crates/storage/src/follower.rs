@@ -3,11 +3,12 @@
 //! While the writer lives, its live page says what is durable, and nothing beyond that is looked at. When it is gone, what
 //! recovery would keep is there to be read.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use crate::error::{Corruption, Result};
+use crate::error::{Corruption, Error, Result};
 use crate::io::Open;
 use crate::layout::Proven;
 use crate::manifest;
@@ -32,9 +33,9 @@ struct State {
 
 #[derive(Debug)]
 struct Damage {
-    offset: u64,
-    segment: Arc<Segment>,
+    path: PathBuf,
     position: u64,
+    offset: u64,
     what: Corruption,
 }
 
@@ -74,12 +75,12 @@ impl Follower {
             state.scanned = Some(scan.end);
             state.verdict = scan.verdict;
             let (offset, position) = (scan.end.offset, scan.end.position);
-            state.damage = match scan.segments.last() {
-                Some(last) if scan.verdict == Verdict::Corrupt => {
-                    Some(Damage { offset, segment: Arc::clone(last), position, what: scan.damage })
-                }
-                _ => None,
-            };
+            state.damage = (scan.verdict == Verdict::Corrupt).then(|| Damage {
+                path: scan.segments.last().map_or_else(|| view.shown(), |last| last.shown()),
+                position,
+                offset,
+                what: scan.damage,
+            });
             offset
         };
         view.change_segments(|segments| {
@@ -118,9 +119,12 @@ impl Follower {
     pub fn check_end(&self, offset: u64) -> Result<()> {
         let state = self.state.lock();
         match &state.damage {
-            Some(damage) if offset >= damage.offset => {
-                Err(damage.segment.corrupt(damage.position, damage.offset, damage.what.clone()))
-            }
+            Some(damage) if offset >= damage.offset => Err(Error::Corrupt {
+                path: damage.path.clone(),
+                position: damage.position,
+                offset: damage.offset,
+                what: damage.what.clone(),
+            }),
             _ => Ok(()),
         }
     }

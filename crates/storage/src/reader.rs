@@ -144,7 +144,10 @@ impl Reader {
                 each(record)?;
             }
         }
-        Ok(())
+        match &self.view.follower {
+            Some(follower) if self.next >= end => Ok(follower.check_end(self.next)?),
+            _ => Ok(()),
+        }
     }
 
     /// The record at exactly `offset`, if it is still there.

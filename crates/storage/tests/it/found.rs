@@ -1,7 +1,7 @@
 //! Defects that the tests of this crate have found, each with its story.
 
 use logmill_storage::io::sim::SimDisk;
-use logmill_storage::{DataDir, DataDirOptions, Log, LogConfig, Record};
+use logmill_storage::{DataDir, DataDirOptions, Error, Log, LogConfig, Record, RecordView};
 
 fn dir_on(disk: &SimDisk) -> DataDir {
     DataDirOptions::new().threads(0).open_with(disk.io()).unwrap()
@@ -21,4 +21,43 @@ fn a_segment_that_was_synced_before_the_roll_is_sealed_and_the_log_closes_cleanl
     let log = Log::open(&dir_on(&disk), "0", LogConfig::default()).unwrap();
     assert!(log.recovery().clean);
     assert_eq!(log.end_offset(), 1);
+}
+
+/// The values in a log of another process, which is gone.
+fn follow(disk: &SimDisk) -> Result<Vec<Vec<u8>>, Error> {
+    let dir = DataDirOptions::new().threads(0).read_only(true).open_with(disk.io())?;
+    let log = Log::open(&dir, "0", LogConfig::default())?;
+    let mut values = Vec::new();
+    log.reader(0)?.for_each(|record: RecordView<'_>| {
+        values.push(record.value.unwrap_or_default().to_vec());
+        Ok::<_, Error>(())
+    })?;
+    Ok(values)
+}
+
+fn killed_after(values: &[&[u8]]) -> SimDisk {
+    let disk = SimDisk::new(1);
+    let log = Log::open(&dir_on(&disk), "0", LogConfig::default()).unwrap();
+    for value in values {
+        log.append(&Record::value(value)).unwrap();
+    }
+    disk.kill();
+    disk
+}
+
+/// Flipping bits in a synced tail: `for_each` of a follower stopped in front of the damage and returned Ok.
+#[test]
+fn for_each_of_a_follower_ends_with_the_damage_at_the_logs_end() {
+    let disk = killed_after(&[b"one", b"two"]);
+    assert_eq!(follow(&disk).unwrap(), [b"one", b"two"]);
+    disk.flip_bit("0/00000000000000000000.log", 170 * 8).unwrap();
+    assert!(matches!(follow(&disk), Err(Error::Corrupt { offset: 1, .. })));
+}
+
+/// A log whose segments are all gone looked empty to a follower: there was no segment to name in the error.
+#[test]
+fn a_follower_is_told_that_every_segment_is_gone() {
+    let disk = killed_after(&[b"one", b"two"]);
+    disk.remove_file("0/00000000000000000000.log").unwrap();
+    assert!(matches!(follow(&disk), Err(Error::Corrupt { offset: 0, .. })));
 }
