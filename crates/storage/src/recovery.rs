@@ -402,6 +402,10 @@ impl Known<'_> {
         let resumed =
             self.from.segment == segment.base_offset() && self.from.position >= HEAD_LEN as u64;
         let begin = if resumed { self.from.position } else { HEAD_LEN as u64 };
+        if len < begin {
+            let what = Corruption::Truncated { expected: begin, found: len };
+            return Err(segment.corrupt(len, segment.base_offset(), what));
+        }
         scan.end = Proven {
             offset: if resumed { self.from.offset } else { segment.base_offset() },
             segment: segment.base_offset(),

@@ -61,3 +61,22 @@ fn a_follower_is_told_that_every_segment_is_gone() {
     disk.remove_file("0/00000000000000000000.log").unwrap();
     assert!(matches!(follow(&disk), Err(Error::Corrupt { offset: 0, .. })));
 }
+
+/// Cutting a closed log's last segment at every length: one byte that happened to be zero was given back by recovery,
+/// which made the file as long again as the manifest says before anybody looked at the frames.
+#[test]
+fn a_segment_shorter_than_what_is_proven_durable_is_refused_by_open_and_not_touched() {
+    let disk = SimDisk::new(1);
+    let log = Log::open(&dir_on(&disk), "0", LogConfig::default()).unwrap();
+    log.append(&Record::value(b"durable")).unwrap();
+    log.close().unwrap();
+    let path = "0/00000000000000000000.log";
+    let bytes = disk.read_file(path).unwrap();
+    for len in 128..bytes.len() {
+        let disk = disk.fork(0);
+        disk.write_file(path, &bytes[..len]).unwrap();
+        let opened = Log::open(&dir_on(&disk), "0", LogConfig::default());
+        assert!(matches!(opened, Err(Error::Corrupt { .. })), "length {len}");
+        assert_eq!(disk.read_file(path).unwrap(), &bytes[..len]);
+    }
+}
