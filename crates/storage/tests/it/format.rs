@@ -4,6 +4,7 @@
 //! the page says must hold. [`bytes_of`] is the way back.
 
 use std::fmt::{Display, Write};
+use std::ops::Range;
 
 /// The bytes that a text stands for. `00*384` is a run.
 pub fn bytes_of(text: &str) -> Vec<u8> {
@@ -202,6 +203,25 @@ pub fn segment(bytes: &[u8]) -> String {
     }
     assert_eq!(d.at, bytes.len());
     d.text
+}
+
+/// Where the frames of a segment are.
+pub fn frames(bytes: &[u8]) -> impl Iterator<Item = Range<usize>> {
+    let mut at = 128;
+    std::iter::from_fn(move || {
+        let head = bytes.get(at..at + 16)?;
+        if *head == [0; 16] || head.starts_with(b"LOGMILLF") {
+            return None;
+        }
+        let start = at;
+        at += 16 + number(&head[4..8]) as usize;
+        Some(start..at)
+    })
+}
+
+/// Where the frames of a segment end.
+pub fn data_end(bytes: &[u8]) -> usize {
+    frames(bytes).last().map_or(128, |frame| frame.end)
 }
 
 fn frame(d: &mut Dump<'_>, seed: &[&[u8]; 3]) {
