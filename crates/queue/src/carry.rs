@@ -1,6 +1,7 @@
 //! What the queues need of old journal segments: how much, and the copies that stand for it.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use logmill_storage::{Owner, Part, Place};
@@ -18,6 +19,11 @@ use crate::state::QueueState;
 
 /// Deletion markers that are carried in one entry.
 const MARKS_AT_ONCE: usize = 10_000;
+
+/// So many segments must be dead before any bytes are copied for them.
+const DEAD_SEGMENTS: usize = 2;
+/// More than any segment holds: it is all needed.
+const ALL: u64 = u64::MAX / 1024;
 
 /// The queues as an owner of journal entries.
 #[derive(Debug)]
@@ -61,10 +67,17 @@ impl Owner for QueueOwner {
         let mut engine = self.shared.lock();
         let kept = self.shared.kept_from(&mut engine, part);
         let mut live = engine.space.between(part, bounds);
-        // What a queue keeps for reading again pins its segments: they count as needed altogether.
-        for (sum, pair) in live.iter_mut().zip(bounds.windows(2)) {
-            if pair.iter().next_back().is_some_and(|end| *end > kept) {
-                *sum = u64::MAX / 1024;
+        // A queue that is being worked off empties its segments by itself: what little is needed of them is copied only
+        // when enough others wait behind it.
+        let dead = live.iter().filter(|bytes| **bytes == 0).count();
+        let is_stuck = dead >= DEAD_SEGMENTS;
+        let mut is_open = true;
+        for (bytes, pair) in live.iter_mut().zip(bounds.windows(2)) {
+            // What a queue keeps for reading again pins its segments.
+            let pinned = pair.last().is_some_and(|end| *end > kept);
+            is_open &= !pinned && (is_stuck || *bytes == 0);
+            if !is_open {
+                *bytes = ALL;
             }
         }
         live
@@ -105,8 +118,19 @@ impl Owner for QueueOwner {
     fn carried(&self, part: Part, upto: u64, places: &[Place]) {
         let carried = std::mem::take(&mut *self.shared.last_carry.lock());
         let mut engine = self.shared.lock();
+        let mut moves: BTreeMap<u32, Vec<(u64, u64, u64)>> = BTreeMap::new();
         for (copied, place) in carried.copies.iter().zip(places) {
-            note_copy(&mut engine, *copied, location::of(*place), carried.as_of);
+            let at = location::of(*place);
+            match *copied {
+                Copied::Message { queue, sequence, from } => {
+                    moves.entry(queue).or_default().push((sequence, from, at));
+                }
+                other => note_copy(&mut engine, other, at, carried.as_of),
+            }
+        }
+        for (queue, mut moves) in moves {
+            moves.sort_unstable();
+            note_messages(&mut engine, queue, &moves, carried.as_of);
         }
         match part {
             Part::Hot => engine.space.graves_carried(upto),
@@ -252,18 +276,22 @@ fn messages_below(state: &QueueState, part: Part, upto: u64) -> Vec<Wanted> {
     wanted
 }
 
+/// Notes that messages of a queue were copied: (sequence, from, to), by sequence.
+fn note_messages(engine: &mut Engine, queue: u32, moves: &[(u64, u64, u64)], as_of: u64) {
+    let Some(slot) = engine.slots.get_mut(&queue) else { return };
+    for (sequence, at) in slot.state.relocate_all(moves, &mut engine.space) {
+        // It changed while it was copied: the entry that says so guards against the copy. If it is gone, its marker is
+        // somewhere from `as_of` on.
+        let marker = slot.state.location_of(sequence).unwrap_or(as_of);
+        engine.space.bury(queue, sequence, at, marker);
+    }
+}
+
 /// Notes that a copy is at `at`, made of what was known below `as_of`.
 pub(crate) fn note_copy(engine: &mut Engine, copied: Copied, at: u64, as_of: u64) {
     match copied {
         Copied::Message { queue, sequence, from } => {
-            let Some(slot) = engine.slots.get_mut(&queue) else { return };
-            if slot.state.relocate(sequence, from, at, &mut engine.space) {
-                return;
-            }
-            // It changed while it was copied: the entry that says so guards against the copy. If it is gone, its marker is
-            // somewhere from `as_of` on.
-            let marker = slot.state.location_of(sequence).unwrap_or(as_of);
-            engine.space.bury(queue, sequence, at, marker);
+            note_messages(engine, queue, &[(sequence, from, at)], as_of);
         }
         Copied::Catalogue { queue } => {
             if let Some(slot) = engine.slots.get_mut(&queue) {

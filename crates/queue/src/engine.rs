@@ -154,7 +154,7 @@ impl Engine {
         }
         self.slots
             .get_mut(&queue)
-            .ok_or(Error::QueueDoesNotExist { name: format!("number {queue}") })
+            .ok_or_else(|| Error::QueueDoesNotExist { name: format!("number {queue}") })
     }
 
     pub(crate) fn named(&self, name: &str) -> Option<&Slot> {

@@ -1,6 +1,7 @@
 //! Message queues with the semantics of SQS, in the user's process, on a write-ahead log with delete markers.
 #![forbid(unsafe_code)]
 
+mod bodies;
 mod carry;
 mod checkpoint;
 mod clock;

@@ -230,8 +230,12 @@ impl Ready {
         item
     }
 
-    pub(crate) fn relocate(&mut self, lane: LaneId, sequence: u64, location: u64) {
-        self.lanes.get_mut(lane).run.relocate(sequence, location);
+    /// Notes where the bodies of messages have been copied to: see [`Run::relocate_all`].
+    pub(crate) fn relocate_all(&mut self, moves: &[(u64, u64, u64)], mut done: impl FnMut(&Item)) {
+        let lanes: Vec<LaneId> = self.lanes.ids().collect();
+        for lane in lanes {
+            self.lanes.get_mut(lane).run.relocate_all(moves, &mut done);
+        }
     }
 
     /// Notes that a held message belongs to `lane`.

@@ -295,19 +295,41 @@ impl Run {
         self.len += 1;
     }
 
-    /// Notes that the body of `sequence` has moved. Whether it is in this run.
-    pub(crate) fn relocate(&mut self, sequence: u64, location: u64) -> bool {
-        if self.get(sequence).is_none() {
-            return false;
+    /// Notes that bodies have moved: `moves` are (sequence, old location, new one), by sequence. Those that were
+    /// found at their old location are reported. Cost: the encoding of the chunks that they lie in.
+    pub(crate) fn relocate_all(&mut self, moves: &[(u64, u64, u64)], mut done: impl FnMut(&Item)) {
+        let mut left = moves;
+        let mut at = self.front.map_or(0, |front| front.sequence);
+        while let Some(chunk) = self.chunks.iter().find(|chunk| chunk.last.sequence >= at) {
+            let last = chunk.last.sequence;
+            left = left
+                .get(left.partition_point(|(sequence, ..)| *sequence < at)..)
+                .unwrap_or_default();
+            let Some((next, ..)) = left.first() else { break };
+            if *next > last {
+                at = *next;
+                continue;
+            }
+            self.rewrite(last, |item| {
+                let index = left.binary_search_by_key(&item.sequence, |(sequence, ..)| *sequence);
+                let moved = index
+                    .ok()
+                    .and_then(|index| left.get(index))
+                    .filter(|(_, old, _)| *old == item.location);
+                Some(match moved {
+                    Some((_, _, location)) => {
+                        done(&item);
+                        Item { location: *location, ..item }
+                    }
+                    None => item,
+                })
+            });
+            at = last + 1;
         }
-        self.rewrite(sequence, |item| {
-            Some(if item.sequence == sequence { Item { location, ..item } } else { item })
-        });
-        true
     }
 
     /// Encodes the chunk that holds `sequence` again, each item through `change`.
-    fn rewrite(&mut self, sequence: u64, change: impl Fn(Item) -> Option<Item>) {
+    fn rewrite(&mut self, sequence: u64, change: impl FnMut(Item) -> Option<Item>) {
         self.rewrite_with(sequence, |items| items.filter_map(change).collect());
     }
 
@@ -475,11 +497,18 @@ mod tests {
             assert_eq!(run.get(gone.sequence), None);
             assert_eq!(run.remove(gone.sequence), None);
         }
-        for at in [0, 3, 1500] {
-            items[at].location = 77 + at as u64;
-            assert!(run.relocate(items[at].sequence, 77 + at as u64));
+        let moves: Vec<_> = (items.iter().enumerate())
+            .filter(|(at, _)| at % 3 == 0)
+            .map(|(at, item)| {
+                (item.sequence, item.location + u64::from(at == 300), 5_000_000 + at as u64)
+            })
+            .collect();
+        let mut moved = 0;
+        run.relocate_all(&moves, |_| moved += 1);
+        assert_eq!(moved, moves.len() - 1, "one was not where it was looked for");
+        for (at, item) in items.iter_mut().enumerate().filter(|(at, _)| at % 3 == 0 && *at != 300) {
+            item.location = 5_000_000 + at as u64;
         }
-        assert!(!run.relocate(2_000_000, 1));
         assert_eq!(run.len(), items.len() as u64);
         assert_eq!(run.iter().collect::<Vec<_>>(), items);
         let from = items[1200].sequence - 1;

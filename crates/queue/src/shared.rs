@@ -11,17 +11,17 @@ use std::time::Duration;
 use bytes::Bytes;
 use logmill_storage::{
     AppendOptions, DataDir, Durability, Entry as JournalEntry, Error as StorageError, Journal,
-    Part, Reader, Task, Visibility,
+    Part, Task,
 };
 use parking_lot::{Mutex, MutexGuard};
 
+use crate::bodies::Bodies;
 use crate::carry::LastCarry;
 use crate::clock::QueueClock;
 use crate::decide::Now;
 use crate::engine::Engine;
 use crate::entry::{Entry, Fact};
 use crate::error::{Error, Result};
-use crate::location;
 use crate::queues::QueuesOptions;
 use crate::state::Found;
 
@@ -29,10 +29,6 @@ use crate::state::Found;
 pub(crate) const OWNER: u64 = 1;
 /// What an entry takes in the journal beside its own bytes, roughly.
 const ENTRY_OVERHEAD: u64 = 30;
-/// Readers that are kept for bodies.
-const READERS: usize = 8;
-/// A reader goes on from where it stands if what is wanted is fewer entries ahead.
-const NEAR: u64 = 256;
 
 #[derive(Debug)]
 pub(crate) struct Shared {
@@ -43,7 +39,7 @@ pub(crate) struct Shared {
     /// Tells receives that could not be stored from those of other runs.
     pub(crate) session: u32,
     pub(crate) engine: Mutex<Engine>,
-    readers: Mutex<Vec<(Part, Reader)>>,
+    bodies: Bodies,
     /// Held while space is given back, so that it is done once at a time.
     pub(crate) reclaiming: Mutex<()>,
     pub(crate) last_carry: LastCarry,
@@ -77,7 +73,7 @@ impl Shared {
             clock,
             session,
             engine: Mutex::new(engine),
-            readers: Mutex::default(),
+            bodies: Bodies::default(),
             reclaiming: Mutex::default(),
             last_carry: LastCarry::default(),
             owns_journal: AtomicBool::new(false),
@@ -209,74 +205,12 @@ impl Shared {
 
     /// The bytes of the entry at `at`; `None` if it is not there any more.
     pub(crate) fn read(&self, at: u64) -> Result<Option<Bytes>> {
-        Ok(self.read_all(&[at])?.pop().flatten())
+        Ok(self.bodies.read(&self.journal, &[at])?.pop().flatten())
     }
 
-    /// The bytes of the entries at `wanted`; `None` for those that are not there any more. Cost: entries that lie close
-    /// behind each other, or that were stored in one batch, are read once.
+    /// The bytes of the entries at `wanted`; `None` for those that are not there any more.
     pub(crate) fn read_all(&self, wanted: &[u64]) -> Result<Vec<Option<Bytes>>> {
-        let mut found = Vec::with_capacity(wanted.len());
-        while let Some(first) = wanted.get(found.len()) {
-            let part = location::place(*first).part();
-            let same = |at: &&u64| location::place(**at).part() == part;
-            let offsets: Vec<u64> = wanted
-                .iter()
-                .skip(found.len())
-                .take_while(same)
-                .map(|at| location::place(*at).offset())
-                .collect();
-            self.read_part(part, &offsets, &mut found)?;
-        }
-        Ok(found)
-    }
-
-    fn read_part(&self, part: Part, offsets: &[u64], found: &mut Vec<Option<Bytes>>) -> Result<()> {
-        let mut kept = offsets.first().and_then(|first| self.take_reader(part, *first));
-        let mut left = offsets;
-        while let Some(offset) = left.first() {
-            let mut taken = match &mut kept {
-                Some(reader) => reader.seek(*offset).and_then(|()| entries_at(reader, left, found)),
-                None => Ok(0),
-            };
-            // A reader that stood in a segment that is gone knows less than a new one.
-            if !matches!(taken, Ok(1..)) {
-                taken = self.journal.part(part).reader_with(*offset, Visibility::Stored).and_then(
-                    |mut reader| {
-                        let taken = entries_at(&mut reader, left, found);
-                        kept = Some(reader);
-                        taken
-                    },
-                );
-            }
-            match taken {
-                Ok(0) | Err(StorageError::OffsetOutOfRange { .. }) => {
-                    found.push(None);
-                    return Ok(());
-                }
-                Ok(taken) => left = left.get(taken..).unwrap_or_default(),
-                Err(error) => return Err(error.into()),
-            }
-        }
-        if let Some(reader) = kept {
-            let mut readers = self.readers.lock();
-            if readers.len() == READERS {
-                readers.remove(0);
-            }
-            readers.push((part, reader));
-        }
-        Ok(())
-    }
-
-    /// A reader that stands shortly before `offset`, or any of that part.
-    fn take_reader(&self, part: Part, offset: u64) -> Option<Reader> {
-        let mut readers = self.readers.lock();
-        let near = |(other, reader): &(Part, Reader)| {
-            *other == part && offset.wrapping_sub(reader.position()) < NEAR
-        };
-        let full = readers.len() == READERS;
-        let any = |(other, _): &(Part, Reader)| full && *other == part;
-        let index = readers.iter().rposition(near).or_else(|| readers.iter().position(any))?;
-        Some(readers.swap_remove(index).1)
+        self.bodies.read(&self.journal, wanted)
     }
 
     /// The bytes of the entry that holds a message, wherever it is carried meanwhile; `None` if the message is gone.
@@ -341,33 +275,4 @@ impl Level {
     pub(crate) const fn sync() -> Level {
         Level { durability: Durability::Sync, use_spare: false }
     }
-}
-
-/// Reads the first of `offsets`, at which `reader` stands, and those that lie in the same batch; how many that is.
-fn entries_at(
-    reader: &mut Reader,
-    offsets: &[u64],
-    found: &mut Vec<Option<Bytes>>,
-) -> Result<usize, StorageError> {
-    let mut wanted = offsets.iter().peekable();
-    let before = found.len();
-    if let Some(batch) = reader.next_batch()? {
-        let base_offset = batch.base_offset();
-        for record in batch.records() {
-            let Some(next) = wanted.peek() else { break };
-            let record = record.map_err(|what| StorageError::Corrupt {
-                path: std::path::PathBuf::from("journal"),
-                position: 0,
-                offset: base_offset,
-                what,
-            })?;
-            if record.offset == **next {
-                found.push(record.value.map(Bytes::copy_from_slice));
-                wanted.next();
-            } else if record.offset > **next {
-                break;
-            }
-        }
-    }
-    Ok(found.len() - before)
 }

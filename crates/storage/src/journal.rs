@@ -406,14 +406,16 @@ impl Journal {
     }
 }
 
-/// How many of the oldest segments, given as (bytes, live bytes), are worth carrying: the longest run that gives back at
-/// least as many bytes as it copies.
+/// How many of the oldest segments, given as (bytes, live bytes), are worth carrying: the run that gives back the most bytes
+/// beyond those that it copies, of equal ones the shortest. None if every run copies more than it gives back.
 pub fn worth_reclaiming(segments: &[(u64, u64)]) -> usize {
-    let (mut live, mut dead, mut prefix) = (0u64, 0u64, 0);
+    let (mut live, mut dead, mut best, mut prefix) = (0u64, 0u64, None, 0);
     for (i, (bytes, live_bytes)) in segments.iter().enumerate() {
         live = live.saturating_add(*live_bytes);
         dead = dead.saturating_add(bytes - live_bytes);
-        if dead >= live && dead > 0 {
+        let gain = dead.checked_sub(live).filter(|_| dead > 0);
+        if gain > best {
+            best = gain;
             prefix = i + 1;
         }
     }
@@ -488,6 +490,11 @@ mod tests {
         );
         assert_eq!(worth_reclaiming(&[(100, 100), (100, 100), (100, 0), (100, 0), (100, 100)]), 4);
         assert_eq!(worth_reclaiming(&[(100, 1), (100, 100)]), 1);
+        assert_eq!(
+            worth_reclaiming(&[(100, 0), (100, 100), (100, 100)]),
+            1,
+            "what follows a dead segment is not copied for nothing"
+        );
     }
 
     #[test]

@@ -482,30 +482,35 @@ impl QueueState {
         self.recent.clear();
     }
 
-    /// Notes that the body of a message that was at `old` is at `location`, too, and that the old one will go. Whether it
-    /// was at `old`.
-    pub(crate) fn relocate(
+    /// Notes that the bodies of messages were copied: `moves` are (sequence, old location, new one), by sequence, and the
+    /// old ones will go. Returns those that were not at the old location any more.
+    pub(crate) fn relocate_all(
         &mut self,
-        sequence: u64,
-        old: u64,
-        location: u64,
+        moves: &[(u64, u64, u64)],
         space: &mut Space,
-    ) -> bool {
-        let size = match self.find(sequence) {
-            Some(Found::Held(slot)) if self.held.get(slot).location == old => {
-                let size = self.held.get(slot).size;
-                self.held.set_body(slot, location, size);
-                size
-            }
-            Some(Found::InRun(lane, item)) if item.location == old => {
-                self.ready.relocate(lane, sequence, location);
-                item.size
-            }
-            _ => return false,
-        };
-        space.remove(old, size);
-        space.add(location, size);
-        true
+    ) -> Vec<(u64, u64)> {
+        let mut in_line = std::collections::HashMap::new();
+        self.ready.relocate_all(moves, |item| {
+            in_line.insert(item.sequence, item.size);
+        });
+        let mut missed = Vec::new();
+        for (sequence, old, location) in moves {
+            let size = match (in_line.get(sequence), self.held.find(*sequence)) {
+                (Some(size), _) => *size,
+                (None, Some(slot)) if self.held.get(slot).location == *old => {
+                    let size = self.held.get(slot).size;
+                    self.held.set_body(slot, *location, size);
+                    size
+                }
+                _ => {
+                    missed.push((*sequence, *location));
+                    continue;
+                }
+            };
+            space.remove(*old, size);
+            space.add(*location, size);
+        }
+        missed
     }
 
     /// Where the body of a message is.

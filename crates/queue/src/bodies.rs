@@ -1,0 +1,143 @@
+//! Reading entries back from the journal: a few readers, each of which goes on from where it stands and keeps what else
+//! came with the batch that it had to read.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+use logmill_storage::{Error as StorageError, Journal, Part, Reader, Visibility};
+use parking_lot::Mutex;
+
+use crate::error::Result;
+use crate::location;
+
+/// Readers that are kept.
+const READERS: usize = 8;
+/// A reader goes on from where it stands if what is wanted is fewer entries ahead.
+const NEAR: u64 = 256;
+/// What a reader keeps of a batch beyond what was asked for.
+const AHEAD_BYTES: usize = 128 << 10;
+
+/// A place in a part of the journal, and what comes next there.
+#[derive(Debug)]
+struct Cursor {
+    part: Part,
+    reader: Reader,
+    ahead: VecDeque<(u64, Bytes)>,
+}
+
+/// The readers of a store's queues.
+#[derive(Debug, Default)]
+pub(crate) struct Bodies {
+    cursors: Mutex<Vec<Cursor>>,
+}
+
+impl Bodies {
+    /// The bytes of the entries at `wanted`; `None` for those that are not there any more. Cost: entries that lie close
+    /// behind each other, or that were stored in one batch, are read once.
+    pub(crate) fn read(&self, journal: &Journal, wanted: &[u64]) -> Result<Vec<Option<Bytes>>> {
+        let mut found = Vec::with_capacity(wanted.len());
+        let mut kept: Option<Cursor> = None;
+        for at in wanted {
+            let place = location::place(*at);
+            let (part, offset) = (place.part(), place.offset());
+            if kept.as_ref().is_some_and(|cursor| cursor.part != part) {
+                self.keep(kept.take());
+            }
+            if kept.is_none() {
+                kept = self.take(part, offset);
+            }
+            let entry = match &mut kept {
+                Some(cursor) => cursor.get(offset).ok().flatten(),
+                None => None,
+            };
+            // A reader that stood in a segment that is gone knows less than a new one.
+            let entry = match entry {
+                Some(entry) => Some(entry),
+                None => match Cursor::at(journal, part, offset) {
+                    Ok(mut cursor) => {
+                        let entry = cursor.get(offset);
+                        kept = Some(cursor);
+                        gone(entry)?.flatten()
+                    }
+                    other => gone(other)?.and(None),
+                },
+            };
+            found.push(entry);
+        }
+        self.keep(kept);
+        Ok(found)
+    }
+
+    /// A cursor that stands at or shortly before `offset`, or, if there are many, any of that part.
+    fn take(&self, part: Part, offset: u64) -> Option<Cursor> {
+        let mut cursors = self.cursors.lock();
+        let full = cursors.len() == READERS;
+        let near = |cursor: &Cursor| cursor.part == part && cursor.is_near(offset);
+        let any = |cursor: &Cursor| full && cursor.part == part;
+        let index = cursors.iter().rposition(near).or_else(|| cursors.iter().position(any))?;
+        Some(cursors.swap_remove(index))
+    }
+
+    fn keep(&self, cursor: Option<Cursor>) {
+        let Some(cursor) = cursor else { return };
+        let mut cursors = self.cursors.lock();
+        if cursors.len() == READERS {
+            cursors.remove(0);
+        }
+        cursors.push(cursor);
+    }
+}
+
+/// An offset before the start is not an error here: what was there is gone.
+fn gone<T>(result: Result<T, StorageError>) -> Result<Option<T>, StorageError> {
+    match result {
+        Ok(value) => Ok(Some(value)),
+        Err(StorageError::OffsetOutOfRange { .. }) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+impl Cursor {
+    fn at(journal: &Journal, part: Part, offset: u64) -> Result<Cursor, StorageError> {
+        let reader = journal.part(part).reader_with(offset, Visibility::Stored)?;
+        Ok(Cursor { part, reader, ahead: VecDeque::new() })
+    }
+
+    fn is_near(&self, offset: u64) -> bool {
+        let first = self.ahead.front().map_or(self.reader.position(), |(first, _)| *first);
+        offset >= first && offset < self.reader.position() + NEAR
+    }
+
+    fn get(&mut self, offset: u64) -> Result<Option<Bytes>, StorageError> {
+        while let Some((next, _)) = self.ahead.front().filter(|(next, _)| *next <= offset) {
+            let is_it = *next == offset;
+            let entry = self.ahead.pop_front();
+            if is_it {
+                return Ok(entry.map(|(_, bytes)| bytes));
+            }
+        }
+        self.ahead.clear();
+        self.reader.seek(offset)?;
+        let Some(batch) = self.reader.next_batch()? else { return Ok(None) };
+        let base_offset = batch.base_offset();
+        let (mut found, mut kept) = (None, 0);
+        for record in batch.records() {
+            let record = record.map_err(|what| StorageError::Corrupt {
+                path: std::path::PathBuf::from("journal"),
+                position: 0,
+                offset: base_offset,
+                what,
+            })?;
+            let Some(value) = record.value else { continue };
+            if record.offset == offset {
+                found = Some(Bytes::copy_from_slice(value));
+            } else if found.is_none() || kept > AHEAD_BYTES {
+                break;
+            } else {
+                kept += value.len();
+                self.ahead.push_back((record.offset, Bytes::copy_from_slice(value)));
+            }
+        }
+        Ok(found)
+    }
+}
