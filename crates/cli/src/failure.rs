@@ -82,6 +82,9 @@ impl From<logmill::Error> for Failure {
         match error {
             logmill::Error::Storage(error) => Failure::from(error),
             logmill::Error::Stream(error) => Failure::from(error),
+            logmill::Error::Queue(error @ logmill::queue::Error::Corrupt { .. }) => {
+                Failure::Corrupt(error.to_string())
+            }
             other => Failure::Failed(other.to_string()),
         }
     }

@@ -56,6 +56,14 @@ fn write_bytes(out: &mut impl Write, name: &str, bytes: Option<&[u8]>) -> io::Re
     }
 }
 
+/// A member for bytes: a string under `name` if they are UTF-8, base64 under `name_base64` otherwise.
+pub fn bytes_under(name: &str, bytes: &[u8]) -> (String, serde_json::Value) {
+    match std::str::from_utf8(bytes) {
+        Ok(text) => (name.to_owned(), text.into()),
+        Err(_) => (format!("{name}_base64"), BASE64_STANDARD.encode(bytes).into()),
+    }
+}
+
 /// Writes a JSON string with its quotes.
 pub fn write_string(out: &mut impl Write, text: &str) -> io::Result<()> {
     serde_json::to_writer(out, text).map_err(io::Error::from)

@@ -13,6 +13,7 @@ mod lines;
 mod open;
 mod produce;
 mod progress;
+mod queue;
 mod verify;
 
 use std::io::{Write, stderr};
@@ -22,7 +23,7 @@ use clap::{Parser, Subcommand};
 
 use crate::failure::Outcome;
 
-/// Durable message streams in a directory: append, read, check, inspect.
+/// Durable message streams and queues in a directory: append, read, send, receive, check, inspect.
 ///
 /// Exit codes: 0 done, 1 failed, 2 bad usage, 3 corruption found.
 #[derive(Debug, Parser)]
@@ -38,6 +39,7 @@ struct Cli {
 enum Command {
     Produce(produce::Arguments),
     Consume(consume::Arguments),
+    Queue(queue::Arguments),
     Verify(verify::Arguments),
     Dump(dump::Arguments),
 }
@@ -58,6 +60,7 @@ fn run(cli: &Cli) -> Outcome {
     match &cli.command {
         Command::Produce(arguments) => produce::run(&cli.place, arguments),
         Command::Consume(arguments) => consume::run(&cli.place, arguments),
+        Command::Queue(arguments) => queue::run(&cli.place, arguments),
         Command::Verify(arguments) => verify::run(&cli.place, arguments),
         Command::Dump(arguments) => dump::run(arguments),
     }

@@ -13,6 +13,8 @@ pub enum Error {
     Storage(logmill_storage::Error),
     /// With topics, producers or consumer groups. Never holds a storage error: that is [`Error::Storage`].
     Stream(logmill_stream::Error),
+    /// With queues and messages. Never holds a storage error: that is [`Error::Storage`].
+    Queue(logmill_queue::Error),
 }
 
 impl Error {
@@ -20,7 +22,7 @@ impl Error {
     pub fn storage(&self) -> Option<&logmill_storage::Error> {
         match self {
             Error::Storage(error) => Some(error),
-            Error::Stream(_) => None,
+            Error::Stream(_) | Error::Queue(_) => None,
         }
     }
 }
@@ -30,6 +32,7 @@ impl fmt::Display for Error {
         match self {
             Error::Storage(error) => error.fmt(f),
             Error::Stream(error) => error.fmt(f),
+            Error::Queue(error) => error.fmt(f),
         }
     }
 }
@@ -39,6 +42,7 @@ impl std::error::Error for Error {
         match self {
             Error::Storage(error) => error.source(),
             Error::Stream(error) => error.source(),
+            Error::Queue(error) => error.source(),
         }
     }
 }
@@ -54,6 +58,15 @@ impl From<logmill_stream::Error> for Error {
         match error {
             logmill_stream::Error::Storage(error) => Error::Storage(error),
             error => Error::Stream(error),
+        }
+    }
+}
+
+impl From<logmill_queue::Error> for Error {
+    fn from(error: logmill_queue::Error) -> Error {
+        match error {
+            logmill_queue::Error::Storage(error) => Error::Storage(error),
+            error => Error::Queue(error),
         }
     }
 }

@@ -26,6 +26,11 @@ mod error;
 mod store;
 
 pub use error::{Error, Result};
+pub use logmill_queue as queue;
+pub use logmill_queue::{
+    Attribute, Counts, Message, MessageId, Queue, QueueConfig, Receipt, ReceiveOptions,
+    ReceivedMessage, Sent,
+};
 pub use logmill_storage as storage;
 pub use logmill_storage::{
     AppendOptions, Appended, Batch, Clock, Compression, Durability, Header, Headers, LogStats,

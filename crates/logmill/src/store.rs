@@ -1,10 +1,13 @@
-//! A store: a directory with topics in it.
+//! A store: a directory with topics and queues in it.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use logmill_storage::{Clock, DataDir, DataDirOptions, Journal, LogConfig, Reclaimed, Task};
+use logmill_queue::{Queue, QueueConfig, Queues, QueuesOptions};
+use logmill_storage::{
+    Clock, DataDir, DataDirOptions, Durability, Journal, Owner, Reclaimed, Task,
+};
 use logmill_stream::{
     Consumer, ConsumerConfig, GroupDescription, GroupKind, Producer, ProducerConfig, ResetTo,
     ShareConsumer, ShareConsumerConfig, Streams, StreamsOptions, Topic, TopicConfig,
@@ -22,6 +25,7 @@ const RECLAIM_EVERY: Duration = Duration::from_secs(10);
 pub struct StoreBuilder {
     dir: DataDirOptions,
     streams: StreamsOptions,
+    queues: QueuesOptions,
 }
 
 impl StoreBuilder {
@@ -56,6 +60,13 @@ impl StoreBuilder {
         self
     }
 
+    /// What an acknowledged send or delete of a message means where neither its queue nor the call says. Default
+    /// [`Durability::Sync`].
+    pub fn queue_durability(mut self, durability: Durability) -> Self {
+        self.queues = self.queues.durability(durability);
+        self
+    }
+
     /// Opens the store in `path`; for writing, the directory is made if it is not there.
     ///
     /// # Errors
@@ -65,16 +76,32 @@ impl StoreBuilder {
         let dir = self.dir.open(path)?;
         if dir.is_read_only() {
             let streams = Streams::follow(&dir, &self.streams)?;
-            return Ok(Store { dir, journal: None, streams, _keeper: None });
+            let queues = match Journal::open(&dir, JOURNAL, self.queues.journal_config()) {
+                Ok(journal) => Some(Queues::open_on(&dir, &journal, self.queues)?),
+                Err(logmill_storage::Error::Io { source, .. })
+                    if source.kind() == std::io::ErrorKind::NotFound =>
+                {
+                    None
+                }
+                Err(e) => return Err(e.into()),
+            };
+            return Ok(Store { dir, journal: None, streams, queues, _keeper: None });
         }
         // A snapshot of everything about streams is one record.
-        let journal = Journal::open(&dir, JOURNAL, LogConfig::default().record_bytes_max(1 << 30))?;
+        let journal =
+            Journal::open(&dir, JOURNAL, self.queues.journal_config().record_bytes_max(1 << 30))?;
         let streams = Streams::open(&dir, &journal, &self.streams)?;
-        let keeper =
-            Keeper { dir: dir.clone(), journal: journal.clone(), streams: streams.clone() };
+        let queues = Queues::open_on(&dir, &journal, self.queues)?;
+        let keeper = Keeper {
+            dir: dir.clone(),
+            journal: journal.clone(),
+            streams: streams.clone(),
+            queues: queues.clone(),
+        };
         let keeper = Arc::new(keeper);
         keeper.schedule();
-        Ok(Store { dir, journal: Some(journal), streams, _keeper: Some(keeper) })
+        let queues = Some(queues);
+        Ok(Store { dir, journal: Some(journal), streams, queues, _keeper: Some(keeper) })
     }
 }
 
@@ -84,11 +111,17 @@ struct Keeper {
     dir: DataDir,
     journal: Journal,
     streams: Streams,
+    queues: Queues,
 }
 
 impl Keeper {
     fn reclaim(&self) -> logmill_storage::Result<Reclaimed> {
-        self.streams.with_owners(|owners| self.journal.reclaim(owners))
+        let queues = self.queues.owner();
+        self.streams.with_owners(|streams| {
+            let owners: Vec<&dyn Owner> =
+                streams.iter().copied().chain([queues.as_ref()]).collect();
+            self.journal.reclaim(&owners)
+        })
     }
 
     fn schedule(self: &Arc<Self>) {
@@ -115,6 +148,8 @@ pub struct Store {
     /// `None` in a store that is open for reading.
     journal: Option<Journal>,
     streams: Streams,
+    /// `None` in a store that is open for reading and was never written to.
+    queues: Option<Queues>,
     /// Works as long as the store is open; `None` in a store that is open for reading.
     _keeper: Option<Arc<Keeper>>,
 }
@@ -256,6 +291,48 @@ impl Store {
         Ok(self.streams.delete_group(group)?)
     }
 
+    /// Creates a queue, or finds the one that exists with the same value for every attribute that `config` sets. It is
+    /// there, durably, when this returns.
+    ///
+    /// # Errors
+    /// [`QueueNameExists`](logmill_queue::Error::QueueNameExists), [`InvalidQueueName`](logmill_queue::Error::InvalidQueueName),
+    /// [`OutOfBounds`](logmill_queue::Error::OutOfBounds), [`QueueDoesNotExist`](logmill_queue::Error::QueueDoesNotExist) for
+    /// the dead-letter queue; [`Error::Storage`](crate::Error::Storage).
+    pub fn create_queue(&self, name: &str, config: &QueueConfig) -> Result<Queue> {
+        match &self.queues {
+            Some(queues) => Ok(queues.create(name, config)?),
+            None => Err(logmill_storage::Error::ReadOnly { path: self.path() }.into()),
+        }
+    }
+
+    /// The queue called `name`.
+    ///
+    /// # Errors
+    /// [`QueueDoesNotExist`](logmill_queue::Error::QueueDoesNotExist).
+    pub fn queue(&self, name: &str) -> Result<Queue> {
+        match &self.queues {
+            Some(queues) => Ok(queues.queue(name)?),
+            None => Err(logmill_queue::Error::QueueDoesNotExist { name: name.to_owned() }.into()),
+        }
+    }
+
+    /// The names of the queues that begin with `prefix`, in order.
+    pub fn queues(&self, prefix: &str) -> Vec<String> {
+        self.queues.as_ref().map_or_else(Vec::new, |queues| queues.list(prefix))
+    }
+
+    /// Deletes a queue with everything in it, durably.
+    ///
+    /// # Errors
+    /// [`QueueDoesNotExist`](logmill_queue::Error::QueueDoesNotExist), [`QueueInUse`](logmill_queue::Error::QueueInUse);
+    /// [`Error::Storage`](crate::Error::Storage).
+    pub fn delete_queue(&self, name: &str) -> Result<()> {
+        match &self.queues {
+            Some(queues) => Ok(queues.delete(name)?),
+            None => Err(logmill_queue::Error::QueueDoesNotExist { name: name.to_owned() }.into()),
+        }
+    }
+
     /// Does the background work that is due, on this thread: for a store with [`StoreBuilder::threads`] 0.
     pub fn tick(&self) {
         self.dir.tick();
@@ -267,8 +344,10 @@ impl Store {
     /// [`Error::Storage`](crate::Error::Storage): the first error of a part; every part was closed all the same.
     pub fn close(self) -> Result<()> {
         self.dir.stop_background();
+        let queues = self.queues.map_or(Ok(()), Queues::close);
         let streams = self.streams.close();
         let journal = self.journal.map_or(Ok(()), Journal::close);
+        queues?;
         streams?;
         journal?;
         Ok(())

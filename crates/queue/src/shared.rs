@@ -26,7 +26,7 @@ use crate::queues::QueuesOptions;
 use crate::state::Found;
 
 /// This crate's entries in a journal that others use, too.
-pub(crate) const OWNER: u64 = 1;
+pub(crate) const OWNER: u64 = 2;
 /// What an entry takes in the journal beside its own bytes, roughly.
 const ENTRY_OVERHEAD: u64 = 30;
 

@@ -9,6 +9,7 @@ mod damage;
 mod dump;
 mod kill;
 mod produce;
+mod queue;
 mod support;
 mod terminal;
 mod usage;

@@ -1,0 +1,457 @@
+//! `logmill queue …`: message queues from a shell. A receipt handle outlives the process that was given it.
+
+use std::fs::File;
+use std::io::{BufWriter, Read, Write, stdin, stdout};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Subcommand};
+use logmill::queue::{MessageState, Section, StoredMessage};
+use logmill::{Attribute, Message, Queue, QueueConfig, Receipt, ReceiveOptions, Store};
+use serde_json::{Map, Value, json};
+
+use crate::duration;
+use crate::failure::{Failure, Outcome};
+use crate::json::bytes_under;
+use crate::lines::{LineBlocks, LinesError};
+use crate::open::Place;
+
+/// How many messages are sent in one batch at most.
+const BATCH: usize = 1000;
+/// A message's body may not be longer than the queue's limit; this only bounds what is read before that is checked.
+const LINE_BYTES_MAX: usize = 64 << 20;
+
+/// Message queues: send, receive, delete, inspect
+#[derive(Debug, Args)]
+pub struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Create a queue, or find it if it is there with the same settings
+    Create(Create),
+    /// Send each line of a file or of standard input as a message
+    Send(Send),
+    /// Receive messages: they are hidden from others until their visibility timeout
+    Receive(Receive),
+    /// Delete a message that was received, by its receipt handle
+    DeleteMessage {
+        /// The queue
+        name: String,
+        /// The receipt handle that the latest receive gave
+        receipt: String,
+    },
+    /// Set how long a received message stays hidden, counted from now; 0 makes it receivable at once
+    ChangeVisibility {
+        /// The queue
+        name: String,
+        /// The receipt handle that the latest receive gave
+        receipt: String,
+        /// The time from now, such as 30s
+        #[arg(value_parser = duration::parse)]
+        timeout: Duration,
+    },
+    /// Show messages without receiving them
+    Peek(Peek),
+    /// Remove all messages of a queue
+    Purge {
+        /// The queue
+        name: String,
+    },
+    /// List the queues
+    List {
+        /// Only those whose name begins with this
+        #[arg(long, default_value = "")]
+        prefix: String,
+        /// One JSON object a line
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show a queue's settings and counts
+    Describe {
+        /// The queue
+        name: String,
+        /// One JSON object a line
+        #[arg(long)]
+        json: bool,
+    },
+    /// Delete a queue with everything in it
+    Delete {
+        /// The queue
+        name: String,
+    },
+}
+
+#[derive(Debug, Args)]
+struct Create {
+    /// 1 to 80 letters, digits, `-` and `_`; a FIFO queue's ends in `.fifo`
+    name: String,
+    /// First in, first out for each message group, without duplicates
+    #[arg(long)]
+    fifo: bool,
+    /// How long a received message is hidden from others
+    #[arg(long, value_name = "TIME", value_parser = duration::parse)]
+    visibility_timeout: Option<Duration>,
+    /// How long after it was sent a message can be received first
+    #[arg(long, value_name = "TIME", value_parser = duration::parse)]
+    delay: Option<Duration>,
+    /// How long a message is kept
+    #[arg(long, value_name = "TIME", value_parser = duration::parse)]
+    retention: Option<Duration>,
+    /// Where messages go that were received --max-receives times and not deleted
+    #[arg(long, value_name = "QUEUE", requires = "max_receives")]
+    dead_letter: Option<String>,
+    /// How often a message may be received before it counts as failed
+    #[arg(long, value_name = "N")]
+    max_receives: Option<u32>,
+    /// Take messages with the same body for duplicates (FIFO)
+    #[arg(long)]
+    content_dedup: bool,
+    /// One JSON object a line
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
+struct Send {
+    /// The queue
+    name: String,
+    /// Read the messages from this file instead of standard input
+    #[arg(long, value_name = "FILE")]
+    file: Option<PathBuf>,
+    /// How long until they can be received
+    #[arg(long, value_name = "TIME", value_parser = duration::parse)]
+    delay: Option<Duration>,
+    /// 0 to 255; higher goes first
+    #[arg(long, value_name = "N")]
+    priority: Option<u8>,
+    /// The message group (FIFO), or the tenant (standard)
+    #[arg(long, value_name = "GROUP")]
+    group: Option<String>,
+    /// The deduplication id (FIFO)
+    #[arg(long, value_name = "ID")]
+    dedup_id: Option<String>,
+    /// A string attribute; may be repeated
+    #[arg(long, value_name = "NAME=VALUE", value_parser = attribute)]
+    attribute: Vec<(String, String)>,
+    /// One JSON object a line: message_id, sequence, duplicate
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
+struct Receive {
+    /// The queue
+    name: String,
+    /// How many messages at most
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    max: usize,
+    /// How long to wait for the first one
+    #[arg(long, value_name = "TIME", default_value = "0s", value_parser = duration::parse)]
+    wait: Duration,
+    /// How long they are hidden from others, instead of the queue's timeout
+    #[arg(long, value_name = "TIME", value_parser = duration::parse)]
+    visibility_timeout: Option<Duration>,
+    /// Delete them once they are printed
+    #[arg(long)]
+    delete: bool,
+    /// One JSON object a line; without it, only the bodies are printed
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
+struct Peek {
+    /// The queue
+    name: String,
+    /// Messages in this state
+    #[arg(long, value_enum, default_value = "ready")]
+    state: State,
+    /// How many at most
+    #[arg(long, value_name = "N", default_value_t = 10)]
+    max: usize,
+    /// One JSON object a line; without it, only the bodies are printed
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum State {
+    Ready,
+    Delayed,
+    InFlight,
+    Dead,
+}
+
+/// `name=value`.
+fn attribute(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once('=').ok_or("an attribute is NAME=VALUE")?;
+    Ok((name.to_owned(), value.to_owned()))
+}
+
+/// Runs the command.
+pub fn run(place: &Place, arguments: &Arguments) -> Outcome {
+    match &arguments.command {
+        Command::List { prefix, json } => list(&place.open_read_only()?, prefix, *json),
+        Command::Describe { name, json } => describe(&place.open_read_only()?.queue(name)?, *json),
+        Command::Peek(arguments) => {
+            peek(&place.open_read_only()?.queue(&arguments.name)?, arguments)
+        }
+        Command::Create(arguments) => writing(&place.open()?, |store| create(store, arguments)),
+        command => {
+            place.existing_dir()?;
+            writing(&place.open()?, |store| change(store, command))
+        }
+    }
+}
+
+/// Does something with a store and closes it; what went wrong first is what counts.
+fn writing(store: &Store, work: impl FnOnce(&Store) -> Outcome) -> Outcome {
+    let done = work(store);
+    let closed = store.clone().close().map_err(Failure::from);
+    done.and(closed)
+}
+
+fn change(store: &Store, command: &Command) -> Outcome {
+    match command {
+        Command::Send(arguments) => send(&store.queue(&arguments.name)?, arguments),
+        Command::Receive(arguments) => receive(&store.queue(&arguments.name)?, arguments),
+        Command::DeleteMessage { name, receipt } => {
+            Ok(store.queue(name)?.delete(&handle(receipt)?).map_err(logmill::Error::from)?)
+        }
+        Command::ChangeVisibility { name, receipt, timeout } => Ok(store
+            .queue(name)?
+            .change_visibility(&handle(receipt)?, *timeout)
+            .map_err(logmill::Error::from)?),
+        Command::Purge { name } => Ok(store.queue(name)?.purge().map_err(logmill::Error::from)?),
+        Command::Delete { name } => Ok(store.delete_queue(name)?),
+        Command::Create(_) | Command::Peek(_) | Command::List { .. } | Command::Describe { .. } => {
+            Ok(())
+        }
+    }
+}
+
+fn handle(text: &str) -> Outcome<Receipt> {
+    text.parse().map_err(|e| Failure::from(logmill::Error::from(e)))
+}
+
+fn create(store: &Store, arguments: &Create) -> Outcome {
+    let mut config = if arguments.fifo { QueueConfig::fifo() } else { QueueConfig::standard() };
+    if let Some(timeout) = arguments.visibility_timeout {
+        config = config.visibility_timeout(timeout);
+    }
+    if let Some(delay) = arguments.delay {
+        config = config.delay(delay);
+    }
+    if let Some(retention) = arguments.retention {
+        config = config.retention(retention);
+    }
+    config = match (&arguments.dead_letter, arguments.max_receives) {
+        (Some(queue), Some(receives)) => config.dead_letter(queue, receives),
+        (None, Some(receives)) => config.max_receives(receives),
+        _ => config,
+    };
+    if arguments.content_dedup {
+        config = config.content_deduplication(true);
+    }
+    let queue = store.create_queue(&arguments.name, &config)?;
+    if arguments.json { print_line(&json!({ "name": queue.name() })) } else { Ok(()) }
+}
+
+fn send(queue: &Queue, arguments: &Send) -> Outcome {
+    let input: Box<dyn Read> = match &arguments.file {
+        Some(path) => Box::new(
+            File::open(path)
+                .map_err(|e| Failure::Failed(format!("open {}: {e}", path.display())))?,
+        ),
+        None => Box::new(stdin().lock()),
+    };
+    let attributes: Vec<_> =
+        arguments.attribute.iter().map(|(name, value)| Attribute::string(name, value)).collect();
+    let mut out = BufWriter::new(stdout().lock());
+    let mut blocks = LineBlocks::new(input, LINE_BYTES_MAX);
+    loop {
+        let block = match blocks.next_block() {
+            Ok(Some(block)) => block,
+            Ok(None) => return Ok(()),
+            Err(LinesError::Io(e)) => return Err(Failure::Failed(format!("read the input: {e}"))),
+            Err(LinesError::TooLong { max }) => {
+                return Err(Failure::Failed(format!("a line is longer than {max} bytes")));
+            }
+        };
+        let lines: Vec<&[u8]> = block.lines().collect();
+        for lines in lines.chunks(BATCH) {
+            let messages: Vec<_> =
+                lines.iter().map(|line| message(line, arguments, &attributes)).collect();
+            for sent in queue.send_batch(&messages).map_err(logmill::Error::from)? {
+                let sent = sent.map_err(logmill::Error::from)?;
+                if arguments.json {
+                    let line = json!({
+                        "message_id": sent.id.to_string(),
+                        "sequence_number": sent.sequence,
+                        "duplicate": sent.duplicate,
+                    });
+                    writeln!(out, "{line}").map_err(Failure::output)?;
+                }
+            }
+            out.flush().map_err(Failure::output)?;
+        }
+    }
+}
+
+fn message<'a>(
+    line: &'a [u8],
+    arguments: &'a Send,
+    attributes: &'a [Attribute<'a>],
+) -> Message<'a> {
+    let mut message = Message::new(line).attributes(attributes);
+    if let Some(delay) = arguments.delay {
+        message = message.delay(delay);
+    }
+    if let Some(priority) = arguments.priority {
+        message = message.priority(priority);
+    }
+    if let Some(group) = &arguments.group {
+        message = message.group(group);
+    }
+    if let Some(id) = &arguments.dedup_id {
+        message = message.deduplication_id(id);
+    }
+    message
+}
+
+fn receive(queue: &Queue, arguments: &Receive) -> Outcome {
+    let mut options = ReceiveOptions::new().max(arguments.max).wait(arguments.wait);
+    if let Some(timeout) = arguments.visibility_timeout {
+        options = options.visibility_timeout(timeout);
+    }
+    let messages = queue.receive(&options).map_err(logmill::Error::from)?;
+    let mut out = BufWriter::new(stdout().lock());
+    for message in &messages {
+        if arguments.json {
+            let mut object = described(message);
+            object.insert("receipt_handle".into(), message.receipt().to_string().into());
+            writeln!(out, "{}", Value::Object(object)).map_err(Failure::output)?;
+        } else {
+            out.write_all(message.body())
+                .and_then(|()| out.write_all(b"\n"))
+                .map_err(Failure::output)?;
+        }
+    }
+    out.flush().map_err(Failure::output)?;
+    if arguments.delete {
+        let receipts: Vec<_> = messages.iter().map(|message| *message.receipt()).collect();
+        for deleted in queue.delete_batch(&receipts).map_err(logmill::Error::from)? {
+            deleted.map_err(logmill::Error::from)?;
+        }
+    }
+    Ok(())
+}
+
+fn peek(queue: &Queue, arguments: &Peek) -> Outcome {
+    let section = match arguments.state {
+        State::Ready => Section::Ready,
+        State::Delayed => Section::Delayed,
+        State::InFlight => Section::InFlight,
+        State::Dead => Section::Dead,
+    };
+    let mut out = BufWriter::new(stdout().lock());
+    for message in queue.page(section, 0, arguments.max).map_err(logmill::Error::from)? {
+        if arguments.json {
+            let mut object = described(&message);
+            let (state, until) = match message.state() {
+                MessageState::Delayed { until } => ("delayed", Some(until)),
+                MessageState::InFlight { until } => ("in_flight", Some(until)),
+                MessageState::Dead => ("dead", None),
+                _ => ("ready", None),
+            };
+            object.insert("state".into(), state.into());
+            object.insert("until".into(), until.into());
+            writeln!(out, "{}", Value::Object(object)).map_err(Failure::output)?;
+        } else {
+            out.write_all(message.body())
+                .and_then(|()| out.write_all(b"\n"))
+                .map_err(Failure::output)?;
+        }
+    }
+    out.flush().map_err(Failure::output)
+}
+
+/// What is printed of every message.
+fn described(message: &StoredMessage) -> Map<String, Value> {
+    let mut object = Map::new();
+    object.insert("message_id".into(), message.id().to_string().into());
+    let (name, body) = bytes_under("body", message.body());
+    object.insert(name, body);
+    object.insert("receive_count".into(), message.receive_count().into());
+    object.insert("sent_at".into(), message.sent_at().into());
+    let attributes = message.attributes().into_iter().map(|attribute| {
+        let (name, value) = bytes_under("value", attribute.value());
+        let mut described = Map::new();
+        described.insert("type".into(), attribute.type_name().into());
+        described.insert(name, value);
+        (attribute.name().to_owned(), Value::Object(described))
+    });
+    object.insert("attributes".into(), Value::Object(attributes.collect()));
+    object.insert("priority".into(), message.priority().into());
+    object.insert("group".into(), message.group().into());
+    object
+}
+
+fn list(store: &Store, prefix: &str, as_json: bool) -> Outcome {
+    let mut out = BufWriter::new(stdout().lock());
+    for name in store.queues(prefix) {
+        let written = if as_json {
+            let counts = store.queue(&name)?.counts().map_err(logmill::Error::from)?;
+            let line = json!({
+                "name": name, "ready": counts.ready, "delayed": counts.delayed,
+                "in_flight": counts.in_flight, "dead": counts.dead,
+            });
+            writeln!(out, "{line}")
+        } else {
+            writeln!(out, "{name}")
+        };
+        written.map_err(Failure::output)?;
+    }
+    out.flush().map_err(Failure::output)
+}
+
+fn describe(queue: &Queue, as_json: bool) -> Outcome {
+    let config = queue.config().map_err(logmill::Error::from)?;
+    let counts = queue.counts().map_err(logmill::Error::from)?;
+    let age = queue.oldest_claimable_age().map_err(logmill::Error::from)?;
+    let ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+    let facts = [
+        ("name", Value::from(queue.name())),
+        ("fifo", config.is_fifo().into()),
+        ("visibility_timeout_ms", ms(config.get_visibility_timeout()).into()),
+        ("delay_ms", ms(config.get_delay()).into()),
+        ("retention_ms", ms(config.get_retention()).into()),
+        ("dead_letter", config.get_dead_letter().into()),
+        ("max_receives", config.get_max_receives().into()),
+        ("content_dedup", config.get_content_deduplication().into()),
+        ("ready", counts.ready.into()),
+        ("delayed", counts.delayed.into()),
+        ("in_flight", counts.in_flight.into()),
+        ("dead", counts.dead.into()),
+        ("oldest_claimable_age_ms", age.map(ms).into()),
+    ];
+    if as_json {
+        let object: Map<String, Value> =
+            facts.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+        return print_line(&Value::Object(object));
+    }
+    let mut out = BufWriter::new(stdout().lock());
+    for (name, value) in facts {
+        let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+        writeln!(out, "{name:<24} {value}").map_err(Failure::output)?;
+    }
+    out.flush().map_err(Failure::output)
+}
+
+fn print_line(value: &Value) -> Outcome {
+    let mut out = stdout().lock();
+    writeln!(out, "{value}").and_then(|()| out.flush()).map_err(Failure::output)
+}

@@ -1,0 +1,137 @@
+//! `queue`: what a shell user of SQS expects, each command a process of its own.
+
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+use serde_json::Value;
+
+fn run(dir: &Path, arguments: &[&str], input: &str) -> Output {
+    use std::io::Write;
+    let mut child = Command::new(env!("CARGO_BIN_EXE_logmill"))
+        .arg("--dir")
+        .arg(dir)
+        .arg("queue")
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+    child.wait_with_output().unwrap()
+}
+
+fn done(dir: &Path, arguments: &[&str], input: &str) -> Vec<Value> {
+    let output = run(dir, arguments, input);
+    assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    let text = String::from_utf8(output.stdout).unwrap();
+    text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
+}
+
+fn refused(dir: &Path, arguments: &[&str]) -> String {
+    let output = run(dir, arguments, "");
+    assert_eq!(output.status.code(), Some(1), "{arguments:?}");
+    assert!(output.stdout.is_empty());
+    String::from_utf8(output.stderr).unwrap()
+}
+
+fn receive(dir: &Path, name: &str, more: &[&str]) -> Vec<Value> {
+    done(dir, &[&["receive", name, "--json"], more].concat(), "")
+}
+
+#[test]
+fn a_message_is_received_once_until_its_timeout_and_deleted_by_its_handle_in_another_process() {
+    let place = tempfile::tempdir().unwrap();
+    let dir = place.path();
+    done(dir, &["create", "work", "--visibility-timeout", "1h"], "");
+    done(dir, &["create", "work", "--visibility-timeout", "1h"], "");
+    assert!(refused(dir, &["create", "work", "--visibility-timeout", "2h"]).contains("work"));
+    done(
+        dir,
+        &["send", "work", "--attribute", "kind=thumbnail", "--priority", "3"],
+        "first\nsecond\n",
+    );
+    let got = receive(dir, "work", &["--max", "10"]);
+    assert_eq!(got.len(), 2);
+    assert_eq!(got[0]["body"], "first");
+    assert_eq!(got[0]["receive_count"], 1);
+    assert_eq!(got[0]["attributes"]["kind"]["type"], "String");
+    assert_eq!(got[0]["attributes"]["kind"]["value"], "thumbnail");
+    assert!(got[0]["sent_at"].as_i64().unwrap() > 1_600_000_000_000);
+    assert_eq!(receive(dir, "work", &[]).len(), 0, "both are in flight");
+
+    let handle = got[0]["receipt_handle"].as_str().unwrap();
+    done(dir, &["delete-message", "work", handle], "");
+    done(dir, &["delete-message", "work", handle], "");
+    let second = got[1]["receipt_handle"].as_str().unwrap();
+    done(dir, &["change-visibility", "work", second, "0s"], "");
+    let again = receive(dir, "work", &["--delete"]);
+    assert_eq!(again[0]["receive_count"], 2);
+    let stale = refused(dir, &["delete-message", "work", second]);
+    assert!(!stale.is_empty());
+    assert!(refused(dir, &["delete-message", "work", "nonsense"]).contains("receipt"));
+    assert_eq!(done(dir, &["describe", "work", "--json"], "")[0]["ready"], 0);
+}
+
+#[test]
+fn too_many_receives_move_a_message_to_the_dead_letter_queue_at_the_next_receive() {
+    let place = tempfile::tempdir().unwrap();
+    let dir = place.path();
+    done(dir, &["create", "dead"], "");
+    done(
+        dir,
+        &[
+            "create",
+            "work",
+            "--visibility-timeout",
+            "0s",
+            "--dead-letter",
+            "dead",
+            "--max-receives",
+            "2",
+        ],
+        "",
+    );
+    done(dir, &["send", "work"], "poison\n");
+    let id = receive(dir, "work", &[])[0]["message_id"].clone();
+    assert_eq!(receive(dir, "work", &[])[0]["receive_count"], 2);
+    assert_eq!(receive(dir, "work", &[]).len(), 0);
+    let dead = receive(dir, "dead", &[]);
+    assert_eq!((dead[0]["body"].as_str(), &dead[0]["message_id"]), (Some("poison"), &id));
+}
+
+#[test]
+fn a_fifo_queue_keeps_the_order_of_a_group_and_takes_a_duplicate_without_sending_it_again() {
+    let place = tempfile::tempdir().unwrap();
+    let dir = place.path();
+    done(dir, &["create", "jobs.fifo", "--fifo", "--content-dedup"], "");
+    done(dir, &["send", "jobs.fifo", "--group", "g"], "one\ntwo\n");
+    let again = done(dir, &["send", "jobs.fifo", "--group", "g", "--json"], "one\n");
+    assert_eq!(again[0]["duplicate"], true);
+    let got = receive(dir, "jobs.fifo", &[]);
+    assert_eq!(got[0]["body"], "one");
+    assert_eq!(receive(dir, "jobs.fifo", &[]).len(), 0, "the group is locked");
+    done(dir, &["delete-message", "jobs.fifo", got[0]["receipt_handle"].as_str().unwrap()], "");
+    assert_eq!(receive(dir, "jobs.fifo", &["--delete"])[0]["body"], "two");
+}
+
+#[test]
+fn peek_list_and_describe_look_without_touching_and_purge_and_delete_do_what_they_say() {
+    let place = tempfile::tempdir().unwrap();
+    let dir = place.path();
+    done(dir, &["create", "b"], "");
+    done(dir, &["create", "a"], "");
+    done(dir, &["send", "a", "--delay", "1h"], "later\n");
+    done(dir, &["send", "a"], "now\n");
+    let peeked = done(dir, &["peek", "a", "--json"], "");
+    assert_eq!((peeked.len(), &peeked[0]["body"]), (1, &Value::from("now")));
+    assert_eq!(peeked[0]["receive_count"], 0);
+    assert_eq!(done(dir, &["peek", "a", "--json", "--state", "delayed"], "")[0]["body"], "later");
+    let listed = done(dir, &["list", "--json"], "");
+    assert_eq!(listed.iter().map(|q| q["name"].clone()).collect::<Vec<_>>(), ["a", "b"]);
+    assert_eq!((&listed[0]["ready"], &listed[0]["delayed"]), (&Value::from(1), &Value::from(1)));
+    done(dir, &["purge", "a"], "");
+    assert_eq!(receive(dir, "a", &[]).len(), 0);
+    done(dir, &["delete", "a"], "");
+    assert!(refused(dir, &["describe", "a"]).contains('a'));
+}
