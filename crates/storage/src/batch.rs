@@ -494,11 +494,26 @@ impl Encoder {
         LE::write_u32(&mut frame[4..8], length);
         LE::write_u32(&mut frame[8..12], delta);
         LE::write_u16(&mut frame[12..14], flags);
-        let head_crc = scope.head_crc(frame);
-        LE::write_u16(&mut frame[14..16], head_crc);
-        let crc = scope.crc(&frame[4..]);
-        LE::write_u32(&mut frame[0..4], crc);
+        seal(scope, frame);
         span.max_timestamp
+    }
+}
+
+/// Writes both checksums of a frame.
+#[inline]
+fn seal(scope: &Scope, frame: &mut [u8]) {
+    let head_crc = scope.head_crc(frame);
+    LE::write_u16(&mut frame[14..16], head_crc);
+    let crc = scope.crc(&frame[4..]);
+    LE::write_u32(&mut frame[0..4], crc);
+}
+
+/// Makes an encoded frame the last one of its commit.
+pub(crate) fn end_commit(scope: &Scope, frame: &mut [u8]) {
+    let flags = LE::read_u16(&frame[12..14]);
+    if flags & CONTINUATION != 0 {
+        LE::write_u16(&mut frame[12..14], flags & !CONTINUATION);
+        seal(scope, frame);
     }
 }
 

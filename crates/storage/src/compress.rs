@@ -29,6 +29,16 @@ const LZ4: u8 = 3;
 const ZSTD: u8 = 4;
 
 impl Compression {
+    /// What a frame with Kafka's codec number was compressed with.
+    pub(crate) const fn of_codec(codec: u8) -> Compression {
+        match codec {
+            LZ4 => Compression::Lz4,
+            #[cfg(feature = "zstd")]
+            ZSTD => Compression::Zstd,
+            _ => Compression::None,
+        }
+    }
+
     pub(crate) fn check(self) -> Result<()> {
         match self {
             Compression::Zstd if cfg!(not(feature = "zstd")) => {

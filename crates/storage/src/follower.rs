@@ -3,18 +3,25 @@
 //! While the writer lives, its live page says what is durable, and nothing beyond that is looked at. When it is gone, what
 //! recovery would keep is there to be read.
 
+use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 
 use crate::error::{Corruption, Error, Result};
-use crate::io::Open;
+use crate::io::{File, Open};
 use crate::layout::Proven;
 use crate::manifest;
 use crate::recovery::{self, Known, Verdict};
 use crate::segment::Segment;
 use crate::view::View;
+
+/// How often a segment is looked for that another process removes or replaces meanwhile.
+const LOOKS: u32 = 5;
+
+/// A segment, the base offset of the one after it, and its file.
+type Found = (Arc<Segment>, Option<u64>, Arc<dyn File>);
 
 /// What is known of the other process's log.
 #[derive(Debug, Default)]
@@ -83,10 +90,9 @@ impl Follower {
             });
             offset
         };
+        let first = known.first_kept(&bases)?;
         view.change_segments(|segments| {
             let known: Vec<_> = std::mem::take(segments);
-            let first =
-                bases.partition_point(|base| *base <= manifest.start_offset).saturating_sub(1);
             for base in &bases[first..] {
                 let kept = known.iter().find(|segment| segment.base_offset() == *base);
                 segments.push(kept.map_or_else(
@@ -108,6 +114,55 @@ impl Follower {
         view.set_durable(end);
         view.set_stored(view.durable());
         Ok(())
+    }
+
+    /// The segment that holds `offset`, its file, and the base offset of the one after it; `None` if it was removed.
+    ///
+    /// The other process may remove segments and put new ones in their places at any time, so nothing is believed that was
+    /// read of a file before it was opened.
+    pub fn find(&self, view: &View, offset: u64) -> Result<Option<Found>> {
+        let mut looks = 0;
+        loop {
+            let segments = view.segments();
+            let after = segments.partition_point(|segment| segment.base_offset() <= offset);
+            let mut until = segments.get(after).map(|next| next.base_offset());
+            let mut is_gone = false;
+            for candidate in segments[..after].iter().rev() {
+                let segment = Arc::new(candidate.unread());
+                let file = match segment.open(Open::Read) {
+                    Ok(file) => file,
+                    Err(Error::Io { source, .. }) if source.kind() == ErrorKind::NotFound => {
+                        is_gone = true;
+                        break;
+                    }
+                    Err(e) => return Err(e),
+                };
+                let ends_before = segment.footer(file.as_ref())?.is_some_and(|footer| {
+                    footer.end_offset <= offset && footer.end_offset < view.durable()
+                });
+                if !ends_before {
+                    return Ok(Some((segment, until, file)));
+                }
+                // It is left over from a merge into a segment before it.
+                until = until.or(Some(offset + 1));
+            }
+            if offset < view.start() {
+                return Ok(None);
+            }
+            if looks == LOOKS {
+                let what = match segments.get(after) {
+                    Some(next) => Corruption::Gap { expected: offset, found: next.base_offset() },
+                    None => Corruption::LostDurable { durable_upto: view.durable() },
+                };
+                let path = view.shown();
+                return match is_gone {
+                    true => Err(Error::Io { op: "open", path, source: ErrorKind::NotFound.into() }),
+                    false => Err(Error::Corrupt { path, position: 0, offset, what }),
+                };
+            }
+            looks += 1;
+            self.refresh(view)?;
+        }
     }
 
     /// What the last look found behind the end; a live writer's business is not looked at.

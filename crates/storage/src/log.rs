@@ -7,6 +7,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use crate::batch::RecordBuf;
+use crate::compaction::{self, CompactionReport};
 use crate::config::{Durability, LogConfig, Visibility};
 use crate::data_dir::{Claimed, DataDir, is_log_name};
 use crate::error::{Corruption, Error, Result};
@@ -42,6 +43,7 @@ struct Inner {
     writer: Option<Arc<Writer>>,
     report: RecoveryReport,
     readers: Mutex<Vec<Reader>>,
+    compaction: Mutex<compaction::Memory>,
     /// After all else, so that what it waits for is not waiting for us.
     _dir: DataDir,
 }
@@ -364,6 +366,32 @@ impl Log {
         crate::retention::apply(writer)
     }
 
+    /// Keeps of all records of a key the latest, over all sealed segments; the active one is left alone. Offsets and order
+    /// stay as they are. Small adjacent segments become one. Appends and reads go on meanwhile.
+    ///
+    /// A tombstone stays for [`CompactionConfig::tombstone_retention`](crate::CompactionConfig) after the first compaction
+    /// that meets it. Records without a key stay (Kafka refuses them in a compacted topic). Of each of the last five batches
+    /// of an idempotent producer at least one record stays, so that a retry is recognised.
+    ///
+    /// Readers that are in a segment which is replaced finish it as it was. `Ok` with [`CompactionReport::is_idle`] means
+    /// that nothing was there to be removed, and nothing was written.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`]: a sealed segment is damaged, nothing was changed. [`Error::DiskFull`], [`Error::Io`]: older
+    /// segments may have been compacted, the rest is as it was. [`Error::Poisoned`], [`Error::Closed`],
+    /// [`Error::ReadOnly`].
+    /// # Cost
+    /// Reads all sealed segments two times, and once more for each [`CompactionConfig::memory_bytes`](crate::CompactionConfig)
+    /// of new keys, and writes what changes. Memory: that much, and a bit for each record. A log whose sealed segments are as
+    /// the last compaction of this process left them is not read at all.
+    pub fn compact(&self) -> Result<CompactionReport> {
+        let writer = self.writer()?;
+        let report = compaction::run(writer, &mut self.inner.compaction.lock());
+        // Kept readers would keep the space of what was replaced.
+        self.inner.readers.lock().clear();
+        report
+    }
+
     /// Ends the active segment, if it holds anything; the next append begins a new one.
     ///
     /// # Errors
@@ -568,6 +596,7 @@ impl Inner {
             writer: Some(writer),
             report,
             readers: Mutex::default(),
+            compaction: Mutex::default(),
             _dir: dir.clone(),
         })
     }
@@ -608,7 +637,14 @@ impl Inner {
             report.verdict = follower.verdict();
         }
         report.end_offset = view.stored();
-        Ok(Inner { view, writer: None, report, readers: Mutex::default(), _dir: dir.clone() })
+        Ok(Inner {
+            view,
+            writer: None,
+            report,
+            readers: Mutex::default(),
+            compaction: Mutex::default(),
+            _dir: dir.clone(),
+        })
     }
 }
 
@@ -688,7 +724,10 @@ fn load_producers(view: &Arc<View>, end: u64, wanted: bool) -> Result<Producers>
     let mut continued = false;
     while let Some(batch) = reader.next_batch()? {
         if let Some(producer) = batch.producer() {
-            producers.note(producer, batch.count(), batch.base_offset(), continued);
+            // As many as were appended, whatever compaction has left of them.
+            let count = batch.last_offset() - batch.base_offset() + 1;
+            let count = u32::try_from(count).unwrap_or(u32::MAX);
+            producers.note(producer, count, batch.base_offset(), continued);
         }
         continued = batch.continues();
     }

@@ -219,16 +219,26 @@ impl Reader {
     fn leave(&mut self, step: Step, end: u64) -> Result<bool> {
         let Some(place) = self.place.as_mut() else { return Ok(true) };
         let (position, next) = (place.frames.position(), self.next);
-        let until = match place.until {
-            Some(until) => Some(until),
-            None => self.view.segment_for(place.segment.base_offset()).and_then(|(_, until)| until),
-        };
         let at_data_end = place.at_data_end()?;
+        let until = match (place.until, place.segment.footer(place.frames.file().as_ref())?) {
+            (Some(until), _) => Some(until),
+            // It was sealed meanwhile, and may have been merged with others since.
+            (None, Some(footer)) => Some(footer.end_offset),
+            (None, None) => {
+                self.view.segment_for(place.segment.base_offset()).and_then(|(_, until)| until)
+            }
+        };
         if at_data_end
             && let (Some(found), Some(footer)) =
                 (until, place.segment.footer(place.frames.file().as_ref())?)
             && footer.end_offset < found
         {
+            if self.view.follower.is_some() {
+                // What was in between may have been merged into a segment before this one.
+                self.next = next.max(footer.end_offset);
+                self.place = None;
+                return Ok(self.next < end);
+            }
             let what = Corruption::Gap { expected: footer.end_offset, found };
             return Err(place.segment.corrupt(position, footer.end_offset, what));
         }
@@ -237,14 +247,14 @@ impl Reader {
             (Step::End, Some(until)) | (Step::Damaged(_), Some(until))
                 if until > place.segment.base_offset() && (next >= until || at_data_end) =>
             {
-                self.next = next.max(until);
+                let next = next.max(until);
+                if next < end && !place.is_left_for(&self.view, next)? {
+                    let what = Corruption::LostDurable { durable_upto: end };
+                    return Err(place.segment.corrupt(position, next, what));
+                }
+                self.next = next;
                 self.place = None;
-                Ok(self.next < end)
-            }
-            (Step::End | Step::Damaged(_), None) if at_data_end => {
-                // A compacted, sealed segment may end with records that are gone.
-                self.next = end;
-                Ok(false)
+                Ok(next < end)
             }
             (Step::Damaged(what), _) => Err(place.segment.corrupt(position, next, what)),
             _ => {
@@ -258,19 +268,24 @@ impl Reader {
 impl Place {
     fn find(view: &View, offset: u64, filled: u64) -> Result<Place> {
         let out_of_range = || Error::OffsetOutOfRange { offset, start: view.start(), end: filled };
-        let (segment, until) = view.segment_for(offset).ok_or_else(out_of_range)?;
-        // Another process may have compacted the segment into a new file since its head was read.
-        let segment = if view.follower.is_some() { Arc::new(segment.unread()) } else { segment };
-        let file = match segment.open(Open::Read) {
-            Ok(file) => file,
-            // Removed between looking and opening.
-            Err(Error::Io { source, .. })
-                if source.kind() == std::io::ErrorKind::NotFound && view.start() > offset =>
-            {
-                return Err(out_of_range());
-            }
-            Err(e) => return Err(e),
+        let found = match &view.follower {
+            Some(follower) => follower.find(view, offset)?,
+            None => match view.segment_for(offset) {
+                Some((segment, until)) => match segment.open(Open::Read) {
+                    Ok(file) => Some((segment, until, file)),
+                    // Removed between looking and opening.
+                    Err(Error::Io { source, .. })
+                        if source.kind() == std::io::ErrorKind::NotFound
+                            && view.start() > offset =>
+                    {
+                        None
+                    }
+                    Err(e) => return Err(e),
+                },
+                None => None,
+            },
         };
+        let (segment, until, file) = found.ok_or_else(out_of_range)?;
         let limit = match segment.footer(file.as_ref())? {
             Some(footer) => footer.data_end,
             None => u64::MAX,
@@ -281,6 +296,21 @@ impl Place {
             place.go_to(offset)?;
         }
         Ok(place)
+    }
+
+    /// Whether another file than this one is where `offset` should be.
+    fn is_left_for(&self, view: &View, offset: u64) -> Result<bool> {
+        let Some((found, _)) = view.segment_for(offset) else { return Ok(true) };
+        if found.base_offset() != self.segment.base_offset() {
+            return Ok(true);
+        }
+        if Arc::ptr_eq(&found, &self.segment) {
+            return Ok(false);
+        }
+        let generation = self.segment.head(self.frames.file().as_ref())?.generation;
+        let found = found.unread();
+        let file = found.open(Open::Read)?;
+        Ok(found.head(file.as_ref())?.generation != generation)
     }
 
     fn covers(&self, offset: u64) -> bool {

@@ -144,6 +144,14 @@ pub struct RecordView<'a> {
     pub headers: Headers<'a>,
 }
 
+impl RecordView<'_> {
+    /// About the bytes that the record takes.
+    pub(crate) fn weight(&self) -> u64 {
+        let len = |part: Option<&[u8]>| part.map_or(0, <[u8]>::len);
+        (8 + len(self.key) + len(self.value) + self.headers.bytes.len()) as u64
+    }
+}
+
 /// The headers of a record: an iterator over borrowed [`Header`]s.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Headers<'a> {

@@ -194,14 +194,38 @@ impl Known<'_> {
         ))
     }
 
+    /// The number of the segment that holds the start offset: the last that begins at or before it, but for those that
+    /// compaction has merged into an earlier one and a crash has left there.
+    pub fn first_kept(&self, bases: &[u64]) -> Result<usize> {
+        let start = self.manifest.start_offset;
+        let last = bases.partition_point(|base| *base <= start).saturating_sub(1);
+        for (i, base) in bases[..last].iter().enumerate() {
+            let segment = self.segment(*base);
+            let file = match segment.open(Open::Read) {
+                Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
+                    continue;
+                }
+                opened => opened?,
+            };
+            let footer = segment.footer(file.as_ref());
+            // What lies below the start is not needed, so nobody minds what it looks like.
+            if let Ok(Some(footer)) = footer
+                && footer.end_offset > start
+                && segment.head(file.as_ref()).is_ok_and(|head| head.generation > 0)
+            {
+                return Ok(i);
+            }
+        }
+        Ok(last)
+    }
+
     /// The segments of a log that was closed, if its files are as the manifest says.
     pub fn closed(&self, bases: &[u64]) -> Result<Option<Scan>> {
         let end = self.manifest.proven;
         if self.manifest.state != State::Clean {
             return Ok(None);
         }
-        let first =
-            bases.partition_point(|base| *base <= self.manifest.start_offset).saturating_sub(1);
+        let first = self.first_kept(bases)?;
         let (obsolete, kept) = bases.split_at(first);
         let segments: Vec<_> = kept.iter().map(|base| self.segment(*base)).collect();
         let mut unsealed = Vec::new();
@@ -277,7 +301,7 @@ impl Known<'_> {
             scanned_bytes: 0,
             epoch: manifest.epoch,
         };
-        let first = bases.partition_point(|base| *base <= manifest.start_offset).saturating_sub(1);
+        let first = self.first_kept(bases)?;
         scan.obsolete.extend_from_slice(&bases[..first]);
         let mut rest = Rest::Nothing;
         let mut head_is_zero = true;

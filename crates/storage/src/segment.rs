@@ -40,6 +40,8 @@ pub(crate) struct Segment {
     /// The store directory, for messages.
     root: PathBuf,
     file: Mutex<Option<Weak<dyn File>>>,
+    /// The file, once its name may belong to another one: see [`pin`](Self::pin).
+    pinned: OnceLock<Arc<dyn File>>,
     head: OnceLock<SegmentHead>,
     footer: OnceLock<Footer>,
     /// This process appends to it, so there is no footer to look for.
@@ -63,6 +65,7 @@ impl Segment {
             dir: dir.to_owned(),
             root: root.to_owned(),
             file: Mutex::new(None),
+            pinned: OnceLock::new(),
             head: OnceLock::new(),
             footer: OnceLock::new(),
             is_active: AtomicBool::new(false),
@@ -100,6 +103,9 @@ impl Segment {
     /// The file, shared with everybody who has it open.
     pub fn open(&self, how: Open) -> Result<Arc<dyn File>> {
         let mut shared = self.file.lock();
+        if let Some(file) = self.pinned.get() {
+            return Ok(Arc::clone(file));
+        }
         // A handle for reading cannot serve a writer.
         if how == Open::Read
             && let Some(file) = shared.as_ref().and_then(Weak::upgrade)
@@ -109,6 +115,19 @@ impl Segment {
         let file = self.io.open(&self.path(), how).map_err(|e| Error::open(self.shown(), e))?;
         *shared = Some(Arc::downgrade(&file));
         Ok(file)
+    }
+
+    /// Goes on with `file`, which is open, whatever gets its name: compaction is about to replace it. Who has looked this
+    /// segment up before, or opens it now, sees what it was.
+    pub fn pin(&self, file: Arc<dyn File>) {
+        let _open = self.file.lock();
+        let _ = self.pinned.set(file);
+    }
+
+    /// Notes the head and the footer of a segment that was written as a whole.
+    pub fn set_sealed(&self, head: SegmentHead, footer: Footer) {
+        let _ = self.head.set(head);
+        let _ = self.footer.set(footer);
     }
 
     /// Makes the segment: a temporary file with its head, synced, renamed, the directory synced.

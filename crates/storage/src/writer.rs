@@ -5,6 +5,7 @@
 //! time (see [`Commit`]).
 
 mod durable;
+mod replace;
 mod settle;
 mod space;
 
@@ -12,7 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 
 use crate::active::{Active, FOOTER_ROOM, RESERVE_FIRST, Way};
 use crate::batch::{Encoder, FrameSpec, Producer};

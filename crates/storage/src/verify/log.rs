@@ -124,7 +124,10 @@ impl Subjects<'_> {
             Ok(None) => known.scan(bases),
             Err(e) => Err(e),
         };
-        let first = bases.partition_point(|base| *base <= manifest.start_offset).saturating_sub(1);
+        let first = match known.first_kept(bases) {
+            Ok(first) => first,
+            Err(e) => return out.error(e),
+        };
         for base in &bases[..first] {
             out.note(&self.shown.join(file_name(*base, "log")), Problem::Superseded);
         }
@@ -199,6 +202,8 @@ impl Subjects<'_> {
     fn follow(&self, out: &mut Output<'_>) {
         let mut walk = Walk::default();
         let mut tries = 0;
+        // How many segments before the nearest were looked at in vain: they are left over from a merge.
+        let mut back = 0;
         while let Some(snapshot) = self.snapshot(out) {
             if walk.cursor < snapshot.start {
                 walk = Walk { cursor: snapshot.start, previous: None };
@@ -207,7 +212,8 @@ impl Subjects<'_> {
                 return;
             }
             let after = snapshot.bases.partition_point(|base| *base <= walk.cursor);
-            let Some(base) = snapshot.bases.get(after.saturating_sub(1)).copied() else {
+            let nearest = after.max(1).checked_sub(1 + back);
+            let Some(base) = nearest.and_then(|i| snapshot.bases.get(i).copied()) else {
                 let what = Corruption::LostDurable { durable_upto: snapshot.end.unwrap_or(0) };
                 return out.damage(&self.shown, 0, None, Problem::Corruption(what));
             };
@@ -232,9 +238,7 @@ impl Subjects<'_> {
             if is_gone {
                 return self.gone(out, base);
             }
-            if walk.cursor <= before.cursor {
-                return;
-            }
+            back = if walk.cursor > before.cursor { 0 } else { back + 1 };
         }
     }
 

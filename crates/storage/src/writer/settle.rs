@@ -125,11 +125,6 @@ impl Writer {
             self.request(retention::INTERVAL);
         }
     }
-
-    /// The lock under which segments are sealed, removed or replaced.
-    pub fn maintenance(&self) -> MutexGuard<'_, ()> {
-        self.maintenance.lock()
-    }
 }
 
 impl Task for Writer {

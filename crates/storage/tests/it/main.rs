@@ -4,6 +4,7 @@
 
 mod append;
 mod bitflip;
+mod compaction;
 mod crash;
 mod dump;
 mod format;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use logmill_storage::io::sim::SimDisk;
 use logmill_storage::verify::{VerifyReport, verify};
-use logmill_storage::{DataDir, DataDirOptions, ManualClock};
+use logmill_storage::{DataDir, DataDirOptions, Error, Log, ManualClock, RecordBuf};
 
 /// A disk, a clock, and processes on them.
 pub struct Bench {
@@ -44,5 +44,36 @@ impl Bench {
                 .is_some_and(|name| !name.contains('/') && name.ends_with(extension))
         };
         self.disk.paths().iter().filter(within).cloned().collect()
+    }
+}
+
+/// Everything that a reader gets from the log's start on.
+pub fn records(log: &Log) -> Vec<RecordBuf> {
+    let mut records = Vec::new();
+    let mut reader = log.reader(log.start_offset()).unwrap();
+    reader
+        .for_each(|record| {
+            records.push(RecordBuf::from(record));
+            Ok::<_, Error>(())
+        })
+        .unwrap();
+    records
+}
+
+/// Numbers that look random and are the same in every run (splitmix64).
+pub struct Numbers(pub u64);
+
+impl Numbers {
+    pub fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    /// A number of `0..end`.
+    pub fn below(&mut self, end: u64) -> u64 {
+        self.next() % end
     }
 }
