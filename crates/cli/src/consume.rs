@@ -251,16 +251,19 @@ impl Printer {
     }
 }
 
-/// What a dead writer left behind the end is no record, but it may have been one.
-fn check_end(source: &Source, end: u64) -> Outcome {
-    if source.partition.recovery()?.is_none_or(|report| report.verdict != Verdict::Ambiguous) {
-        return Ok(());
+/// Whether the log ends at `end` of its own accord. What a dead writer left behind the end is no record, but it may have
+/// been one; and a log whose durable records are damaged seems to end where the damage begins.
+fn check_end(source: &mut Source, end: u64) -> Outcome {
+    match source.partition.recovery()?.map(|report| report.verdict) {
+        Some(Verdict::Ambiguous) => Err(Failure::Corrupt(format!(
+            "{}: behind offset {end} there are bytes that may or may not have been acknowledged; logmill verify says \
+             where, and the next writer sets them aside in quarantine",
+            source.dir.display()
+        ))),
+        // Reading on says what is wrong there.
+        Some(Verdict::Corrupt) => source.reader.next_batch().map(drop).map_err(Failure::from),
+        _ => Ok(()),
     }
-    Err(Failure::Corrupt(format!(
-        "{}: behind offset {end} there are bytes that may or may not have been acknowledged; logmill verify says where, \
-         and the next writer sets them aside in quarantine",
-        source.dir.display()
-    )))
 }
 
 #[cfg(test)]

@@ -515,9 +515,7 @@ impl Inner {
             }
             None => {
                 if let Some(base) = bases.first() {
-                    let what = Corruption::Field("a log without its manifest");
-                    let path = root.join(name).join(manifest::NAME);
-                    return Err(Error::Corrupt { path, position: 0, offset: *base, what });
+                    return Err(without_manifest(root.join(name).join(manifest::NAME), *base));
                 }
                 ManifestFile::create(io.as_ref(), name, root, first_manifest(dir)?)?
             }
@@ -605,6 +603,14 @@ impl Inner {
         let (io, root) = (dir.io(), dir.path());
         let path = root.join(name).join(manifest::NAME);
         let Some((current, _)) = manifest::load(io.as_ref(), name, root, Open::Read)? else {
+            // A log that its writer is removing loses its manifest first.
+            if !dir.writer_is_alive()?
+                && let Some(base) = recovery::list_segments(io.as_ref(), root, name)
+                    .ok()
+                    .and_then(|bases| bases.first().copied())
+            {
+                return Err(without_manifest(path, base));
+            }
             return Err(Error::Io {
                 op: "open",
                 path,
@@ -646,6 +652,11 @@ impl Inner {
             _dir: dir.clone(),
         })
     }
+}
+
+fn without_manifest(path: PathBuf, first: u64) -> Error {
+    let what = Corruption::Field("a log without its manifest");
+    Error::Corrupt { path, position: 0, offset: first, what }
 }
 
 fn report(clean: bool, manifest: &Manifest, scan: &Scan) -> RecoveryReport {

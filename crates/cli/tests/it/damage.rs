@@ -149,3 +149,38 @@ fn bytes_that_may_have_been_acknowledged_are_reported_before_and_after_they_are_
     assert_eq!(verified.code, 3, "{report}");
     assert!(report.contains("quarantine"), "{report}");
 }
+
+/// A store whose producer was killed has no clean end, so it seemed to end where the damage began: `consume` printed what
+/// was before it and exited with 0, however much of what had been acknowledged was missing.
+#[test]
+fn damage_to_acknowledged_records_of_a_killed_producer_ends_consume_with_3() {
+    let store = Store::new();
+    let mut producer = store.live_producer(&["events"]);
+    let mut stdin = producer.stdin.take().unwrap();
+    let mut stdout = BufReader::new(producer.stdout.take().unwrap());
+    for line in ["the first\n", "the second\n", "the third\n"] {
+        stdin.write_all(line.as_bytes()).unwrap();
+        stdout.read_line(&mut String::new()).unwrap();
+    }
+    producer.kill().unwrap();
+    producer.wait().unwrap();
+    let segment = store.files("log").remove(0);
+    damage(&segment, position_of(&segment, "the second"));
+    assert_eq!(is_found(&store, &segment).stdout, b"the first\n");
+    damage(&segment, position_of(&segment, "the first"));
+    assert_eq!(is_found(&store, &segment).stdout, b"");
+}
+
+/// A log of which a file was lost was read as an empty one.
+#[test]
+fn a_lost_segment_and_a_lost_manifest_are_corruption() {
+    for lost in ["log", "manifest"] {
+        let store = store();
+        let path = match lost {
+            "log" => store.files("log").remove(0),
+            _ => store.partition().join("manifest"),
+        };
+        fs::remove_file(&path).unwrap();
+        assert_eq!(is_found(&store, &store.partition()).stdout, b"", "without {lost}");
+    }
+}
