@@ -7,20 +7,21 @@ impl Writer {
     pub(super) fn mark_open(&self) -> Result<()> {
         let mut manifest = self.manifest.lock();
         let boot_id = self.view.dir.io().boot_id();
-        if manifest.current().state == LogState::Open && manifest.current().boot_id == boot_id {
-            return Ok(());
+        if manifest.current().state != LogState::Open || manifest.current().boot_id != boot_id {
+            self.or_poison(manifest.store(|m| {
+                m.state = LogState::Open;
+                m.boot_id = boot_id;
+            }))?;
         }
-        self.or_poison(manifest.store(|m| {
-            m.state = LogState::Open;
-            m.boot_id = boot_id;
-        }))?;
         drop(manifest);
         let mut live = self.live.lock();
-        live.page.boot = boot_prefix(&boot_id);
-        if live.file.is_none() {
-            live.file = Some(self.open_live()?);
+        if live.file.is_some() {
+            return Ok(());
         }
-        live.write(&self.view)
+        // Without the page there are no acknowledgements, so what failed here is tried again by the next append.
+        live.page.boot = boot_prefix(&boot_id);
+        live.file = Some(self.open_live()?);
+        live.write(&self.view).inspect_err(|_| live.file = None)
     }
 
     pub(super) fn open_live(&self) -> Result<Arc<dyn File>> {

@@ -1,7 +1,9 @@
 //! Defects that the tests of this crate have found, each with its story.
 
-use logmill_storage::io::sim::SimDisk;
+use logmill_storage::io::sim::{Fault, Op, SimDisk};
 use logmill_storage::{DataDir, DataDirOptions, Error, Log, LogConfig, Record, RecordView};
+
+use crate::support::Bench;
 
 fn dir_on(disk: &SimDisk) -> DataDir {
     DataDirOptions::new().threads(0).open_with(disk.io()).unwrap()
@@ -79,4 +81,21 @@ fn a_segment_shorter_than_what_is_proven_durable_is_refused_by_open_and_not_touc
         assert!(matches!(opened, Err(Error::Corrupt { .. })), "length {len}");
         assert_eq!(disk.read_file(path).unwrap(), &bytes[..len]);
     }
+}
+
+/// The manifest had been marked open when there was no descriptor left for the live page. The next append found the mark and
+/// went on without the page: nobody outside saw what was acknowledged, and recovery had lost its witness.
+#[test]
+fn a_live_page_that_could_not_be_made_is_made_by_the_next_append() {
+    let bench = Bench::new(2);
+    let dir = bench.dir();
+    let log = Log::open(&dir, "1", LogConfig::default()).unwrap();
+    bench.disk.fail_next(Op::Create, Fault::Emfile);
+    assert!(matches!(log.append(&Record::value(b"refused")), Err(Error::Io { .. })));
+    assert_eq!(bench.disk.faults_fired(), 1);
+    bench.disk.heal();
+    log.append(&Record::value(b"acknowledged")).unwrap();
+    let reading = bench.options().read_only(true).open_with(bench.disk.io()).unwrap();
+    let follower = Log::open(&reading, "1", LogConfig::default()).unwrap();
+    assert_eq!(follower.high_watermark(), 1);
 }
