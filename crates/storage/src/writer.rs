@@ -39,7 +39,7 @@ const PENDING_MAX: usize = 256 << 10;
 const UNPROVEN_MAX: u64 = 8 << 20;
 /// The background looks at a log this long after an append at the latest.
 const IDLE: Duration = Duration::from_millis(500);
-const TIMESTAMP_MAX: u64 = 1 << 61;
+const TIMESTAMP_MAX: i64 = 1 << 61;
 pub(crate) const SPARE: &str = "spare";
 
 /// What one append asks for.
@@ -216,7 +216,8 @@ impl Writer {
         options: &AppendOptions,
     ) -> Result<(Appended, Claim)> {
         let size = self.measure(records)?;
-        let now_ms = self.view.dir.clock().wall_ms();
+        // A clock that is out of its mind must not make timestamps that no reader takes.
+        let now_ms = self.view.dir.clock().wall_ms().clamp(-TIMESTAMP_MAX, TIMESTAMP_MAX);
         let mut state = self.state.lock();
         self.check_writable(&state)?;
         if let Some(producer) = options.producer
@@ -263,7 +264,7 @@ impl Writer {
                 return Err(Error::RecordTooLarge { bytes, max: self.config.record_bytes_max });
             }
             match record.timestamp {
-                Some(timestamp) if timestamp.unsigned_abs() > TIMESTAMP_MAX => {
+                Some(timestamp) if timestamp.unsigned_abs() > TIMESTAMP_MAX.unsigned_abs() => {
                     return Err(Error::TimestampOutOfRange { timestamp });
                 }
                 _ => {}

@@ -1,7 +1,12 @@
 //! Defects that the tests of this crate have found, each with its story.
 
+use std::sync::Arc;
+
 use logmill_storage::io::sim::{Fault, Op, SimDisk};
-use logmill_storage::{DataDir, DataDirOptions, Error, Log, LogConfig, Record, RecordView};
+use logmill_storage::verify::verify;
+use logmill_storage::{
+    DataDir, DataDirOptions, Error, Log, LogConfig, ManualClock, Record, RecordView,
+};
 
 use crate::support::Bench;
 
@@ -98,4 +103,22 @@ fn a_live_page_that_could_not_be_made_is_made_by_the_next_append() {
     let reading = bench.options().read_only(true).open_with(bench.disk.io()).unwrap();
     let follower = Log::open(&reading, "1", LogConfig::default()).unwrap();
     assert_eq!(follower.high_watermark(), 1);
+}
+
+/// A clock at the end of time was acknowledged into records that no reader could decode.
+#[test]
+fn what_is_appended_under_a_clock_that_is_out_of_its_mind_can_be_read() {
+    for ms in [i64::MIN, i64::MAX] {
+        let disk = SimDisk::new(1);
+        let clock = Arc::new(ManualClock::at(ms));
+        let dir = DataDirOptions::new().threads(0).clock(clock).open_with(disk.io()).unwrap();
+        let log = Log::open(&dir, "1", LogConfig::default()).unwrap();
+        log.append(&Record::value(b"a")).unwrap();
+        log.append(&Record::value(b"b").timestamp(1 << 61)).unwrap();
+        log.append(&Record::value(b"c").timestamp(-(1 << 61))).unwrap();
+        log.append(&Record::value(b"d")).unwrap();
+        assert_eq!(log.read(0, usize::MAX).unwrap().len(), 4);
+        log.close().unwrap();
+        assert_eq!(verify(&dir, &mut |_| {}).unwrap().worst, None);
+    }
 }
