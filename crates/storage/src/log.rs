@@ -42,7 +42,7 @@ struct Inner {
     /// `None` if the directory was opened for reading only.
     writer: Option<Arc<Writer>>,
     report: RecoveryReport,
-    readers: Mutex<Vec<Reader>>,
+    readers: Arc<Mutex<Vec<Reader>>>,
     compaction: Mutex<compaction::Memory>,
     /// After all else, so that what it waits for is not waiting for us.
     _dir: DataDir,
@@ -309,6 +309,7 @@ impl Log {
             .unwrap_or_else(|| Reader::unplaced(Arc::clone(&self.inner.view), Visibility::Level));
         let result = work(&mut reader);
         let mut readers = self.inner.readers.lock();
+        reader.leave_removed();
         if result.is_ok() && readers.len() < READERS {
             readers.push(reader);
         }
@@ -577,7 +578,9 @@ impl Inner {
             resume,
             retired: scan.unsealed,
             producers: load_producers(&view, scan.end.offset, current.has_producers)?,
+            kept_readers: Arc::default(),
         };
+        let readers = Arc::clone(&start.kept_readers);
         let has_unsealed = !start.retired.is_empty();
         let writer = Writer::new(Arc::clone(&view), config, manifest, start, claimed);
         if has_unsealed {
@@ -593,7 +596,7 @@ impl Inner {
             view,
             writer: Some(writer),
             report,
-            readers: Mutex::default(),
+            readers,
             compaction: Mutex::default(),
             _dir: dir.clone(),
         })
@@ -647,7 +650,7 @@ impl Inner {
             view,
             writer: None,
             report,
-            readers: Mutex::default(),
+            readers: Arc::default(),
             compaction: Mutex::default(),
             _dir: dir.clone(),
         })

@@ -164,6 +164,14 @@ impl Reader {
         }
     }
 
+    /// Lets go of a segment that was removed, so that its space can be given back.
+    pub(crate) fn leave_removed(&mut self) {
+        let is_there = |place: &mut Place| {
+            self.view.first_segment().is_some_and(|first| first <= place.segment.base_offset())
+        };
+        self.place.take_if(|place| !is_there(place));
+    }
+
     #[inline]
     fn find_next(&mut self) -> Result<Next> {
         let mut end = self.high_watermark();

@@ -123,6 +123,11 @@ impl View {
         Arc::clone(&self.segments.read())
     }
 
+    /// The base offset of the oldest segment.
+    pub fn first_segment(&self) -> Option<u64> {
+        self.segments.read().first().map(|segment| segment.base_offset())
+    }
+
     /// The segment that holds `offset`, and the base offset of the one after it.
     pub fn segment_for(&self, offset: u64) -> Option<(Arc<Segment>, Option<u64>)> {
         let segments = self.segments.read();

@@ -26,6 +26,7 @@ use crate::layout::{HEAD_LEN, Live, Proven, SegmentHead, State as LogState};
 use crate::manifest::ManifestFile;
 use crate::producers::{Check, Producers};
 use crate::record::Record;
+use crate::reader::Reader;
 use crate::recovery::Unsealed;
 use crate::schedule::Task;
 use crate::segment::{self, Segment};
@@ -90,6 +91,8 @@ pub(crate) struct Writer {
     /// When the background looks for what is too old, ms on the monotonic clock.
     retention_due: AtomicU64,
     this: std::sync::Weak<Writer>,
+    /// The log's own readers: those in removed segments would keep the space.
+    kept_readers: Arc<Mutex<Vec<Reader>>>,
     /// Given back when nobody can write the files any more.
     _claimed: Claimed,
 }
@@ -154,6 +157,8 @@ pub(crate) struct Start {
     /// Segments before it that are not sealed.
     pub retired: Vec<Unsealed>,
     pub producers: Producers,
+    /// The log's own readers.
+    pub kept_readers: Arc<Mutex<Vec<Reader>>>,
 }
 
 impl Writer {
@@ -199,6 +204,7 @@ impl Writer {
             failure: Mutex::default(),
             retention_due: AtomicU64::new(0),
             this: this.clone(),
+            kept_readers: start.kept_readers,
             _claimed: claimed,
             view,
             config,

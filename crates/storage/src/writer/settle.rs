@@ -91,6 +91,7 @@ impl Writer {
         if removed.is_empty() {
             return Ok(());
         }
+        self.kept_readers.lock().clear();
         self.retired
             .lock()
             .retain(|r| !removed.iter().any(|s| s.base_offset() == r.segment.base_offset()));

@@ -122,3 +122,26 @@ fn what_is_appended_under_a_clock_that_is_out_of_its_mind_can_be_read() {
         assert_eq!(verify(&dir, &mut |_| {}).unwrap().worst, None);
     }
 }
+
+/// A log keeps a few readers for `get`. Those that were last used in a segment that was then removed kept its space for as
+/// long as nobody read again.
+#[test]
+fn removed_segments_give_their_space_back_even_if_they_were_read_before() {
+    let place = tempfile::tempdir().unwrap();
+    let dir = DataDir::open(place.path()).unwrap();
+    let log = Log::open(&dir, "1", LogConfig::default().segment_bytes_max(64 << 10)).unwrap();
+    for _ in 0..10 {
+        log.append(&Record::value(&[7; 20_000])).unwrap();
+    }
+    log.get(0).unwrap();
+    log.delete_records_before(9).unwrap();
+    let is_removed = |path: &std::path::Path| {
+        path.starts_with(place.path()) && path.to_string_lossy().ends_with("(deleted)")
+    };
+    let held: Vec<_> = std::fs::read_dir("/proc/self/fd")
+        .unwrap()
+        .filter_map(|entry| std::fs::read_link(entry.unwrap().path()).ok())
+        .filter(|path| is_removed(path))
+        .collect();
+    assert!(held.is_empty(), "{held:?}");
+}
