@@ -401,6 +401,18 @@ pub struct RecordBuf {
     pub headers: Vec<(String, Bytes)>,
 }
 
+impl RecordBuf {
+    /// About how many bytes it takes.
+    pub(crate) fn len_in_memory(&self) -> usize {
+        let bytes = |part: &Option<Bytes>| part.as_ref().map_or(0, Bytes::len);
+        let header = |(name, value): &(String, Bytes)| {
+            size_of::<(String, Bytes)>() + name.len() + value.len()
+        };
+        let headers: usize = self.headers.iter().map(header).sum();
+        size_of::<RecordBuf>() + bytes(&self.key) + bytes(&self.value) + headers
+    }
+}
+
 impl From<RecordView<'_>> for RecordBuf {
     fn from(view: RecordView<'_>) -> RecordBuf {
         RecordBuf {

@@ -218,16 +218,16 @@ impl Log {
         })
     }
 
-    /// Records from `from` on, at least one if there is one, and then as long as their keys and values are at most
-    /// `bytes_max` together.
+    /// Records from `from` on, at least one if there is one, and then as long as they are at most `bytes_max` together:
+    /// keys, values, headers, and a little for each record, so that empty ones do not fill the memory.
     ///
     /// # Errors
     /// As [`get`](Self::get).
     pub fn read(&self, from: u64, bytes_max: usize) -> Result<Vec<RecordBuf>> {
         self.with_reader(|reader| {
             reader.seek(from)?;
-            let (mut records, mut bytes) = (Vec::new(), 0);
-            while bytes < bytes_max {
+            let (mut records, mut bytes) = (Vec::new(), 0usize);
+            while records.is_empty() || bytes < bytes_max {
                 let shown = self.inner.view.shown();
                 let Some(batch) = reader.next_batch()? else { break };
                 let base_offset = batch.base_offset();
@@ -238,12 +238,12 @@ impl Log {
                         offset: base_offset,
                         what,
                     })?;
-                    bytes +=
-                        record.key.map_or(0, <[u8]>::len) + record.value.map_or(0, <[u8]>::len);
+                    let record = RecordBuf::from(record);
+                    bytes = bytes.saturating_add(record.len_in_memory());
                     if bytes > bytes_max && !records.is_empty() {
                         return Ok(records);
                     }
-                    records.push(RecordBuf::from(record));
+                    records.push(record);
                 }
             }
             Ok(records)

@@ -340,8 +340,8 @@ impl Partition {
         }
     }
 
-    /// Records from `from` on, at least one if there is one, and then as long as their keys and values are at most
-    /// `bytes_max` together.
+    /// Records from `from` on, at least one if there is one, and then as long as they are at most `bytes_max` together:
+    /// keys, values, headers, and a little for each record.
     ///
     /// # Errors
     /// As [`Partition::reader`].

@@ -145,3 +145,15 @@ fn removed_segments_give_their_space_back_even_if_they_were_read_before() {
         .collect();
     assert!(held.is_empty(), "{held:?}");
 }
+
+/// The limit counted keys and values alone, so `read` took a log of empty records into memory as a whole, and with a limit
+/// of 0 it never came to the record that it promises.
+#[test]
+fn a_read_of_empty_records_is_bounded_and_gives_at_least_one() {
+    let disk = SimDisk::new(1);
+    let log = Log::open(&dir_on(&disk), "1", LogConfig::default()).unwrap();
+    log.append_batch(&[Record::value(b""); 10_000]).unwrap();
+    assert!(log.read(0, 10_000).unwrap().len() < 1_000);
+    assert_eq!(log.read(0, 0).unwrap().len(), 1);
+    assert_eq!(log.read(10_000, 0).unwrap().len(), 0);
+}
