@@ -175,8 +175,8 @@ pub(crate) struct Claimed {
 
 impl Claimed {
     /// The user is done with the log, background work may not be.
-    pub fn drain(dir: &DataDir, log: &Path) {
-        if let Some(used) = dir.inner.open_logs.lock().get_mut(log) {
+    pub fn drain(&self) {
+        if let Some(used) = self.dir.inner.open_logs.lock().get_mut(&self.log) {
             *used = Use::Draining;
         }
     }
@@ -189,7 +189,8 @@ impl Drop for Claimed {
     }
 }
 
-/// An open store directory. Clones share it; the lock goes with the last of them and of the logs in it.
+/// An open store directory. Clones share it; the lock goes with the last of them, of the logs in it, and of their readers
+/// and tickets.
 #[derive(Clone, Debug)]
 pub struct DataDir {
     inner: Arc<Inner>,

@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use crate::batch::RecordBuf;
 use crate::compaction::{self, CompactionReport};
 use crate::config::{Durability, LogConfig, Visibility};
-use crate::data_dir::{Claimed, DataDir, is_log_name};
+use crate::data_dir::{DataDir, is_log_name};
 use crate::error::{Corruption, Error, Result};
 use crate::follower::Follower;
 use crate::io::Open;
@@ -147,7 +147,7 @@ impl Log {
         let writer = self.writer()?;
         let (appended, claim) = writer.append(records, options)?;
         let claim = (writer.level(options) == Durability::Sync).then_some(claim);
-        Ok(Ticket::new(Arc::clone(writer), appended, claim))
+        Ok(Ticket::new(Arc::clone(writer), self.clone(), appended, claim))
     }
 
     /// Makes everything durable that was appended before the call, and returns the durable offset.
@@ -498,8 +498,8 @@ impl Log {
 
 impl Drop for Inner {
     fn drop(&mut self) {
-        if self.writer.is_some() {
-            Claimed::drain(&self.view.dir, &self.view.path);
+        if let Some(writer) = &self.writer {
+            writer.drain();
         }
     }
 }

@@ -8,14 +8,18 @@ use std::time::Duration;
 
 use crate::commit::{Claim, Standing};
 use crate::error::Result;
+use crate::log::Log;
 use crate::writer::{Appended, Writer};
 
 /// A batch that has its offsets and is not acknowledged yet. Wait for it by [`wait`](Ticket::wait) or as a [`Future`], which
-/// needs no runtime. Dropping it cancels nothing: the batch is appended all the same.
+/// needs no runtime. Dropping it cancels nothing: the batch is appended all the same. It keeps the log open, unless that was
+/// closed.
 #[derive(Debug)]
 #[must_use = "the batch is acknowledged when the ticket is waited for"]
 pub struct Ticket {
     writer: Arc<Writer>,
+    /// Somebody has to do the syncing.
+    _log: Log,
     appended: Appended,
     /// `None`: what the level asks for holds already.
     claim: Option<Claim>,
@@ -24,10 +28,11 @@ pub struct Ticket {
 impl Ticket {
     pub(crate) const fn new(
         writer: Arc<Writer>,
+        log: Log,
         appended: Appended,
         claim: Option<Claim>,
     ) -> Ticket {
-        Ticket { writer, appended, claim }
+        Ticket { writer, _log: log, appended, claim }
     }
 
     /// The offsets that the batch has if it is acknowledged.

@@ -25,8 +25,8 @@ use crate::io::{File, FileSystem, Open, write_full};
 use crate::layout::{HEAD_LEN, Live, Proven, SegmentHead, State as LogState};
 use crate::manifest::ManifestFile;
 use crate::producers::{Check, Producers};
-use crate::record::Record;
 use crate::reader::Reader;
+use crate::record::Record;
 use crate::recovery::Unsealed;
 use crate::schedule::Task;
 use crate::segment::{self, Segment};
@@ -93,8 +93,8 @@ pub(crate) struct Writer {
     this: std::sync::Weak<Writer>,
     /// The log's own readers: those in removed segments would keep the space.
     kept_readers: Arc<Mutex<Vec<Reader>>>,
-    /// Given back when nobody can write the files any more.
-    _claimed: Claimed,
+    /// Given back when nobody can write the files any more: the log was closed, or the last who could is gone.
+    claimed: Mutex<Option<Claimed>>,
 }
 
 #[derive(Debug)]
@@ -205,7 +205,7 @@ impl Writer {
             retention_due: AtomicU64::new(0),
             this: this.clone(),
             kept_readers: start.kept_readers,
-            _claimed: claimed,
+            claimed: Mutex::new(Some(claimed)),
             view,
             config,
         })
@@ -383,6 +383,13 @@ impl Writer {
             self.request(interval / 2);
         }
     }
+    /// The user is done with the log, background work may not be.
+    pub fn drain(&self) {
+        if let Some(claimed) = &*self.claimed.lock() {
+            claimed.drain();
+        }
+    }
+
     /// The last epoch and sequence of a producer.
     pub fn last_sequence(&self, producer_id: i64) -> Option<(i16, i32)> {
         self.state.lock().producers.last(producer_id)

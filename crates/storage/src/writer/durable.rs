@@ -191,9 +191,16 @@ impl Writer {
         self.wait_durable(claim)?;
         Ok(self.view.durable())
     }
-    /// Ends writing: everything is made durable, the active segment trimmed, the log marked as closed.
+    /// Ends writing: everything is made durable, the active segment trimmed, the log marked as closed. From then on it can be
+    /// opened again, whoever still holds this writer.
     pub fn close(&self) -> Result<()> {
         let _maintenance = self.maintenance.lock();
+        self.close_locked()?;
+        drop(self.claimed.lock().take());
+        Ok(())
+    }
+
+    fn close_locked(&self) -> Result<()> {
         let mut state = self.state.lock();
         if state.is_closed {
             return Ok(());

@@ -275,6 +275,10 @@ impl Writer {
     }
     /// Has the reserve for a full disk, if the log wants one and there is space.
     pub fn ensure_spare(&self) -> Result<()> {
+        let _maintenance = self.maintenance.lock();
+        if self.state.lock().is_closed {
+            return Ok(());
+        }
         make_spare(&self.view, self.config.spare_bytes)
     }
 }

@@ -1,11 +1,16 @@
 //! Defects that the tests of this crate have found, each with its story.
 
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::mpsc::Sender;
+use std::task::{Context, Wake, Waker};
+use std::time::Duration;
 
 use logmill_storage::io::sim::{Fault, Op, SimDisk};
 use logmill_storage::verify::verify;
 use logmill_storage::{
-    DataDir, DataDirOptions, Error, Log, LogConfig, ManualClock, Record, RecordView,
+    AppendOptions, DataDir, DataDirOptions, Error, Log, LogConfig, ManualClock, Record, RecordView,
 };
 
 use crate::support::Bench;
@@ -156,4 +161,49 @@ fn a_read_of_empty_records_is_bounded_and_gives_at_least_one() {
     assert!(log.read(0, 10_000).unwrap().len() < 1_000);
     assert_eq!(log.read(0, 0).unwrap().len(), 1);
     assert_eq!(log.read(10_000, 0).unwrap().len(), 0);
+}
+
+/// A ticket kept the writer of its log alive, and who opened the log again waited for that to end: for ever, if it was the
+/// thread that held the ticket.
+#[test]
+fn a_ticket_nobody_waits_for_does_not_keep_a_closed_log_from_being_opened_again() {
+    let bench = Bench::new(4);
+    let dir = bench.dir();
+    let log = Log::open(&dir, "1", LogConfig::default()).unwrap();
+    let ticket = log.submit(&[Record::value(b"a")], &AppendOptions::default()).unwrap();
+    log.close().unwrap();
+    let again = Log::open(&dir, "1", LogConfig::default()).unwrap();
+    assert_eq!(ticket.wait().unwrap().base_offset, 0);
+    assert_eq!(again.append(&Record::value(b"b")).unwrap(), 1);
+    assert!(matches!(Log::open(&dir, "1", LogConfig::default()), Err(Error::Locked { .. })));
+}
+
+/// The same where the log was dropped instead. And the background stopped with the store, so that a task which awaited the
+/// ticket was never woken.
+#[test]
+fn a_ticket_keeps_a_log_that_was_dropped_open_and_settles_without_it() {
+    let place = tempfile::tempdir().unwrap();
+    let dir = DataDir::open(place.path()).unwrap();
+    let log = Log::open(&dir, "1", LogConfig::default()).unwrap();
+    let mut ticket = log.submit(&[Record::value(b"a")], &AppendOptions::default()).unwrap();
+    drop(log);
+    assert!(matches!(Log::open(&dir, "1", LogConfig::default()), Err(Error::Locked { .. })));
+    drop(dir);
+    let (woken, wakes) = std::sync::mpsc::channel();
+    let waker = Waker::from(Arc::new(Sends(woken)));
+    let mut context = Context::from_waker(&waker);
+    while Pin::new(&mut ticket).poll(&mut context).is_pending() {
+        wakes.recv_timeout(Duration::from_secs(60)).expect("the ticket wakes its task");
+    }
+    drop(ticket);
+    let log = Log::open(&DataDir::open(place.path()).unwrap(), "1", LogConfig::default()).unwrap();
+    assert_eq!(log.end_offset(), 1);
+}
+
+struct Sends(Sender<()>);
+
+impl Wake for Sends {
+    fn wake(self: Arc<Self>) {
+        let _ = self.0.send(());
+    }
 }

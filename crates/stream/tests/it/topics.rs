@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use logmill_storage::{Durability, Record};
+use logmill_storage::{AppendOptions, Durability, Record};
 use logmill_stream::{Cleanup, Error, StreamsOptions, TimestampType, TopicConfig};
 
 use crate::support::{NOW_MS, TestStore, all_values, values};
@@ -208,4 +208,24 @@ fn no_more_partitions_are_open_than_permitted_unless_they_are_in_use() {
     for partition in topic.partitions() {
         assert_eq!(values(&partition), ["x"]);
     }
+}
+
+/// A partition whose log had been closed to make room could not be opened again while a ticket of its was waited for by
+/// nobody yet: the append waited for the ticket, and the ticket's owner for the append.
+#[test]
+fn a_partition_that_was_closed_to_make_room_is_there_again_whoever_holds_tickets() {
+    let place = tempfile::tempdir().unwrap();
+    let store = TestStore::with(place.path(), &StreamsOptions::default().open_partitions_max(1));
+    let topic = store.topic("t", 8);
+    let mut tickets = Vec::new();
+    for _ in 0..3 {
+        for partition in topic.partitions() {
+            let record = [Record::value(b"x")];
+            tickets.push(partition.submit(&record, &AppendOptions::default()).unwrap());
+        }
+    }
+    for ticket in tickets {
+        ticket.wait().unwrap();
+    }
+    assert_eq!(all_values(&topic).len(), 24);
 }
