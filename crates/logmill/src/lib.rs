@@ -40,10 +40,10 @@ pub use logmill_stream as stream;
 pub use logmill_stream::{
     Acknowledge, Assignor, Cleanup, CommitTicket, Consumer, ConsumerConfig, ConsumerRecord,
     ConsumerWaker, Delivery, GroupDescription, GroupKind, GroupPhase, OffsetAndMetadata,
-    OutOfRange, Partition, PartitionReader, Producer, ProducerConfig, ProducerRecord,
+    OutOfRange, Partition, PartitionReader, Producer, ProducerConfig, ProducerRecord, RangeReader,
     RebalanceListener, RecordMetadata, Records, ResetTo, ShareConsumer, ShareConsumerConfig,
-    ShareGroupConfig, ShareReceipt, ShareRecord, ShareRecords, Skipped, StartAt, TimestampType,
-    Topic, TopicConfig, TopicPartition, TopicSettings,
+    ShareGroupConfig, ShareReceipt, ShareRecord, ShareRecords, Skipped, StartAt, Table,
+    TimestampType, Topic, TopicConfig, TopicPartition, TopicSettings,
 };
 pub use store::{Store, StoreBuilder};
 

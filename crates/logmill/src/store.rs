@@ -67,6 +67,12 @@ impl StoreBuilder {
         self
     }
 
+    /// How long a group without members is remembered, default 7 days; `None` for ever.
+    pub fn offsets_retention(mut self, time: Option<Duration>) -> Self {
+        self.streams = self.streams.offsets_retention(time);
+        self
+    }
+
     /// Opens the store in `path`; for writing, the directory is made if it is not there.
     ///
     /// # Errors

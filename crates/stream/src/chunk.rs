@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use logmill_storage::{Header, RecordView};
 
+use crate::TopicPartition;
 use crate::wire::{Wire, put_bytes};
-use crate::{PartitionId, TopicPartition};
 
 /// Stands for "no key" and "no value" where a length is expected. No record is that long.
 const NONE: u32 = u32::MAX;
@@ -176,7 +176,6 @@ impl ExactSizeIterator for ConsumerHeaders<'_> {}
 #[derive(Clone, Debug)]
 pub(crate) struct Part {
     pub(crate) name: TopicPartition,
-    pub(crate) id: PartitionId,
     pub(crate) chunk: Arc<Chunk>,
     pub(crate) from: usize,
     pub(crate) to: usize,
@@ -265,8 +264,7 @@ mod tests {
             Record::tombstone(b"k"),
         ]);
         let name = TopicPartition { topic: "t".into(), partition: 3 };
-        let id = PartitionId { topic: 1, partition: 3 };
-        let part = Part { name, id, chunk: Arc::new(chunk), from: 0, to: 3 };
+        let part = Part { name, chunk: Arc::new(chunk), from: 0, to: 3 };
         let records = Records { parts: vec![part], skipped: Vec::new() };
         let all: Vec<_> = records.iter().collect();
         assert_eq!(

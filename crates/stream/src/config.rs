@@ -329,6 +329,14 @@ impl TopicSettings {
         })
     }
 
+    /// Whether records are removed as time passes or more come.
+    pub(crate) fn retires_records(&self) -> bool {
+        let limited = self.retention.is_some()
+            || self.retention_bytes.is_some()
+            || self.retention_records.is_some();
+        self.cleanup.deletes() && limited
+    }
+
     /// How the log of one of the topic's partitions is opened.
     pub(crate) fn log_config(&self) -> LogConfig {
         let retention = Retention {

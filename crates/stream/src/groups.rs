@@ -296,6 +296,12 @@ impl Shared {
             .ok_or_else(|| Error::UnknownGroup { group: name.into() })
     }
 
+    /// How many members a group has, of whichever kind it is.
+    pub(crate) fn member_count(&self, id: u64) -> usize {
+        let members = self.groups.get(id).map_or(0, |group| group.quietly(|c| c.members().len()));
+        members + self.share_groups.get(id).map_or(0, |group| group.members().len())
+    }
+
     /// Does something that only a group without members may have done to it; nobody joins meanwhile.
     fn while_inactive<T>(&self, id: u64, name: &str, act: impl FnOnce() -> Result<T>) -> Result<T> {
         if let Some(group) = self.share_groups.get(id) {

@@ -1,6 +1,5 @@
 //! Topics, partitions, producers and consumer groups as Kafka has them, inside your process.
 #![forbid(unsafe_code)]
-#![expect(dead_code, reason = "producers, consumers and share groups, which use the rest, follow")]
 
 use std::fmt;
 use std::sync::Arc;
@@ -27,6 +26,7 @@ mod shared;
 mod signal;
 mod state;
 mod streams;
+mod table;
 mod topic;
 mod topics;
 mod wire;
@@ -50,6 +50,7 @@ pub use share::{
     ShareRecords,
 };
 pub use streams::{Streams, StreamsOptions};
+pub use table::{RangeReader, Table};
 pub use topic::Topic;
 
 /// One partition of one topic, by name.

@@ -1,9 +1,11 @@
 //! One partition: a log that is opened when somebody uses it and closed again when nobody does.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use logmill_storage::io::Open;
 use logmill_storage::{
     AppendOptions, Appended, Batch, Durability, Log, LogStats, Reader, Record, RecordBuf,
     RecordView, RecoveryReport, Ticket, Visibility, Wake,
@@ -12,6 +14,7 @@ use parking_lot::{Condvar, Mutex};
 
 use crate::config::TimestampType;
 use crate::error::{Error, Result};
+use crate::producer::remember_sequences;
 use crate::shared::Shared;
 use crate::topic::TopicCore;
 use crate::{PartitionId, TopicPartition};
@@ -68,6 +71,10 @@ enum Slot {
 pub(crate) struct PartitionCore {
     pub(crate) id: PartitionId,
     slot: Mutex<Slot>,
+    /// When retention was last looked at while the log was closed, in seconds of the store's monotonic clock.
+    visited_s: AtomicU64,
+    /// The log was opened after a crash, and the sequences of producers have not been written down since.
+    is_unremembered: AtomicBool,
     /// Set by each use and cleared by the sweep: what it finds cleared was idle since the sweep before.
     used: AtomicBool,
     /// Who wants to know of appends. They outlive the log, which may be closed and opened again.
@@ -97,6 +104,8 @@ impl PartitionCore {
         Arc::new(PartitionCore {
             id,
             slot: Mutex::new(Slot::Closed),
+            visited_s: AtomicU64::new(0),
+            is_unremembered: AtomicBool::new(false),
             used: AtomicBool::new(false),
             wakers: Mutex::new(Vec::new()),
         })
@@ -123,6 +132,22 @@ impl PartitionCore {
         shared: &Shared,
         topic: &TopicCore,
     ) -> Result<Arc<OpenLog>> {
+        let log = self.open_log(shared, topic)?;
+        if self.is_unremembered.load(Ordering::Relaxed)
+            && self.is_unremembered.swap(false, Ordering::Relaxed)
+        {
+            // A producer that died did not write down how far it came, and retention may take its last record.
+            remember_sequences(shared, self.id, &log)?;
+        }
+        Ok(log)
+    }
+
+    /// As [`PartitionCore::log`], for those who hold the lock of the state.
+    pub(crate) fn open_log(
+        self: &Arc<Self>,
+        shared: &Shared,
+        topic: &TopicCore,
+    ) -> Result<Arc<OpenLog>> {
         if !self.used.load(Ordering::Relaxed) {
             self.used.store(true, Ordering::Relaxed);
         }
@@ -145,7 +170,20 @@ impl PartitionCore {
         *slot = Slot::Open(Arc::clone(&open));
         drop(slot);
         shared.open_logs.opened(self);
+        if !open.recovery().clean && !shared.dir.is_read_only() {
+            self.is_unremembered.store(true, Ordering::Relaxed);
+        }
         Ok(open)
+    }
+
+    /// Whether the log is closed, and was not visited for `interval`; it counts as visited from now on.
+    pub(crate) fn is_visit_due(&self, now: Duration, interval: Duration) -> bool {
+        let visited = Duration::from_secs(self.visited_s.load(Ordering::Relaxed));
+        if now.saturating_sub(visited) < interval || !matches!(*self.slot.lock(), Slot::Closed) {
+            return false;
+        }
+        self.visited_s.store(now.as_secs(), Ordering::Relaxed);
+        true
     }
 
     /// Closes the log if nobody used it since the last call; says whether it is closed now.
@@ -208,6 +246,12 @@ impl Partition {
 
     pub(crate) fn log(&self) -> Result<Arc<OpenLog>> {
         self.core.log(&self.shared, &self.topic)
+    }
+
+    /// Whether there is a log to open: a partition has none before its first use.
+    pub(crate) fn has_log(&self) -> bool {
+        let path = format!("{}/manifest", PartitionCore::log_name(self.id()));
+        self.shared.dir.io().open(Path::new(&path), Open::Read).is_ok()
     }
 
     /// The log, or `None` if this process only reads and the writer has not made it yet: then the partition is empty.
@@ -390,7 +434,9 @@ impl Partition {
     /// # Errors
     /// As [`Partition::start_offset`].
     pub fn delete_records_before(&self, offset: u64) -> Result<u64> {
-        let start = self.log()?.delete_records_before(offset)?;
+        let log = self.log()?;
+        remember_sequences(&self.shared, self.id(), &log)?;
+        let start = log.delete_records_before(offset.min(log.high_watermark()))?;
         // Whoever waits at a limit may have to pass over what is gone.
         self.core.wake();
         Ok(start)
@@ -403,6 +449,19 @@ impl Partition {
     /// As [`Partition::start_offset`].
     pub fn recovery(&self) -> Result<Option<RecoveryReport>> {
         Ok(self.log_if_any()?.map(|log| log.recovery().clone()))
+    }
+
+    /// Removes the segments that retention no longer keeps, now and not when the background comes to it; returns the new
+    /// start offset.
+    ///
+    /// # Errors
+    /// As [`Partition::start_offset`].
+    pub fn apply_retention(&self) -> Result<u64> {
+        let log = self.log()?;
+        remember_sequences(&self.shared, self.id(), &log)?;
+        let start = log.apply_retention()?;
+        self.core.wake();
+        Ok(start)
     }
 
     /// Figures about the partition's log.

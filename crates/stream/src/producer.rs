@@ -32,7 +32,7 @@ mod identity;
 pub use batch::RecordMetadata;
 use batch::{Batch, Callback, Collected};
 pub use config::{ProducerConfig, ProducerRecord};
-pub(crate) use identity::Gates;
+pub(crate) use identity::{Gates, remember_sequences};
 use identity::{Identity, next_sequence};
 
 /// The batch of one partition that is being collected.

@@ -57,8 +57,6 @@ settings! {
     MinCompactionLagMs = 12, "min.compaction.lag.ms";
     /// 0 the producer's time, 1 the time of the append.
     MessageTimestampType = 13, "message.timestamp.type";
-    /// How long a group's positions are kept when it has no member, in ms; -1 for ever.
-    OffsetsRetentionMs = 32, "offsets.retention.ms";
     /// How often a record of a share group is delivered before it counts as dead; -1 without limit.
     ShareDeliveryCountLimit = 33, "share.delivery.count.limit";
     /// The id of the topic to which a share group's dead records go.

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use logmill_storage::{
     AppendOptions, DataDir, Durability, Entry as JournalEntry, INTENTS, Intents, Journal, Log,
@@ -19,6 +20,7 @@ use crate::partition::{Partition, PartitionCore};
 use crate::producer::Gates;
 use crate::share::ActiveShareGroups;
 use crate::state::{Position, State};
+use crate::streams::StreamsOptions;
 use crate::topic::TopicCore;
 use crate::topics::Topics;
 
@@ -43,6 +45,8 @@ pub(crate) struct Shared {
     pub(crate) groups: ActiveGroups,
     pub(crate) share_groups: ActiveShareGroups,
     pub(crate) gates: Gates,
+    /// How long a group without members is remembered.
+    pub(crate) offsets_retention: Option<Duration>,
     producers_opened: AtomicU32,
     /// How often the background has looked around.
     pub(crate) looks: AtomicU64,
@@ -59,7 +63,7 @@ impl Shared {
     pub(crate) fn open(
         dir: &DataDir,
         journal: Option<&Journal>,
-        open_partitions_max: usize,
+        options: &StreamsOptions,
     ) -> Result<Shared> {
         let shared = Shared {
             dir: dir.clone(),
@@ -67,10 +71,11 @@ impl Shared {
             known: Mutex::default(),
             intents: OnceLock::new(),
             topics: RwLock::default(),
-            open_logs: OpenLogs::new(open_partitions_max),
+            open_logs: OpenLogs::new(options.open_partitions_max),
             groups: ActiveGroups::default(),
             share_groups: ActiveShareGroups::default(),
             gates: Gates::default(),
+            offsets_retention: options.offsets_retention,
             producers_opened: AtomicU32::new(0),
             looks: AtomicU64::new(1),
         };
@@ -151,7 +156,7 @@ impl Shared {
         let resolve: ResolveLog = Box::new(move |name| {
             let Some(shared) = this.upgrade() else { return Ok(None) };
             match PartitionCore::parse_log_name(name).map(|id| shared.partition(id)) {
-                Some(Ok(partition)) => match partition.log() {
+                Some(Ok(partition)) => match partition.core.open_log(&shared, &partition.topic) {
                     Ok(log) => Ok(Some(log.clone_log())),
                     Err(Error::Storage(error)) => Err(error),
                     Err(_) => Ok(None),

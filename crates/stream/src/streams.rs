@@ -1,6 +1,7 @@
 //! The streams of a store, as their users see them.
 
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use logmill_storage::{DataDir, Journal, Owner, Task};
 
@@ -16,12 +17,16 @@ use crate::{GroupKind, name};
 /// How streams work in a store.
 #[derive(Clone, Debug)]
 pub struct StreamsOptions {
-    open_partitions_max: usize,
+    pub(crate) open_partitions_max: usize,
+    pub(crate) offsets_retention: Option<Duration>,
 }
 
 impl Default for StreamsOptions {
     fn default() -> Self {
-        StreamsOptions { open_partitions_max: 256 }
+        StreamsOptions {
+            open_partitions_max: 256,
+            offsets_retention: Some(Duration::from_secs(7 * 24 * 60 * 60)),
+        }
     }
 }
 
@@ -30,6 +35,13 @@ impl StreamsOptions {
     /// 256. The least recently used are closed; a closed one is opened again when it is used.
     pub fn open_partitions_max(mut self, partitions: usize) -> Self {
         self.open_partitions_max = partitions.max(1);
+        self
+    }
+
+    /// How long a group without members is remembered after its last commit or member, default 7 days as Kafka's
+    /// `offsets.retention.minutes`; `None` for ever.
+    pub fn offsets_retention(mut self, time: Option<Duration>) -> Self {
+        self.offsets_retention = time;
         self
     }
 }
@@ -49,9 +61,7 @@ impl Streams {
     /// # Cost
     /// The last checkpoint, and the journal after it. No partition is opened.
     pub fn open(dir: &DataDir, journal: &Journal, options: &StreamsOptions) -> Result<Streams> {
-        let streams = Streams {
-            shared: Arc::new(Shared::open(dir, Some(journal), options.open_partitions_max)?),
-        };
+        let streams = Streams { shared: Arc::new(Shared::open(dir, Some(journal), options)?) };
         streams.shared.take_up_intents()?;
         streams.shared.remove_condemned()?;
         let task: Weak<dyn Task> = Arc::downgrade(&(Arc::clone(&streams.shared) as Arc<dyn Task>));
@@ -64,7 +74,7 @@ impl Streams {
     /// # Errors
     /// [`Error::Storage`].
     pub fn follow(dir: &DataDir, options: &StreamsOptions) -> Result<Streams> {
-        Ok(Streams { shared: Arc::new(Shared::open(dir, None, options.open_partitions_max)?) })
+        Ok(Streams { shared: Arc::new(Shared::open(dir, None, options)?) })
     }
 
     /// Creates a topic. It is there, durably, when this returns.

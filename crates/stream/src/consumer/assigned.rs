@@ -148,13 +148,8 @@ impl Assigned {
         let Some(ahead) = &mut self.ahead else { return Ok(false) };
         let bytes_max = bytes_max.min(config.partition_bytes_max);
         let to = ahead.chunk.end_within(ahead.next, records_max, bytes_max);
-        let part = Part {
-            name: self.name.clone(),
-            id: self.partition.id(),
-            chunk: Arc::clone(&ahead.chunk),
-            from: ahead.next,
-            to,
-        };
+        let part =
+            Part { name: self.name.clone(), chunk: Arc::clone(&ahead.chunk), from: ahead.next, to };
         records.parts.push(part);
         ahead.next = to;
         match ahead.chunk.offset(to) {

@@ -135,7 +135,8 @@ pub(crate) fn sequence_in_log(id: u64, epoch: u32, log: &OpenLog) -> Result<Opti
     Ok(None)
 }
 
-/// Writes down the sequences that only records carry which are about to be removed from a log.
+/// Writes down the sequences of named producers that only records of a log carry, because these are about to be removed,
+/// or could be.
 pub(crate) fn remember_sequences(
     shared: &Shared,
     partition: PartitionId,
@@ -148,6 +149,11 @@ pub(crate) fn remember_sequences(
             .map(|(id, p)| (id, p.epoch, p.sequences.get(&partition).copied()))
             .collect()
     });
+    if producers.is_empty() {
+        return Ok(());
+    }
+    // What is written down must be on the disk: a record that is sent again would count as a duplicate.
+    log.sync()?;
     let mut entries = Vec::new();
     for (producer, epoch, remembered) in producers {
         let sequence = sequence_in_log(producer, epoch, log)?;

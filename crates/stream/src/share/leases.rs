@@ -69,11 +69,6 @@ impl Leases {
         self.by_deadline.first().map(|(until, _)| *until)
     }
 
-    /// Whether there is something to hand out without looking further.
-    pub(crate) fn has_free(&self) -> bool {
-        !self.free.is_empty()
-    }
-
     /// Notes that everything up to `offset` was looked at: what [`Leases::see`] was not told of is done.
     pub(crate) fn advance_cursor(&mut self, offset: u64) {
         self.cursor = self.cursor.max(offset);

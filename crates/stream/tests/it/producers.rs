@@ -322,3 +322,60 @@ fn a_number_sent_twice_in_one_life_is_appended_once_and_both_are_acknowledged() 
     assert!(told.try_recv().unwrap().duplicate);
     assert_eq!(all_values(&topic), ["x"]);
 }
+
+#[test]
+fn what_removed_records_said_of_their_producer_is_kept() {
+    let place = tempfile::tempdir().unwrap();
+    let store = TestStore::open(place.path());
+    let topic = store.topic("t", 1);
+    let producer = named(&store, "p");
+    producer.send(&ProducerRecord::new("t", b"x").sequence(7)).unwrap().wait().unwrap();
+    drop(producer);
+    topic.partition(0).unwrap().delete_records_before(1).unwrap();
+    drop((store, topic));
+    let store = TestStore::open(place.path());
+    let producer = named(&store, "p");
+    assert_eq!(producer.last_sequence("t", 0).unwrap(), Some(7));
+    assert!(
+        producer
+            .send(&ProducerRecord::new("t", b"x").sequence(7))
+            .unwrap()
+            .wait()
+            .unwrap()
+            .duplicate
+    );
+    let next = producer.send(&ProducerRecord::new("t", b"y").sequence(8)).unwrap().wait().unwrap();
+    assert_eq!(next.offset, Some(1));
+}
+
+#[test]
+fn after_a_crash_the_sequence_is_written_down_before_retention_can_take_the_record_that_carries_it()
+{
+    let place = tempfile::tempdir().unwrap();
+    let config =
+        TopicConfig::new().segment_bytes_max(4_096).retention(Some(Duration::from_secs(60)));
+    let store = TestStore::open(place.path());
+    let topic = store.streams.create_topic("t", &config).unwrap();
+    let producer = named(&store, "p");
+    producer
+        .send(&ProducerRecord::new("t", b"x").sequence(7).timestamp(NOW_MS))
+        .unwrap()
+        .wait()
+        .unwrap();
+    let plain = logmill_storage::Record::value(&[0; 2_000]).timestamp(NOW_MS);
+    for _ in 0..4 {
+        topic.partition(0).unwrap().append(&plain).unwrap();
+    }
+    drop((producer, topic, store));
+
+    let store = TestStore::open(place.path());
+    let partition = store.streams.topic("t").unwrap().partition(0).unwrap();
+    store.clock.advance(Duration::from_secs(3_600));
+    partition.stats().unwrap();
+    for _ in 0..70 {
+        store.clock.advance(Duration::from_secs(1));
+        store.dir.tick();
+    }
+    assert!(partition.start_offset().unwrap() > 0, "retention was meant to take the record");
+    assert_eq!(named(&store, "p").last_sequence("t", 0).unwrap(), Some(7));
+}
