@@ -324,6 +324,7 @@ impl Consumer {
                     session_timeout: self.config.session_timeout,
                     strategy: self.config.assignor,
                 };
+                self.signal.seen(now);
                 let member = self.group.join(now, join, &self.signal)?;
                 self.topics = topics;
                 self.member = Some(member);

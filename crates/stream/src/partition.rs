@@ -363,6 +363,14 @@ impl Partition {
         Ok(self.log()?.sync()?)
     }
 
+    /// Does now what the background does in time: makes everything durable and seals what is full.
+    ///
+    /// # Errors
+    /// As [`Partition::append`].
+    pub fn settle(&self) -> Result<()> {
+        Ok(self.log()?.settle()?)
+    }
+
     /// A reader of this partition alone, from `from` on, which belongs to no group.
     ///
     /// # Errors

@@ -176,7 +176,11 @@ impl Consumer {
         if matches!(self.subscription, Subscription::Manual) && self.has_members() {
             return Ok(());
         }
-        self.commit_changed(None).map(drop)
+        match self.commit_changed(None) {
+            // Expelled between joining in and this: the next poll deals with it.
+            Err(Error::Group { .. } | Error::NotAssigned { .. }) => Ok(()),
+            result => result.map(drop),
+        }
     }
 
     fn has_members(&self) -> bool {
@@ -185,10 +189,19 @@ impl Consumer {
 
     /// Submits under the lock of the group: between the check and the entry nobody else can have become the owner.
     fn submit(&mut self, commits: Vec<Commit>) -> Result<Option<CommitTicket>> {
+        let now = self.now();
+        self.signal.seen(now);
         if commits.is_empty() {
-            return Ok(None);
+            // A member that was expelled learns it even if it has nothing new to say.
+            return match self.member {
+                Some(member) => self
+                    .group
+                    .quietly(|coordinator| coordinator.heartbeat(now, member))
+                    .map(|()| None)
+                    .map_err(|refusal| self.group.refused(refusal)),
+                None => Ok(None),
+            };
         }
-        self.signal.seen(self.now());
         let positions = commits
             .iter()
             .map(|commit| CommittedPosition {

@@ -1,8 +1,10 @@
 //! How streams behave, seen from outside.
 
 mod background;
+mod conformance;
 mod groups;
 mod journal;
+mod model;
 mod producers;
 mod replay;
 mod shares;
