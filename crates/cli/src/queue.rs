@@ -260,6 +260,7 @@ fn create(store: &Store, arguments: &Create) -> Outcome {
     if arguments.json { print_line(&json!({ "name": queue.name() })) } else { Ok(()) }
 }
 
+#[expect(clippy::disallowed_methods, reason = "the input is the user's file, not the store's")]
 fn send(queue: &Queue, arguments: &Send) -> Outcome {
     let input: Box<dyn Read> = match &arguments.file {
         Some(path) => Box::new(
