@@ -12,6 +12,7 @@ use crate::config::QueueConfig;
 use crate::engine::{Engine, RemovedQueue, Slot};
 use crate::entry::{Mark, Memory};
 use crate::held::{Held, State};
+use crate::kept::Kept;
 use crate::redrive::MoveTask;
 use crate::run::Run;
 use crate::schedule::Schedule;
@@ -90,6 +91,7 @@ fn save_queue(state: &QueueState, out: &mut Vec<u8>) {
     put_pair(out, state.purged);
     put_pair(out, state.catalogue.hot);
     put_pair(out, state.catalogue.cold.map(|cold| (cold, 0)));
+    state.kept.save(out);
     put_varint(out, state.tasks.len() as u64);
     state.tasks.values().for_each(|task| task.encode(out));
     put_varint(out, state.schedules.len() as u64);
@@ -200,6 +202,7 @@ fn load_queue(input: &mut Input<'_>, engine: &mut Engine) -> Decoded<QueueState>
     state.purged = take_pair(input)?;
     state.catalogue =
         Catalogued { hot: take_pair(input)?, cold: take_pair(input)?.map(|(cold, _)| cold) };
+    state.kept = Kept::load(input)?;
     for _ in 0..input.count()? {
         let task = MoveTask::decode(input)?;
         state.tasks.insert(task.id, task);

@@ -102,6 +102,14 @@ impl<'a> Input<'a> {
     }
 }
 
+/// The owner of a journal entry, from its key.
+pub(crate) fn take_owner(key: &mut &[u8]) -> Option<u64> {
+    let mut input = Input(key);
+    let owner = input.varint().ok()?;
+    *key = input.0;
+    Some(owner)
+}
+
 #[inline]
 #[expect(clippy::cast_possible_truncation, reason = "seven bits at a time")]
 pub(crate) fn put_varint(out: &mut Vec<u8>, mut value: u64) {

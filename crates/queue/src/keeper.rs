@@ -11,6 +11,9 @@ use crate::engine::Engine;
 use crate::error::Result;
 use crate::shared::{OWNER, Shared};
 
+/// What could not be done is tried again after this time.
+const RETRY_MS: i64 = 1000;
+
 impl Task for Shared {
     fn run(self: Arc<Self>) {
         self.keep();
@@ -32,12 +35,14 @@ impl Shared {
         let queues: Vec<u32> = engine.slots.keys().copied().collect();
         let mut next = i64::MAX;
         for queue in queues {
-            let _ = self.expire(&mut engine, queue, now);
-            let tasks = self.step_redrive(&mut engine, queue, now);
-            let ticks = self.fire_due(&mut engine, queue, now);
+            let expired = self.expire(&mut engine, queue, now);
+            let stepped = self.step_redrive(&mut engine, queue, now);
+            let fired = self.fire_due(&mut engine, queue, now);
+            let later = Some(now.time + RETRY_MS);
             let expiry = engine.slots.get(&queue).and_then(|slot| slot.state.next_expiry());
-            next =
-                [Some(next), tasks, ticks, expiry].into_iter().flatten().min().unwrap_or(i64::MAX);
+            let expiry = if expired.is_ok() { expiry } else { later };
+            let moments = [expiry, stepped.unwrap_or(later), fired.unwrap_or(later)];
+            next = moments.into_iter().flatten().min().unwrap_or(i64::MAX).min(next);
         }
         let due = engine.unchecked_bytes > self.checkpoint_interval(&engine);
         // At least a millisecond on, so that what cannot be done now is not tried without end.
@@ -77,17 +82,5 @@ impl Shared {
         let done = self.journal.reclaim(&[&owner])?;
         self.lock().reclaimed.add(&done);
         Ok(())
-    }
-}
-
-impl Shared {
-    fn step_redrive(&self, _: &mut Engine, _: u32, _: crate::decide::Now) -> Option<i64> {
-        None
-    }
-    fn fire_due(&self, _: &mut Engine, _: u32, _: crate::decide::Now) -> Option<i64> {
-        None
-    }
-    pub(crate) fn kept_from(&self, _: &mut Engine, _: logmill_storage::Part) -> u64 {
-        u64::MAX
     }
 }

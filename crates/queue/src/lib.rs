@@ -16,6 +16,7 @@ mod error;
 mod failing;
 mod held;
 mod keeper;
+mod kept;
 mod limits;
 mod location;
 mod message;
@@ -35,6 +36,7 @@ mod space;
 mod standing;
 mod state;
 mod stored;
+mod worker;
 
 pub use config::{
     DeduplicationScope, DeduplicationWindow, OnFailure, Overflow, QueueConfig, RedriveAllow, Retry,
@@ -46,10 +48,14 @@ pub use held::{Attempt, Outcome};
 pub use limits::Limit;
 pub use logmill_storage::Durability;
 pub use message::{Attribute, AttributeKind, Message, MessageId};
-pub use queue::{Edit, Queue, ReceiveOptions, Section, Sent};
+pub use queue::{
+    Edit, Queue, ReceiveOptions, Redrive, RedriveOptions, Replay, ReplayFrom, ScheduleInfo,
+    Section, Sent,
+};
 pub use queues::{Queues, QueuesOptions};
 pub use receipt::Receipt;
 pub use redrive::{RedriveFilter, RedriveStatus};
 pub use schedule::{Missed, Repeat};
 pub use state::Counts;
 pub use stored::{MessageState, ReceivedMessage, StoredMessage};
+pub use worker::{Failure, RunningWorker, Worker, WorkerOptions, WorkerReport};

@@ -20,11 +20,17 @@ use crate::state::Counts;
 
 mod inspect;
 mod receive;
+mod redriving;
+mod replaying;
+mod scheduling;
 mod send;
 
 pub use inspect::{Edit, Section};
 pub use receive::ReceiveOptions;
 pub(crate) use receive::past_of;
+pub use redriving::{Redrive, RedriveOptions};
+pub use replaying::{Replay, ReplayFrom};
+pub use scheduling::ScheduleInfo;
 pub use send::Sent;
 
 /// One queue of a store. Cheap to clone; every method may be called from any thread.
@@ -392,6 +398,13 @@ impl Queue {
         let fact = Fact::Resumed { time: self.shared.now().time, group };
         self.shared.commit(&mut engine, &[Entry { queue: self.id, fact }], Level::sync())?;
         self.changed(engine)
+    }
+
+    /// Wakes all who wait at the queue.
+    pub(crate) fn wake_all(&self) {
+        if let Some(slot) = self.shared.lock().slots.get(&self.id) {
+            slot.signal.notify_all();
+        }
     }
 
     /// Looks at the state as it is now.

@@ -45,6 +45,8 @@ pub(crate) struct Shared {
     pub(crate) last_carry: LastCarry,
     /// Whether the queues have the journal for themselves, and look after its space.
     pub(crate) owns_journal: AtomicBool,
+    /// What the wall clock said at open.
+    pub(crate) opened_wall: i64,
     /// A weak handle to itself, for the background.
     pub(crate) this: Weak<Shared>,
 }
@@ -65,6 +67,7 @@ impl Shared {
         engine: Engine,
     ) -> Arc<Shared> {
         let random = std::hash::RandomState::new().build_hasher().finish();
+        let opened_wall = dir.clock().wall_ms();
         let session = u32::try_from(random >> 32).unwrap_or(1).max(1);
         Arc::new_cyclic(|this| Shared {
             dir,
@@ -77,6 +80,7 @@ impl Shared {
             reclaiming: Mutex::default(),
             last_carry: LastCarry::default(),
             owns_journal: AtomicBool::new(false),
+            opened_wall,
             this: Weak::clone(this),
         })
     }
@@ -84,6 +88,11 @@ impl Shared {
     #[inline]
     pub(crate) fn now(&self) -> Now {
         self.clock.now()
+    }
+
+    /// Time that never goes back, for pauses.
+    pub(crate) fn monotonic(&self) -> Duration {
+        self.dir.clock().monotonic()
     }
 
     /// The durability of a call: its own, the queue's, or the default.

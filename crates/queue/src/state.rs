@@ -12,6 +12,7 @@ use crate::dedup::Memories;
 use crate::entry::Memory;
 use crate::envelope::{Deduplication, Envelope};
 use crate::held::{ATTEMPTS_MAX, Attempt, Details, Held, HeldTable, Outcome, SlotId, State};
+use crate::kept::Kept;
 use crate::location::COLD;
 use crate::ready::{LaneId, Ready, Rules};
 use crate::recent::RecentReceives;
@@ -103,6 +104,8 @@ pub(crate) struct QueueState {
     pub(crate) purged: Option<(u64, u64)>,
     /// Where the entries are that say what the queue is.
     pub(crate) catalogue: Catalogued,
+    /// What must stay because it may be read again.
+    pub(crate) kept: Kept,
 }
 
 /// Where the entries are that say what a queue is: its attributes, tasks, schedules and what it remembers.
@@ -146,6 +149,7 @@ impl QueueState {
             last_due: 0,
             purged: None,
             catalogue: Catalogued::default(),
+            kept: Kept::default(),
         };
         state.follow_config();
         state

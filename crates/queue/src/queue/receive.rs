@@ -1,6 +1,7 @@
 //! Receiving.
 
 use std::borrow::Cow;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -101,6 +102,15 @@ impl Queue {
     /// flight as the queue permits (standard queues, without a wait).
     #[inline]
     pub fn receive(&self, options: &ReceiveOptions<'_>) -> Result<Vec<ReceivedMessage>> {
+        self.receive_unless(options, &AtomicBool::new(false))
+    }
+
+    /// As [`receive`](Queue::receive), and stops waiting when it is woken and `stop` is set.
+    pub(crate) fn receive_unless(
+        &self,
+        options: &ReceiveOptions<'_>,
+        stop: &AtomicBool,
+    ) -> Result<Vec<ReceivedMessage>> {
         let max = options.max.unwrap_or(1);
         within(Limit::ReceiveMax, max as u64, 1, limits::BATCH_ENTRIES_MAX)?;
         if let Some(id) = options.attempt_id {
@@ -127,6 +137,9 @@ impl Queue {
         };
         let deadline = shared.now().time.saturating_add(wait_ms);
         loop {
+            if stop.load(Ordering::Acquire) {
+                return Ok(Vec::new());
+            }
             let now = shared.now();
             shared.expire(&mut engine, self.id, now)?;
             let taken = self.take(&mut engine, max, now, lease_ms, options.attempt_id)?;

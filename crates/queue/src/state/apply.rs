@@ -2,7 +2,7 @@
 
 use super::{Counts, QueueState, Taken};
 use crate::config::QueueConfig;
-use crate::entry::{Fact, Lease, Mark, RECEIVES_TO_THE_BACK};
+use crate::entry::{Fact, Gone, Lease, Mark, RECEIVES_TO_THE_BACK};
 use crate::envelope::{DeathReason, Envelope};
 use crate::held::{Details, Held, HeldTable, Outcome, State};
 use crate::run::Item;
@@ -20,8 +20,11 @@ impl QueueState {
                 self.advance(envelope.time);
                 self.accept(*sequence, envelope, location, space);
             }
-            Fact::Deleted { time, marks, .. } => {
+            Fact::Deleted { time, marks, reason } => {
                 self.advance(*time);
+                if *reason == Gone::Deleted && self.config.keep_deleted_ms > 0 {
+                    self.keep_deleted(marks, *time);
+                }
                 marks.iter().for_each(|mark| self.delete(mark.sequence, *time, location, space));
             }
             Fact::Received { lease, attempt, marks } => {
@@ -125,6 +128,7 @@ impl QueueState {
             }
             Fact::MoveTask { task } => {
                 self.tasks.insert(task.id, task.as_ref().clone());
+                self.forget_old_tasks();
             }
             Fact::Schedule { schedule } => {
                 self.schedules.insert(schedule.name.clone(), schedule.as_ref().clone());
@@ -211,6 +215,15 @@ impl QueueState {
             space.remove(taken.location, taken.size);
             space.bury(self.id, sequence, taken.location, marker);
             self.ready.let_go(taken.lane);
+        }
+    }
+
+    /// Notes that messages that are about to be deleted must stay readable for a while.
+    fn keep_deleted(&mut self, marks: &[Mark], time: i64) {
+        for mark in marks {
+            if let Some(at) = self.location_of(mark.sequence) {
+                self.kept.note(time, self.config.keep_deleted_ms, at);
+            }
         }
     }
 
@@ -427,6 +440,9 @@ impl QueueState {
     fn reconfigure(&mut self, config: &QueueConfig) {
         let old = std::mem::replace(&mut self.config, config.clone());
         self.follow_config();
+        if self.config.keep_deleted_ms == 0 {
+            self.kept.clear();
+        }
         if old.retention_ms != self.config.retention_ms {
             let kept: Vec<_> =
                 self.held.in_state(State::Ready).chain(self.held.in_state(State::Dead)).collect();

@@ -25,6 +25,7 @@ impl QueueState {
         }
         self.memories.advance(now);
         self.recent.advance(now);
+        self.kept.advance(now);
         self.now = now;
     }
 

@@ -244,7 +244,7 @@ impl Run {
             QueueConfig::standard()
         };
         let name = if fifo { "q.fifo" } else { "q" };
-        store.create(name, config.visibility_timeout(ms(LEASE)).max_receives(MAX_RECEIVES));
+        store.create(name, config.visibility_timeout(span(LEASE)).max_receives(MAX_RECEIVES));
         let model = Model { fifo, next: 1, now: START, items: BTreeMap::new() };
         Run {
             random,
@@ -324,7 +324,7 @@ impl Run {
         let group = fifo.then(|| format!("g{}", self.random.below(3)));
         let priority = if fifo { 0 } else { [0, 0, 0, 7, 200][self.random.below(5) as usize] };
         let delay = if !fifo && self.random.below(4) == 0 { self.random.below(2000) } else { 0 };
-        let mut message = Message::new(&body).priority(priority).delay(ms(delay as i64));
+        let mut message = Message::new(&body).priority(priority).delay(span(delay as i64));
         if let Some(group) = &group {
             message = message.group(group);
         }
@@ -406,7 +406,7 @@ impl Run {
     fn change_visibility(&mut self) {
         let Some(given) = self.some_receipt() else { return };
         let timeout = [0, 1, LEASE / 2, LEASE * 2][self.random.below(4) as usize];
-        let result = self.queue().change_visibility(&given.receipt, ms(timeout));
+        let result = self.queue().change_visibility(&given.receipt, span(timeout));
         let (latest, fifo, now) = (self.is_latest(&given), self.model.fifo, self.model.now);
         let Some(item) = self.model.items.get_mut(&given.sequence) else {
             assert!(matches!(result, Err(Error::MessageDoesNotExist { .. })));
@@ -440,7 +440,7 @@ impl Run {
         let result = if released {
             self.queue().release(&given.receipt)
         } else {
-            self.queue().nack_after(&given.receipt, ms(delay), "it broke")
+            self.queue().nack_after(&given.receipt, span(delay), "it broke")
         };
         let (latest, fifo, now) = (self.is_latest(&given), self.model.fifo, self.model.now);
         let Some(item) = self.model.items.get_mut(&given.sequence) else {
@@ -528,7 +528,7 @@ impl Run {
     }
 }
 
-fn ms(ms: i64) -> Duration {
+fn span(ms: i64) -> Duration {
     Duration::from_millis(ms.unsigned_abs())
 }
 

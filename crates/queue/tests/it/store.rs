@@ -32,6 +32,25 @@ impl Store {
         store
     }
 
+    /// On the system's clock and with background threads, for what waits.
+    pub fn in_real_time() -> Store {
+        Store::real(QueuesOptions::default())
+    }
+
+    fn real(options: QueuesOptions) -> Store {
+        let clock = Arc::new(ManualClock::at(START));
+        let disk = SimDisk::new(1);
+        let dir = DataDirOptions::new().open_with(disk.io()).unwrap();
+        let queues = Some(Queues::open(&dir, options.clone()).unwrap());
+        Store { disk, clock, options, queues, dir: Some(dir) }
+    }
+
+    /// Receives the one message of a queue that permits one receive, and lets its timeout pass.
+    pub fn reject_unsynced(&self, queue: &Queue) {
+        receive_one(queue);
+        self.pass(30_000);
+    }
+
     fn open(&mut self) {
         let clock: Arc<ManualClock> = Arc::clone(&self.clock);
         let dir = DataDirOptions::new().threads(0).clock(clock).open_with(self.disk.io()).unwrap();
@@ -94,4 +113,22 @@ pub fn bodies(queue: &Queue, max: usize) -> Vec<String> {
 
 pub fn text(bytes: &[u8]) -> String {
     String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+pub fn receive_one(queue: &Queue) -> ReceivedMessage {
+    receive(queue, 1).pop().expect("a message to receive")
+}
+
+pub fn none() -> Vec<String> {
+    Vec::new()
+}
+
+pub fn ms(ms: u64) -> Duration {
+    Duration::from_millis(ms)
+}
+
+pub fn send_each(queue: &Queue, bodies: &[&str]) {
+    for body in bodies {
+        send(queue, body);
+    }
 }

@@ -1,0 +1,94 @@
+//! The journal's space: given back, never at the price of a live message; and a full disk.
+
+use logmill_queue::{Error, Message, MessageState, QueueConfig, QueuesOptions};
+
+use crate::store::{Store, bodies, receive, receive_one, send};
+
+#[test]
+fn one_stuck_message_does_not_pin_the_segments_of_the_many_deleted_around_it() {
+    let options = QueuesOptions::default()
+        .segment_bytes_max(64 << 10)
+        .checkpoint_bytes(64 << 10)
+        .durability(logmill_queue::Durability::Buffered);
+    let mut store = Store::with(1, options);
+    let queue = store.create("q", QueueConfig::standard());
+    let stuck = queue.send(&Message::new(b"stuck").priority(0)).unwrap().id;
+    let held = receive_one(&queue);
+    for _ in 0..300 {
+        let batch = [Message::new(&[7; 100]); 20];
+        assert!(queue.send_batch(&batch).unwrap().iter().all(Result::is_ok));
+        let receipts: Vec<_> =
+            receive(&queue, 20).iter().map(|message| *message.receipt()).collect();
+        assert!(queue.delete_batch(&receipts).unwrap().iter().all(Result::is_ok));
+        store.queues().tick();
+    }
+    store.queues().checkpoint().unwrap();
+    store.queues().reclaim().unwrap();
+    let segments = store.disk.paths().iter().filter(|path| path.ends_with(".log")).count();
+    assert!(segments <= 4, "{:?}", store.disk.paths());
+    let space = store.queues().space();
+    assert!(space.segments > 10, "{space:?}");
+    assert!(space.write_amplification() < 1.1, "{space:?}");
+    assert_eq!(queue.find(stuck).unwrap().body(), b"stuck");
+    store.pass(30_000);
+    drop(held);
+    drop(queue);
+    store.kill();
+    assert_eq!(bodies(&store.queue("q"), 9), ["stuck"]);
+}
+
+#[test]
+fn a_full_disk_can_be_read_and_drained_and_is_written_to_again_when_space_returns() {
+    let options = QueuesOptions::default().spare_bytes(256 << 10).checkpoint_bytes(1 << 30);
+    let store = Store::with(1, options);
+    let queue = store.create("q", QueueConfig::standard());
+    store.queues().tick();
+    (0..200).for_each(|i| {
+        send(&queue, &format!("m{i}"));
+    });
+    store.pass(1000);
+    store.queues().tick();
+    store.disk.set_capacity(Some(store.disk.used()));
+    let refused = loop {
+        match queue.send(&Message::new(&[7; 5000])) {
+            Ok(_) => {}
+            Err(error) => break error,
+        }
+    };
+    assert!(
+        matches!(refused, Error::Storage(logmill_storage::Error::DiskFull { .. })),
+        "{refused}"
+    );
+    let got = receive(&queue, 200);
+    assert_eq!(got.len(), 200, "receives need no disk space");
+    for message in &got {
+        queue.delete(message.receipt()).unwrap();
+    }
+    assert_eq!(bodies(&queue, 1).len(), queue.counts().unwrap().in_flight.min(1) as usize);
+    store.disk.set_capacity(None);
+    send(&queue, "again");
+    assert!(queue.peek(1000).unwrap().iter().any(|message| message.body() == b"again"));
+}
+
+#[test]
+fn a_lease_that_a_full_disk_kept_from_being_stored_is_not_mistaken_for_a_later_one() {
+    let options = QueuesOptions::default().spare_bytes(0).checkpoint_bytes(1 << 30);
+    let mut store = Store::with(1, options);
+    let queue = store.create("q", QueueConfig::standard());
+    send(&queue, "m");
+    store.disk.set_capacity(Some(store.disk.used()));
+    while queue.send(&Message::new(&[7; 5000])).is_ok() {}
+    while queue.send(&Message::new(&[7; 1])).is_ok() {}
+    let volatile = receive_one(&queue);
+    assert_eq!(volatile.body(), b"m");
+    let stored = queue.find(volatile.id()).unwrap();
+    assert!(matches!(stored.state(), MessageState::InFlight { .. }), "it is held all the same");
+    drop(queue);
+    store.disk.set_capacity(None);
+    store.kill();
+    let queue = store.queue("q");
+    let again = receive_one(&queue);
+    assert_eq!(again.body(), b"m", "the crash has forgotten the receive");
+    assert!(matches!(queue.delete(volatile.receipt()), Err(Error::ReceiptHandleExpired { .. })));
+    queue.delete(again.receipt()).unwrap();
+}
