@@ -32,10 +32,8 @@ impl Kept {
         let (hot, cold) =
             if at & location::COLD == 0 { (offset, u64::MAX) } else { (u64::MAX, offset) };
         match self.stretches.back_mut() {
-            Some(last)
-                if until < last.until.saturating_add(period / PARTS) && last.until <= until =>
-            {
-                // The stretch's first deletion decides how far it may grow: `until` moves on only with new stretches.
+            // The stretch's first deletion decides when it ends; it takes in what may go a little sooner.
+            Some(last) if until <= last.until && last.until - until <= period / PARTS => {
                 last.hot = last.hot.min(hot);
                 last.cold = last.cold.min(cold);
             }
