@@ -49,6 +49,7 @@ mod record;
 pub mod recovery;
 mod resync;
 mod retention;
+pub mod salvage;
 mod schedule;
 mod segment;
 mod segment_writer;

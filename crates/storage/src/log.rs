@@ -676,7 +676,7 @@ fn report(clean: bool, manifest: &Manifest, scan: &Scan) -> RecoveryReport {
 }
 
 /// Makes the log's directory, and makes its name durable before anything in it is acknowledged.
-fn make_directories(dir: &DataDir, name: &Path) -> Result<()> {
+pub(crate) fn make_directories(dir: &DataDir, name: &Path) -> Result<()> {
     let io = dir.io();
     let mut made = PathBuf::new();
     for part in name.components() {

@@ -17,6 +17,7 @@ mod lens;
 mod lock;
 mod producers;
 mod retention;
+mod salvage;
 mod segments;
 mod size;
 mod space;

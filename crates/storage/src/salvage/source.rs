@@ -1,0 +1,224 @@
+//! What is there to be copied: segment files, and whatever says how to read them.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use byteorder::{ByteOrder, LittleEndian as LE};
+
+use super::patient::Patient;
+use super::walk::Walk;
+use crate::batch::Scope;
+use crate::data_dir::DataDir;
+use crate::error::{Corruption, Error, Result};
+use crate::io::{File, Kind, Open, read_full};
+use crate::layout::{FOOTER_LEN, Footer, HEAD_LEN, Manifest, SegmentHead};
+use crate::manifest;
+use crate::recovery;
+use crate::resync::Resync;
+use crate::segment::{file_name, parse_name};
+use crate::verify::Problem;
+
+/// Positions in a segment have 32 bits in its indexes, so no segment is longer.
+const SEGMENT_BYTES_MAX: u64 = 1 << 32;
+
+/// The files of a log.
+#[derive(Debug)]
+pub(super) struct Source<'a> {
+    dir: &'a DataDir,
+    name: &'a Path,
+    pub manifest: Option<Manifest>,
+    /// The id that its heads agree on, if there is no manifest.
+    log_id: [u8; 16],
+    /// Base offsets and lengths, in order.
+    pub segments: Vec<(u64, u64)>,
+    /// Everything below is known to have been durable.
+    pub witness: u64,
+    /// Epochs that some head names, for segments whose own is lost.
+    epochs: Vec<u32>,
+}
+
+/// A segment that can be read.
+#[derive(Debug)]
+pub(super) struct Readable {
+    pub file: Arc<dyn File>,
+    /// The same, to be asked what could not be read.
+    pub patient: Arc<Patient>,
+    pub head: SegmentHead,
+    pub footer: Option<Footer>,
+    /// Where its frames end at the latest.
+    pub limit: u64,
+    /// The timestamps in it may all be wrong by the same amount.
+    pub is_guessed: bool,
+}
+
+impl<'a> Source<'a> {
+    /// Looks at the directory and at every head.
+    pub fn look(dir: &'a DataDir, name: &'a Path) -> Result<Source<'a>> {
+        let io = dir.io().as_ref();
+        let entries = io.list(name).map_err(|e| Error::io("list", dir.path().join(name), e))?;
+        let mut segments: Vec<(u64, u64)> = entries
+            .iter()
+            .filter(|entry| entry.kind == Kind::File)
+            .filter_map(|entry| Some((parse_name(&entry.name, "log")?, entry.len)))
+            .collect();
+        segments.sort_unstable();
+        // A damaged manifest is as good as none.
+        let manifest = manifest::load(io, name, dir.path(), Open::Read)
+            .ok()
+            .flatten()
+            .map(|(manifest, _)| manifest);
+        if manifest.is_none() && segments.is_empty() {
+            let path = dir.path().join(name);
+            return Err(Error::Io {
+                op: "open",
+                path,
+                source: std::io::ErrorKind::NotFound.into(),
+            });
+        }
+        let mut source = Source {
+            dir,
+            name,
+            log_id: manifest.as_ref().map_or([0; 16], |manifest| manifest.log_id),
+            manifest,
+            segments,
+            witness: 0,
+            epochs: Vec::new(),
+        };
+        let mut ids: BTreeMap<[u8; 16], usize> = BTreeMap::new();
+        for (base, _) in &source.segments {
+            let head = source.open(*base).ok().and_then(|file| read_head(file.as_ref()).ok());
+            if let Some(Ok(head)) = head {
+                *ids.entry(head.log_id).or_default() += 1;
+                source.epochs.push(head.epoch);
+            }
+        }
+        source.epochs.sort_unstable();
+        source.epochs.dedup();
+        if source.manifest.is_none()
+            && let Some((id, _)) = ids.into_iter().max_by_key(|(_, count)| *count)
+        {
+            source.log_id = id;
+        }
+        let live = recovery::load_live(io, name).filter(|live| live.log_id == source.log_id);
+        source.witness = live.map_or(0, |live| live.durable);
+        if let Some(manifest) = &source.manifest {
+            source.witness = source.witness.max(manifest.proven.offset);
+        }
+        Ok(source)
+    }
+
+    /// The largest epoch that anything names.
+    pub fn epoch(&self) -> u32 {
+        let manifest = self.manifest.as_ref().map_or(0, |manifest| manifest.epoch);
+        self.epochs.last().copied().unwrap_or(0).max(manifest)
+    }
+
+    pub fn shown(&self, base: u64) -> PathBuf {
+        self.dir.path().join(self.name).join(file_name(base, "log"))
+    }
+
+    fn open(&self, base: u64) -> std::io::Result<Arc<dyn File>> {
+        self.dir.io().open(&self.name.join(file_name(base, "log")), Open::Read)
+    }
+
+    /// Opens a segment and finds out how to read it.
+    pub fn segment(&self, base: u64) -> Result<Readable, Problem> {
+        let failed = |op| move |e: std::io::Error| Problem::Io { op, message: e.to_string() };
+        let patient = Arc::new(Patient::new(self.open(base).map_err(failed("open"))?));
+        let file: Arc<dyn File> = Arc::<Patient>::clone(&patient);
+        // What counts is what the device has; if the system will not forget, so be it.
+        let _ = file.drop_cache();
+        let len = file.len().map_err(failed("stat"))?.min(SEGMENT_BYTES_MAX);
+        let footer = self.footer(file.as_ref(), base, len).map_err(failed("read"))?;
+        let limit = footer.as_ref().map_or(len, |footer| footer.data_end);
+        let (head, is_guessed) = match read_head(file.as_ref()).map_err(failed("read"))? {
+            Ok(head) if head.log_id == self.log_id && head.base_offset == base => (head, false),
+            Ok(_) => return Err(Problem::Corruption(Corruption::Misplaced)),
+            Err(what) => self
+                .guess_head(&file, base, footer.as_ref(), limit)
+                .map_err(failed("read"))?
+                .ok_or(Problem::Corruption(what))?,
+        };
+        Ok(Readable { file, patient, head, footer, limit, is_guessed })
+    }
+
+    /// The footer, if it is one of this log and segment.
+    fn footer(&self, file: &dyn File, base: u64, len: u64) -> std::io::Result<Option<Footer>> {
+        let Some(position) = len.checked_sub(FOOTER_LEN as u64) else { return Ok(None) };
+        let mut bytes = [0; FOOTER_LEN];
+        read_full(file, &mut bytes, position)?;
+        Ok(Footer::decode(&bytes).ok().filter(|footer| {
+            footer.log_id == self.log_id
+                && footer.base_offset == base
+                && Footer::position(footer.data_end) == position
+        }))
+    }
+
+    /// A head in place of a damaged one: with the epoch for which a frame verifies, and timestamps that agree with the
+    /// footer, if there is one. Whether these are a guess.
+    fn guess_head(
+        &self,
+        file: &Arc<dyn File>,
+        base: u64,
+        footer: Option<&Footer>,
+        limit: u64,
+    ) -> std::io::Result<Option<(SegmentHead, bool)>> {
+        let mut bytes = [0; HEAD_LEN];
+        read_full(file.as_ref(), &mut bytes, 0)?;
+        let written = LE::read_u32(&bytes[48..52]);
+        let named = footer.map(|footer| footer.epoch);
+        let known = self.epochs.iter().rev().copied();
+        let manifest = self.manifest.as_ref().map(|manifest| manifest.epoch);
+        for epoch in named.into_iter().chain([written]).chain(known).chain(manifest) {
+            let scope = Scope::new(&self.log_id, epoch, base, 0);
+            if Resync::new(file, &scope, limit).next(HEAD_LEN as u64)?.is_none() {
+                continue;
+            }
+            let (base_timestamp, is_guessed) = match footer {
+                Some(footer) => base_timestamp(file, &scope, footer)?,
+                None => (LE::read_i64(&bytes[56..64]), true),
+            };
+            let head = SegmentHead {
+                log_id: self.log_id,
+                base_offset: base,
+                epoch,
+                generation: 0,
+                base_timestamp,
+                superseded_hash: [0; 16],
+            };
+            return Ok(Some((head, is_guessed)));
+        }
+        Ok(None)
+    }
+}
+
+fn read_head(file: &dyn File) -> std::io::Result<Result<SegmentHead, Corruption>> {
+    let mut bytes = [0; HEAD_LEN];
+    let got = read_full(file, &mut bytes, 0)?;
+    if got < HEAD_LEN {
+        let expected = HEAD_LEN as u64;
+        return Ok(Err(Corruption::Truncated { expected, found: got as u64 }));
+    }
+    Ok(SegmentHead::decode(&bytes))
+}
+
+/// What timestamps count from, if the footer's least and greatest are those of the records; and whether they disagree.
+fn base_timestamp(
+    file: &Arc<dyn File>,
+    scope: &Scope,
+    footer: &Footer,
+) -> std::io::Result<(i64, bool)> {
+    let (mut least, mut greatest) = (i64::MAX, i64::MIN);
+    let mut walk = Walk::new(file, scope, footer.data_end);
+    while let Some(head) = walk.next()? {
+        if let Ok(batch) = walk.frames.take(head) {
+            for record in batch.records().flatten() {
+                least = least.min(record.timestamp);
+                greatest = greatest.max(record.timestamp);
+            }
+        }
+    }
+    let from_greatest = footer.max_timestamp.wrapping_sub(greatest);
+    Ok((from_greatest, footer.min_timestamp.wrapping_sub(least) != from_greatest))
+}
