@@ -28,6 +28,8 @@ const DURABLE: u16 = 1 << 5;
 const PRODUCER: u16 = 1 << 6;
 const CONTINUATION: u16 = 1 << 9;
 const HORIZON: u16 = 1 << 10;
+/// `TRANSACTIONAL`, `CONTROL` and `LOG_APPEND_TIME`: this version writes none of them, and copies them as they are.
+const CARRIED: u16 = 1 << 7 | 1 << 8 | 1 << 11;
 const ZERO_FLAGS: u16 = 0xF000;
 
 /// The length of the smallest record, so that a count can be checked against the bytes that must hold it.
@@ -216,6 +218,21 @@ impl<'a> Batch<'a> {
     /// From when on its tombstones may go, ms since 1970; set by compaction.
     pub const fn delete_horizon(&self) -> Option<i64> {
         self.horizon
+    }
+
+    /// What a copy of the batch, with fewer records perhaps, says beside them.
+    pub(crate) fn copied(&self) -> FrameSpec {
+        FrameSpec {
+            base_offset: self.base_offset,
+            // It is behind the end of a sealed segment now.
+            durable_upto: None,
+            producer: self.producer,
+            continues: self.continues(),
+            compression: Compression::of_codec(self.codec()),
+            delete_horizon: self.horizon,
+            last_offset: Some(self.last_offset),
+            carried: self.flags & CARRIED,
+        }
     }
 
     /// The same batch without the records below `offset`.
@@ -440,6 +457,8 @@ pub(crate) struct FrameSpec {
     pub delete_horizon: Option<i64>,
     /// The last offset, where it is not that of the last record.
     pub last_offset: Option<u64>,
+    /// Flags without a group that are copied.
+    pub carried: u16,
 }
 
 /// Encodes frames; keeps its buffers from one to the next.
@@ -555,7 +574,7 @@ impl Span {
 /// Writes the groups but for the uncompressed length, and returns their flags.
 #[inline]
 fn put_groups(out: &mut Vec<u8>, scope: &Scope, spec: &FrameSpec, span: &Span) -> u16 {
-    let mut flags = 0;
+    let mut flags = spec.carried;
     varint::put(out, zigzag(span.base_timestamp.wrapping_sub(scope.base_timestamp)));
     if span.count > 1 {
         flags |= COUNT;

@@ -9,11 +9,12 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::batch::{FrameHead, HEAD_LEN as FRAME_HEAD_LEN};
+use crate::batch::HEAD_LEN as FRAME_HEAD_LEN;
 use crate::error::{Corruption, Error, Result};
 use crate::frames::Step;
 use crate::io::{File, Io, Kind, Open, read_full, write_full};
 use crate::layout::{Footer, HEAD_LEN, LIVE_LEN, Live, Manifest, Proven, State};
+use crate::resync::Resync;
 use crate::segment::{self, Segment};
 
 const QUARANTINE: &str = "quarantine";
@@ -579,40 +580,20 @@ fn last_set(bytes: &[u8]) -> Option<usize> {
     None
 }
 
-/// The largest `durable_upto` of any valid frame behind `end`.
-///
-/// This looks at every byte position, which is safe because the checksum is seeded with the log's random id: no payload
-/// can hold a frame of this log. What it finds is believed as a witness only and is never returned as a record.
+/// The largest `durable_upto` of any valid frame behind `end`, at whatever byte it begins. What is found is believed as a
+/// witness only and is never returned as a record.
 fn find_witness(segment: &Segment, file: &Arc<dyn File>, end: Proven, len: u64) -> Result<u64> {
-    const WINDOW: usize = 1 << 20;
     let scope = segment.scope(file.as_ref())?;
-    let mut window = vec![0; WINDOW + FRAME_HEAD_LEN];
+    let mut resync = Resync::new(file, &scope, len);
     let (mut position, mut witness) = (end.position, 0);
-    while position < len {
-        let got =
-            read_full(file.as_ref(), &mut window, position).map_err(segment.failed("read"))?;
-        if got < FRAME_HEAD_LEN {
-            break;
+    while let Some(at) = resync.next(position).map_err(segment.failed("read"))? {
+        let mut frames = segment.frames(Arc::clone(file), at, len)?;
+        if let Step::Frame(head) = frames.peek().map_err(segment.failed("read"))?
+            && let Ok(batch) = frames.take(head)
+        {
+            witness = witness.max(batch.durable_upto().unwrap_or(0));
         }
-        let mut i = 0;
-        while i + FRAME_HEAD_LEN <= got && i < WINDOW {
-            let Some(bytes) = window[i..].first_chunk::<FRAME_HEAD_LEN>() else { break };
-            let at = position + i as u64;
-            if let Ok(Some(head)) = FrameHead::decode(&scope, bytes)
-                && head.frame_len() as u64 <= len - at
-            {
-                let mut frames = segment.frames(Arc::clone(file), at, len)?;
-                if let Ok(Step::Frame(head)) = frames.peek()
-                    && let Ok(batch) = frames.take(head)
-                {
-                    witness = witness.max(batch.durable_upto().unwrap_or(0));
-                    i += head.frame_len();
-                    continue;
-                }
-            }
-            i += 1;
-        }
-        position += i.max(1) as u64;
+        position = frames.position().max(at + 1);
     }
     Ok(witness)
 }

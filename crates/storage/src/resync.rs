@@ -2,7 +2,7 @@
 //!
 //! Every byte position is tried. That is safe because the checksums are seeded with the log's random id, its epoch and the
 //! segment's base offset: no payload can pass for a frame. What is found is for those who look for damage or through it
-//! (`verify`, `dump`, `salvage`); reading and recovery never skip anything.
+//! (`verify`, `dump`, `salvage`), and recovery takes it for a witness; neither it nor reading ever skips anything.
 
 use std::io;
 use std::sync::Arc;

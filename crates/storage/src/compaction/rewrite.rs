@@ -7,7 +7,6 @@ use super::passes::Marks;
 use super::plan::{Judge, Kept, Plan, Rules};
 use super::{CompactionReport, Source};
 use crate::batch::{Batch, FrameSpec};
-use crate::compress::Compression;
 use crate::error::Result;
 use crate::layout::{HEAD_LEN, SegmentHead};
 use crate::record::{Header, Record};
@@ -123,15 +122,7 @@ fn write(
 }
 
 fn add(output: &mut SegmentWriter, batch: &Batch<'_>, kept: &Kept) -> Result<()> {
-    let spec = FrameSpec {
-        base_offset: batch.base_offset(),
-        durable_upto: None,
-        producer: batch.producer(),
-        continues: batch.continues(),
-        compression: Compression::of_codec(batch.codec()),
-        delete_horizon: kept.horizon,
-        last_offset: Some(batch.last_offset()),
-    };
+    let spec = FrameSpec { delete_horizon: kept.horizon, ..batch.copied() };
     let mut headers: Vec<Header<'_>> = Vec::new();
     let staying = || batch.records().flatten().zip(&kept.stays).filter(|(_, stays)| **stays);
     let mut ends = Vec::with_capacity(kept.count as usize);

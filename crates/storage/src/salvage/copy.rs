@@ -7,8 +7,7 @@ use std::sync::Arc;
 use super::source::{Readable, Source};
 use super::walk::Walk;
 use super::{Event, Gap, SalvageReport};
-use crate::batch::{Batch, FrameSpec, Scope};
-use crate::compress::Compression;
+use crate::batch::{Batch, Scope};
 use crate::data_dir::{Claimed, DataDir};
 use crate::error::{Corruption, Error, Result};
 use crate::io::Open;
@@ -252,15 +251,6 @@ impl<'a> Copy<'a> {
 
     fn add(&mut self, batch: &Batch<'_>) -> Result<()> {
         let Some(output) = &mut self.output else { return Ok(()) };
-        let spec = FrameSpec {
-            base_offset: batch.base_offset(),
-            durable_upto: None,
-            producer: batch.producer(),
-            continues: batch.continues(),
-            compression: Compression::of_codec(batch.codec()),
-            delete_horizon: batch.delete_horizon(),
-            last_offset: Some(batch.last_offset()),
-        };
         let from = self.next;
         let records: Vec<RecordView<'_>> =
             batch.records().flatten().filter(|record| record.offset >= from).collect();
@@ -276,7 +266,7 @@ impl<'a> Copy<'a> {
                     Record { key: record.key, value: record.value, headers, timestamp },
                 )
             });
-            output.add(&spec, plain)?;
+            output.add(&batch.copied(), plain)?;
         }
         self.has_producers |= batch.producer().is_some();
         self.report.records += records.len() as u64;
