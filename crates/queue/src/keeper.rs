@@ -64,7 +64,9 @@ impl Shared {
         let _one_at_a_time = self.reclaiming.lock();
         let mut engine = self.lock();
         let reach = Reach { hot: self.journal.reach().hot, cold: engine.cold_known };
-        let mut state = Vec::new();
+        // Room enough at once: a buffer that grows leaves its smaller ones behind.
+        let expected = usize::try_from(engine.checkpoint_len).unwrap_or(0);
+        let mut state = Vec::with_capacity(expected + expected / 4 + (64 << 10));
         checkpoint::save(&engine, &mut state);
         engine.checkpoint_len = state.len() as u64;
         engine.unchecked_bytes = 0;
