@@ -52,22 +52,23 @@ fn a_lease_is_kept_up_while_its_handler_runs() {
     send(&queue, "slow");
     let runs = Arc::new(AtomicU64::new(0));
     let (seen, watched) = (Arc::clone(&runs), queue.clone());
-    let worker = queue.worker(WorkerOptions::new().threads(2).lease(ms(40))).run(move |message| {
-        seen.fetch_add(1, Ordering::SeqCst);
-        let extended = |until: i64| {
-            watched.find(message.id()).is_ok_and(|m| match m.state() {
-                logmill_queue::MessageState::InFlight { until: now } => now > until + 200,
-                _ => false,
-            })
-        };
-        let logmill_queue::MessageState::InFlight { until } = message.state() else {
-            return Ok(());
-        };
-        while !extended(until) {
-            std::thread::yield_now();
-        }
-        Ok(())
-    });
+    let worker =
+        queue.worker(WorkerOptions::new().threads(2).lease(ms(3000))).run(move |message| {
+            seen.fetch_add(1, Ordering::SeqCst);
+            let extended = |until: i64| {
+                watched.find(message.id()).is_ok_and(|m| match m.state() {
+                    logmill_queue::MessageState::InFlight { until: now } => now > until + 200,
+                    _ => false,
+                })
+            };
+            let logmill_queue::MessageState::InFlight { until } = message.state() else {
+                return Ok(());
+            };
+            while !extended(until) {
+                std::thread::yield_now();
+            }
+            Ok(())
+        });
     let worker = worker.unwrap();
     while queue.counts().unwrap() != Default::default() {
         std::thread::yield_now();
