@@ -1,18 +1,21 @@
 //! `logmill consume`: prints the records of a topic.
 
 use std::fmt;
-use std::io::{BufWriter, StdoutLock, Write, stdout};
+use std::io::{BufWriter, Stdout, Write, stdout};
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
 use clap::ValueEnum;
 use logmill::storage::recovery::Verdict;
-use logmill::{Partition, PartitionReader, RecordView};
+use logmill::{Partition, PartitionReader};
 
 use crate::failure::{Failure, Outcome};
 use crate::json::{self, Printed};
 use crate::open::Place;
+
+mod members;
 
 /// How long a follower of several partitions waits for one of them before it looks at the others.
 const LOOK: Duration = Duration::from_millis(10);
@@ -23,12 +26,14 @@ const EXAMPLES: &str = "\
 Examples:
   logmill --dir store consume events --max 10
   logmill --dir store consume events --follow --from latest
-  logmill --dir store consume events --format json --from @1700000000000";
+  logmill --dir store consume events --json --from @1700000000000
+  logmill --dir store consume events --group audit --max 10";
 
 /// Print the records of a topic
 ///
 /// Reads beside a live producer and changes nothing. It stops at the end that it found when it started, unless it
-/// is told to follow.
+/// is told to follow. With --group it goes on where the group has come to, and commits what it printed; for that it
+/// needs the store for itself.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = EXAMPLES)]
 pub struct Arguments {
@@ -37,7 +42,8 @@ pub struct Arguments {
     /// One partition; all of them unless given
     #[arg(long, value_name = "N")]
     partition: Option<u32>,
-    /// Where to start: earliest, latest, an offset, or @MS, the first record not older than that (ms since 1970)
+    /// Where to start: earliest, latest, an offset, or @MS, the first record not older than that (ms since 1970). With
+    /// --group only where the group has no position in the topic yet
     #[arg(long, value_name = "WHERE", default_value = "earliest", allow_hyphen_values = true)]
     from: Start,
     /// Stop after so many records
@@ -49,6 +55,15 @@ pub struct Arguments {
     /// What to print of a record
     #[arg(long, value_enum, default_value = "plain")]
     format: Format,
+    /// The same as --format json
+    #[arg(long, conflicts_with = "format")]
+    json: bool,
+    /// Read as this consumer group: each record of the topic once, whatever the number of runs
+    #[arg(long, value_name = "GROUP", conflicts_with_all = ["partition", "follow"])]
+    group: Option<String>,
+    /// How many consumers of the group share the partitions, each in a thread; those beyond the partitions sit idle
+    #[arg(long, value_name = "N", default_value = "1", requires = "group")]
+    members: NonZeroUsize,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -61,15 +76,20 @@ enum Format {
 
 /// Where to start in each partition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Start {
+pub enum Start {
+    /// The first record that is there.
     Earliest,
+    /// After the last record.
     Latest,
+    /// This offset.
     Offset(u64),
+    /// The first record with at least this timestamp.
     Timestamp(i64),
 }
 
+/// The text names no place to start at.
 #[derive(Debug)]
-struct StartError;
+pub struct StartError;
 
 impl fmt::Display for StartError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -119,6 +139,9 @@ struct Source {
 
 /// Runs the command.
 pub fn run(place: &Place, arguments: &Arguments) -> Outcome {
+    if let Some(group) = &arguments.group {
+        return members::run(place, arguments, group);
+    }
     let store = place.open_read_only()?;
     let topic = store.topic(&arguments.topic)?;
     let count = topic.partition_count();
@@ -151,7 +174,7 @@ pub fn run(place: &Place, arguments: &Arguments) -> Outcome {
 
 /// Prints records until enough are printed.
 struct Printer {
-    out: BufWriter<StdoutLock<'static>>,
+    out: BufWriter<Stdout>,
     format: Format,
     left: u64,
 }
@@ -159,8 +182,8 @@ struct Printer {
 impl Printer {
     fn new(arguments: &Arguments) -> Printer {
         Printer {
-            out: BufWriter::with_capacity(256 << 10, stdout().lock()),
-            format: arguments.format,
+            out: BufWriter::with_capacity(256 << 10, stdout()),
+            format: if arguments.json { Format::Json } else { arguments.format },
             left: arguments.max.unwrap_or(u64::MAX),
         }
     }
@@ -216,33 +239,32 @@ impl Printer {
                 if self.left == 0 || record.offset >= end {
                     return Ok(());
                 }
-                self.print(number, &record).map_err(Failure::output)?;
+                let printed = Printed {
+                    partition: number,
+                    offset: record.offset,
+                    timestamp: record.timestamp,
+                    key: record.key,
+                    value: record.value,
+                };
+                let headers = record.headers.map(|header| (header.name, header.value));
+                self.print(printed, headers).map_err(Failure::output)?;
                 self.left -= 1;
             }
         }
         Ok(())
     }
 
-    fn print(&mut self, partition: u32, record: &RecordView<'_>) -> std::io::Result<()> {
+    fn print<'h>(
+        &mut self,
+        record: Printed<'_>,
+        headers: impl Iterator<Item = (&'h str, &'h [u8])>,
+    ) -> std::io::Result<()> {
         match self.format {
             Format::Plain => {
                 self.out.write_all(record.value.unwrap_or_default())?;
                 self.out.write_all(b"\n")
             }
-            Format::Json => {
-                let printed = Printed {
-                    partition,
-                    offset: record.offset,
-                    timestamp: record.timestamp,
-                    key: record.key,
-                    value: record.value,
-                };
-                json::write_record(
-                    &mut self.out,
-                    printed,
-                    record.headers.map(|header| (header.name, header.value)),
-                )
-            }
+            Format::Json => json::write_record(&mut self.out, record, headers),
         }
     }
 

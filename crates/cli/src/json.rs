@@ -4,6 +4,8 @@ use std::io::{self, Write};
 
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 
+use crate::failure::{Failure, Outcome};
+
 /// A record as it is printed.
 #[derive(Clone, Copy, Debug)]
 pub struct Printed<'a> {
@@ -62,6 +64,11 @@ pub fn bytes_under(name: &str, bytes: &[u8]) -> (String, serde_json::Value) {
         Ok(text) => (name.to_owned(), text.into()),
         Err(_) => (format!("{name}_base64"), BASE64_STANDARD.encode(bytes).into()),
     }
+}
+
+/// Writes a value on a line of its own.
+pub fn write_line(out: &mut impl Write, value: &serde_json::Value) -> Outcome {
+    writeln!(out, "{value}").map_err(Failure::output)
 }
 
 /// Writes a JSON string with its quotes.

@@ -8,12 +8,14 @@ mod consume;
 mod dump;
 mod duration;
 mod failure;
+mod group;
 mod json;
 mod lines;
 mod open;
 mod produce;
 mod progress;
 mod queue;
+mod topic;
 mod verify;
 
 use std::io::{Write, stderr};
@@ -39,6 +41,8 @@ struct Cli {
 enum Command {
     Produce(produce::Arguments),
     Consume(consume::Arguments),
+    Topic(topic::Arguments),
+    Group(group::Arguments),
     Queue(queue::Arguments),
     Verify(verify::Arguments),
     Dump(dump::Arguments),
@@ -60,6 +64,8 @@ fn run(cli: &Cli) -> Outcome {
     match &cli.command {
         Command::Produce(arguments) => produce::run(&cli.place, arguments),
         Command::Consume(arguments) => consume::run(&cli.place, arguments),
+        Command::Topic(arguments) => topic::run(&cli.place, arguments),
+        Command::Group(arguments) => group::run(&cli.place, arguments),
         Command::Queue(arguments) => queue::run(&cli.place, arguments),
         Command::Verify(arguments) => verify::run(&cli.place, arguments),
         Command::Dump(arguments) => dump::run(arguments),

@@ -329,6 +329,47 @@ impl TopicSettings {
         })
     }
 
+    /// Every setting by the name and in the words that [`TopicConfig::set`] takes, -1 for "without limit".
+    pub fn by_name(&self) -> Vec<(&'static str, String)> {
+        let limit = |limit: Option<u64>| limit.map_or(UNLIMITED, to_i64).to_string();
+        let ms = |time: Duration| to_ms(time).to_string();
+        let (durability, interval) = match self.durability {
+            Durability::Buffered => ("buffered", None),
+            Durability::Interval(interval) => ("interval", Some(interval)),
+            Durability::Sync => ("sync", None),
+        };
+        let cleanup = match self.cleanup {
+            Cleanup::Delete => "delete",
+            Cleanup::Compact => "compact",
+            Cleanup::CompactAndDelete => "compact,delete",
+        };
+        let compression = match self.compression {
+            Compression::Lz4 => "lz4",
+            Compression::Zstd => "zstd",
+            _ => "none",
+        };
+        let timestamps = match self.timestamps {
+            TimestampType::CreateTime => "CreateTime",
+            TimestampType::LogAppendTime => "LogAppendTime",
+        };
+        let mut named = vec![
+            (Setting::RetentionMs, self.retention.map_or(UNLIMITED, to_ms).to_string()),
+            (Setting::RetentionBytes, limit(self.retention_bytes)),
+            (Setting::RetentionRecords, limit(self.retention_records)),
+            (Setting::CleanupPolicy, cleanup.into()),
+            (Setting::SegmentBytes, self.segment_bytes_max.to_string()),
+            (Setting::SegmentMs, ms(self.segment_age_max)),
+            (Setting::CompressionType, compression.into()),
+            (Setting::Durability, durability.into()),
+            (Setting::MaxMessageBytes, self.record_bytes_max.to_string()),
+            (Setting::DeleteRetentionMs, ms(self.tombstone_retention)),
+            (Setting::MinCompactionLagMs, ms(self.compaction_lag_min)),
+            (Setting::MessageTimestampType, timestamps.into()),
+        ];
+        named.extend(interval.map(|interval| (Setting::DurabilityIntervalMs, ms(interval))));
+        named.into_iter().map(|(setting, value)| (setting.name(), value)).collect()
+    }
+
     /// Whether records are removed as time passes or more come.
     pub(crate) fn retires_records(&self) -> bool {
         let limited = self.retention.is_some()
@@ -390,6 +431,25 @@ mod tests {
             .timestamps(TimestampType::LogAppendTime)
             .segment_bytes_max(65_536);
         assert_eq!(by_name, by_method);
+    }
+
+    #[test]
+    fn settings_are_told_in_the_words_that_set_them() {
+        let config = TopicConfig::new()
+            .retention(None)
+            .retention_records(Some(7))
+            .cleanup(Cleanup::CompactAndDelete)
+            .compression(Compression::Lz4)
+            .durability(Durability::Interval(Duration::from_millis(250)))
+            .timestamps(TimestampType::LogAppendTime);
+        for settings in [TopicConfig::new().resolve().unwrap(), config.resolve().unwrap()] {
+            let again = settings
+                .by_name()
+                .into_iter()
+                .try_fold(TopicConfig::new(), |config, (name, value)| config.set(name, &value))
+                .unwrap();
+            assert_eq!(again.resolve().unwrap(), settings);
+        }
     }
 
     #[test]

@@ -7,9 +7,11 @@
 mod consume;
 mod damage;
 mod dump;
+mod group;
 mod kill;
 mod produce;
 mod queue;
 mod support;
 mod terminal;
+mod topic;
 mod usage;

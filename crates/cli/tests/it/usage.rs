@@ -57,7 +57,7 @@ fn names_that_no_topic_may_have_are_refused() {
 fn help_and_version_go_to_standard_output() {
     let store = Store::new();
     let help = store.run(&["--help"]).ok_text();
-    for command in ["produce", "consume", "verify", "dump"] {
+    for command in ["produce", "consume", "topic", "group", "verify", "dump"] {
         assert!(help.contains(command), "{help}");
         assert!(store.run(&["help", command]).ok_text().contains("Usage: logmill"), "{command}");
     }

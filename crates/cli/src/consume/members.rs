@@ -1,0 +1,175 @@
+//! `consume --group`: the members of a group, each in a thread, print what the group has not read yet.
+//!
+//! Nobody appends meanwhile, since this process is the store's writer. So the end is known from the beginning, and the
+//! work is done when every partition has been read up to it, or when enough was printed.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use logmill::{
+    Consumer, ConsumerConfig, ConsumerWaker, Records, ResetTo, StartAt, Store, Topic,
+    TopicPartition,
+};
+
+use super::{Arguments, Printer, Start};
+use crate::failure::{Failure, Outcome};
+use crate::json::Printed;
+use crate::open::Place;
+
+/// A poll is woken by whatever a member has to do; this only bounds how long it waits for that.
+const WAIT: Duration = Duration::from_secs(60);
+
+impl From<Start> for ResetTo {
+    fn from(start: Start) -> ResetTo {
+        match start {
+            Start::Earliest => ResetTo::Earliest,
+            Start::Latest => ResetTo::Latest,
+            Start::Offset(offset) => ResetTo::Offset(offset),
+            Start::Timestamp(ms) => ResetTo::Timestamp(ms),
+        }
+    }
+}
+
+/// What the members share.
+struct Work {
+    printer: Printer,
+    /// The ends of the partitions that are not read up to there.
+    ends: BTreeMap<u32, u64>,
+    wakers: Vec<ConsumerWaker>,
+    is_over: bool,
+}
+
+/// Runs the command.
+pub fn run(place: &Place, arguments: &Arguments, group: &str) -> Outcome {
+    place.existing_dir()?;
+    let store = place.open()?;
+    let consumed = consume(&store, arguments, group);
+    consumed.and(store.close().map_err(Failure::from))
+}
+
+fn consume(store: &Store, arguments: &Arguments, group: &str) -> Outcome {
+    let topic = store.topic(&arguments.topic)?;
+    let config = ConsumerConfig::new().auto_commit(None).start_at(StartAt::Earliest);
+    let mut consumers = Vec::new();
+    for _ in 0..arguments.members.get() {
+        consumers.push(store.consumer_with(group, config.clone())?);
+    }
+    if !has_position(store, &topic, group)? {
+        store.reset_group(group, topic.name(), arguments.from.into())?;
+    }
+    // All of them before any of them reads, so that they share from the beginning.
+    for consumer in &mut consumers {
+        consumer.subscribe(&[topic.name()])?;
+    }
+    let work = Mutex::new(Work {
+        printer: Printer::new(arguments),
+        ends: ends(&topic)?,
+        wakers: consumers.iter().map(Consumer::waker).collect(),
+        is_over: false,
+    });
+    let results: Vec<Outcome> = thread::scope(|scope| {
+        let members: Vec<_> =
+            consumers.into_iter().map(|consumer| scope.spawn(|| member(consumer, &work))).collect();
+        let joined = members.into_iter().map(thread::ScopedJoinHandle::join);
+        joined
+            .map(|result| result.unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+            .collect()
+    });
+    results.into_iter().collect()
+}
+
+fn has_position(store: &Store, topic: &Topic, group: &str) -> Outcome<bool> {
+    let described = store.describe_group(group)?;
+    Ok(described
+        .partitions
+        .iter()
+        .any(|at| *at.partition.topic == *topic.name() && at.committed.is_some()))
+}
+
+fn ends(topic: &Topic) -> Outcome<BTreeMap<u32, u64>> {
+    let partitions = topic.partitions();
+    partitions
+        .iter()
+        .map(|partition| Ok((partition.number(), partition.high_watermark()?)))
+        .collect()
+}
+
+/// One member: reads until the work is over. Whoever fails ends it for all.
+fn member(mut consumer: Consumer, work: &Mutex<Work>) -> Outcome {
+    let result = read(&mut consumer, work);
+    locked(work).end();
+    let left = consumer.close().map_err(Failure::from);
+    result.and(left)
+}
+
+fn read(consumer: &mut Consumer, work: &Mutex<Work>) -> Outcome {
+    loop {
+        {
+            let mut work = locked(work);
+            for at in consumer.assignment() {
+                let position = consumer.position(&at.topic, at.partition)?;
+                if work.ends.get(&at.partition).is_some_and(|end| position >= *end) {
+                    work.ends.remove(&at.partition);
+                }
+            }
+            if work.ends.is_empty() || work.printer.left == 0 {
+                work.end();
+            }
+            if work.is_over {
+                return Ok(());
+            }
+        }
+        let records = consumer.poll(WAIT)?;
+        let printed = locked(work).print(&records)?;
+        // Only what was printed: the poll may have returned more than were wanted.
+        let offsets: Vec<_> = printed.into_iter().map(|(at, next)| (at, next.into())).collect();
+        consumer.commit_offsets(&offsets)?;
+    }
+}
+
+/// A member that panicked has ended the command; the others may finish.
+fn locked(work: &Mutex<Work>) -> MutexGuard<'_, Work> {
+    work.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Work {
+    /// Prints records until there are enough, and says where each partition goes on.
+    fn print(&mut self, records: &Records) -> Outcome<BTreeMap<TopicPartition, u64>> {
+        let mut next = BTreeMap::new();
+        if self.is_over {
+            return Ok(next);
+        }
+        for record in records.iter() {
+            if self.printer.left == 0 {
+                break;
+            }
+            let printed = Printed {
+                partition: record.partition,
+                offset: record.offset,
+                timestamp: record.timestamp,
+                key: record.key,
+                value: record.value,
+            };
+            let headers = record.headers.map(|header| (header.name, header.value));
+            self.printer.print(printed, headers).map_err(Failure::output)?;
+            self.printer.left -= 1;
+            let at = TopicPartition { topic: record.topic.into(), partition: record.partition };
+            next.insert(at, record.offset + 1);
+        }
+        // What is committed has been seen.
+        self.printer.flush()?;
+        if self.printer.left == 0 {
+            self.end();
+        }
+        Ok(next)
+    }
+
+    fn end(&mut self) {
+        self.is_over = true;
+        for waker in &self.wakers {
+            waker.wake();
+        }
+    }
+}

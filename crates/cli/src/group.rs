@@ -1,0 +1,167 @@
+//! `logmill group …`: looking at consumer groups and share groups, and moving them.
+
+use std::collections::BTreeSet;
+use std::io::{BufWriter, Write, stdout};
+
+use clap::{Args, Subcommand};
+use logmill::{GroupDescription, GroupKind, GroupPhase, Store};
+use serde_json::{Value, json};
+
+use crate::consume::Start;
+use crate::failure::{Failure, Outcome};
+use crate::json::write_line;
+use crate::open::Place;
+
+/// Consumer groups: list, describe, reset, delete
+#[derive(Debug, Args)]
+pub struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+    /// Print JSON, one object a line
+    #[arg(long, global = true)]
+    json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// List the groups with their lag
+    List,
+    /// Show how far a group has come, and its lag, in each partition
+    Describe {
+        /// The group
+        name: String,
+    },
+    /// Send a group that has no members elsewhere
+    Reset {
+        /// The group
+        name: String,
+        /// earliest, latest, an offset, or @MS, the first record not older than that (ms since 1970). What is not there
+        /// means the nearest that is
+        #[arg(long, value_name = "WHERE", allow_hyphen_values = true)]
+        to: Start,
+        /// One topic; without it, every topic in which the group has a position
+        #[arg(long)]
+        topic: Option<String>,
+    },
+    /// Delete a group that has no members, with all its positions
+    Delete {
+        /// The group
+        name: String,
+    },
+}
+
+/// Runs the command.
+pub fn run(place: &Place, arguments: &Arguments) -> Outcome {
+    match &arguments.command {
+        Command::List => return list(&place.open_read_only()?, arguments.json),
+        Command::Describe { name } => {
+            return describe(&place.open_read_only()?.describe_group(name)?, arguments.json);
+        }
+        Command::Reset { .. } | Command::Delete { .. } => {}
+    }
+    place.existing_dir()?;
+    let store = place.open()?;
+    let changed = change(&store, arguments);
+    changed.and(store.close().map_err(Failure::from))
+}
+
+fn change(store: &Store, arguments: &Arguments) -> Outcome {
+    match &arguments.command {
+        Command::Reset { name, to, topic } => {
+            for topic in topics(&store.describe_group(name)?, topic.as_deref()) {
+                store.reset_group(name, &topic, (*to).into())?;
+            }
+            match arguments.json {
+                true => describe(&store.describe_group(name)?, true),
+                false => Ok(()),
+            }
+        }
+        Command::Delete { name } => {
+            store.delete_group(name)?;
+            match arguments.json {
+                true => write_line(&mut stdout(), &json!({ "name": name, "deleted": true })),
+                false => Ok(()),
+            }
+        }
+        Command::List | Command::Describe { .. } => Ok(()),
+    }
+}
+
+/// The topics to reset.
+fn topics(group: &GroupDescription, wanted: Option<&str>) -> BTreeSet<String> {
+    match wanted {
+        Some(topic) => BTreeSet::from([topic.to_owned()]),
+        None => group.partitions.iter().map(|at| at.partition.topic.to_string()).collect(),
+    }
+}
+
+fn list(store: &Store, as_json: bool) -> Outcome {
+    let mut out = BufWriter::new(stdout());
+    for (name, kind) in store.groups()? {
+        if as_json {
+            let lag = store.describe_group(&name)?.lag();
+            write_line(&mut out, &json!({ "name": name, "kind": kind_name(kind), "lag": lag }))?;
+        } else {
+            writeln!(out, "{name}").map_err(Failure::output)?;
+        }
+    }
+    out.flush().map_err(Failure::output)
+}
+
+const fn kind_name(kind: GroupKind) -> &'static str {
+    match kind {
+        GroupKind::Share => "share",
+        _ => "consumers",
+    }
+}
+
+fn describe(group: &GroupDescription, as_json: bool) -> Outcome {
+    let phase = match group.phase {
+        GroupPhase::Stable => "stable",
+        GroupPhase::Rebalancing => "rebalancing",
+        _ => "empty",
+    };
+    let kind = kind_name(group.kind);
+    let mut out = BufWriter::new(stdout());
+    if as_json {
+        let partitions: Vec<Value> = group
+            .partitions
+            .iter()
+            .map(|at| {
+                json!({
+                    "topic": &*at.partition.topic, "partition": at.partition.partition,
+                    "committed": at.committed, "metadata": at.metadata, "start_offset": at.start,
+                    "end_offset": at.end, "lag": at.lag, "in_flight": at.in_flight,
+                })
+            })
+            .collect();
+        write_line(
+            &mut out,
+            &json!({
+                "name": group.name, "kind": kind, "phase": phase, "members": group.members.len(),
+                "lag": group.lag(), "partitions": partitions,
+            }),
+        )?;
+    } else {
+        let mut print = || {
+            for (name, value) in [("name", &*group.name), ("kind", kind), ("phase", phase)] {
+                writeln!(out, "{name:<24} {value}")?;
+            }
+            writeln!(out, "{:<24} {}", "lag", group.lag())?;
+            writeln!(
+                out,
+                "\n{:>9} {:>20} {:>20} {:>12} TOPIC",
+                "PARTITION", "COMMITTED", "END", "LAG"
+            )?;
+            for at in &group.partitions {
+                let committed =
+                    at.committed.map_or_else(|| "-".into(), |offset| offset.to_string());
+                let (number, topic) = (at.partition.partition, &at.partition.topic);
+                writeln!(out, "{number:>9} {committed:>20} {:>20} {:>12} {topic}", at.end, at.lag)?;
+            }
+            Ok(())
+        };
+        print().map_err(Failure::output)?;
+    }
+    out.flush().map_err(Failure::output)
+}

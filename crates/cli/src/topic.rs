@@ -1,0 +1,236 @@
+//! `logmill topic …`: making, changing and looking at topics.
+
+use std::io::{BufWriter, Write, stdout};
+use std::str::FromStr;
+use std::time::Duration;
+
+use clap::{Args, Subcommand, ValueEnum};
+use logmill::{Cleanup, Store, Topic, TopicConfig};
+use serde_json::{Map, Value, json};
+
+use crate::duration;
+use crate::failure::{Failure, Outcome};
+use crate::json::write_line;
+use crate::open::Place;
+
+/// Topics: create, list, describe, alter, add partitions, delete
+#[derive(Debug, Args)]
+pub struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+    /// Print JSON, one object a line
+    #[arg(long, global = true)]
+    json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Create a topic
+    Create {
+        /// 1 to 249 letters, digits, `.`, `_` and `-`
+        name: String,
+        /// How many partitions, 1 to 10000; later there can be more, never fewer
+        #[arg(long, value_name = "N", default_value_t = 1)]
+        partitions: u32,
+        #[command(flatten)]
+        settings: Settings,
+    },
+    /// List the topics
+    List,
+    /// Show a topic's settings and partitions
+    Describe {
+        /// The topic
+        name: String,
+    },
+    /// Change settings; what is not given stays
+    Alter {
+        /// The topic
+        name: String,
+        #[command(flatten)]
+        settings: Settings,
+    },
+    /// Add partitions; keys may go to other partitions than before
+    AddPartitions {
+        /// The topic
+        name: String,
+        /// How many there shall be in all
+        #[arg(long, value_name = "N")]
+        partitions: u32,
+    },
+    /// Delete a topic with its records and every group's positions in it
+    Delete {
+        /// The topic
+        name: String,
+    },
+}
+
+#[derive(Debug, Args)]
+struct Settings {
+    /// How long records are kept at least, such as 7d, or forever
+    #[arg(long, value_name = "TIME")]
+    retention: Option<Keep>,
+    /// What happens to old records
+    #[arg(long, value_enum)]
+    cleanup: Option<Policy>,
+    /// Any setting under its name, such as segment.bytes=67108864; may be repeated. `describe` shows them all
+    #[arg(long, value_name = "NAME=VALUE", value_parser = setting)]
+    set: Vec<(String, String)>,
+}
+
+/// For how long; `None` for ever.
+#[derive(Clone, Copy, Debug)]
+struct Keep(Option<Duration>);
+
+impl FromStr for Keep {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Keep, String> {
+        match text {
+            "forever" => Ok(Keep(None)),
+            _ => duration::parse(text).map(|time| Keep(Some(time))),
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Policy {
+    /// Whole segments go by age, bytes or count
+    Delete,
+    /// The latest record of each key stays
+    Compact,
+    /// Both
+    #[value(name = "compact,delete")]
+    Both,
+}
+
+/// `name=value`.
+fn setting(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once('=').ok_or("a setting is NAME=VALUE")?;
+    Ok((name.to_owned(), value.to_owned()))
+}
+
+impl Settings {
+    fn config(&self) -> Outcome<TopicConfig> {
+        let mut config = TopicConfig::new();
+        for (name, value) in &self.set {
+            config = config.set(name, value).map_err(|error| Failure::Usage(error.to_string()))?;
+        }
+        if let Some(Keep(time)) = self.retention {
+            config = config.retention(time);
+        }
+        if let Some(policy) = self.cleanup {
+            config = config.cleanup(match policy {
+                Policy::Delete => Cleanup::Delete,
+                Policy::Compact => Cleanup::Compact,
+                Policy::Both => Cleanup::CompactAndDelete,
+            });
+        }
+        Ok(config)
+    }
+}
+
+/// Runs the command.
+pub fn run(place: &Place, arguments: &Arguments) -> Outcome {
+    match &arguments.command {
+        Command::List => return list(&place.open_read_only()?, arguments.json),
+        Command::Describe { name } => {
+            return describe(&place.open_read_only()?.topic(name)?, arguments.json);
+        }
+        Command::Create { settings, .. } | Command::Alter { settings, .. } => {
+            // Before the store: a setting that is wrong makes none.
+            settings.config()?;
+        }
+        Command::AddPartitions { .. } | Command::Delete { .. } => {}
+    }
+    if !matches!(arguments.command, Command::Create { .. }) {
+        place.existing_dir()?;
+    }
+    let store = place.open()?;
+    let changed = change(&store, arguments);
+    changed.and(store.close().map_err(Failure::from))
+}
+
+fn change(store: &Store, arguments: &Arguments) -> Outcome {
+    let topic = match &arguments.command {
+        Command::Create { name, partitions, settings } => {
+            store.create_topic(name, settings.config()?.partitions(*partitions))?
+        }
+        Command::Alter { name, settings } => {
+            let topic = store.topic(name)?;
+            topic.alter(settings.config()?)?;
+            topic
+        }
+        Command::AddPartitions { name, partitions } => {
+            let topic = store.topic(name)?;
+            topic.add_partitions(*partitions)?;
+            topic
+        }
+        Command::Delete { name } => {
+            store.delete_topic(name)?;
+            return match arguments.json {
+                true => write_line(&mut stdout(), &json!({ "name": name, "deleted": true })),
+                false => Ok(()),
+            };
+        }
+        Command::List | Command::Describe { .. } => return Ok(()),
+    };
+    match arguments.json {
+        true => describe(&topic, true),
+        false => Ok(()),
+    }
+}
+
+fn list(store: &Store, as_json: bool) -> Outcome {
+    let mut out = BufWriter::new(stdout());
+    for topic in store.topics()? {
+        if as_json {
+            let (name, partitions) = (topic.name(), topic.partition_count());
+            write_line(&mut out, &json!({ "name": name, "partitions": partitions }))?;
+        } else {
+            writeln!(out, "{}", topic.name()).map_err(Failure::output)?;
+        }
+    }
+    out.flush().map_err(Failure::output)
+}
+
+fn describe(topic: &Topic, as_json: bool) -> Outcome {
+    let settings = topic.settings().by_name();
+    let mut out = BufWriter::new(stdout());
+    let mut partitions = Vec::new();
+    for partition in topic.partitions() {
+        let (start, end) = (partition.start_offset()?, partition.high_watermark()?);
+        partitions.push((partition.number(), start, end));
+    }
+    if as_json {
+        let settings: Map<String, Value> =
+            settings.into_iter().map(|(name, value)| (name.to_owned(), value.into())).collect();
+        let partitions: Vec<_> = partitions
+            .into_iter()
+            .map(|(number, start, end)| {
+                json!({ "partition": number, "start_offset": start, "end_offset": end })
+            })
+            .collect();
+        write_line(
+            &mut out,
+            &json!({
+                "name": topic.name(), "id": topic.id(), "partition_count": partitions.len(),
+                "settings": settings, "partitions": partitions,
+            }),
+        )?;
+    } else {
+        let mut print = || {
+            writeln!(out, "{:<24} {}", "name", topic.name())?;
+            writeln!(out, "{:<24} {}", "partitions", partitions.len())?;
+            for (name, value) in &settings {
+                writeln!(out, "{name:<24} {value}")?;
+            }
+            writeln!(out, "\n{:>9} {:>20} {:>20}", "PARTITION", "START", "END")?;
+            for (number, start, end) in &partitions {
+                writeln!(out, "{number:>9} {start:>20} {end:>20}")?;
+            }
+            Ok(())
+        };
+        print().map_err(Failure::output)?;
+    }
+    out.flush().map_err(Failure::output)
+}

@@ -1,0 +1,141 @@
+//! `consume --group` and `group`: each run goes on where the one before ended.
+
+use std::collections::BTreeSet;
+
+use serde_json::{Value, json};
+
+use crate::support::{Store, parsed};
+
+fn lines(range: std::ops::Range<u32>) -> Vec<u8> {
+    range.map(|number| format!("line{number} x\n")).collect::<String>().into_bytes()
+}
+
+/// A topic of three partitions with lines that are their own keys.
+fn store_with(range: std::ops::Range<u32>) -> Store {
+    let store = Store::new();
+    store.run(&["topic", "create", "events", "--partitions", "3"]).ok();
+    store.run_with(&["produce", "events", "--key-field", "1"], &lines(range)).ok();
+    store
+}
+
+fn sorted(text: &str) -> BTreeSet<&str> {
+    text.lines().collect()
+}
+
+fn described(store: &Store, group: &str) -> Value {
+    parsed(&store.run(&["group", "describe", group, "--json"]).ok()).remove(0)
+}
+
+#[test]
+fn a_new_group_begins_at_the_earliest_record_and_each_run_goes_on_where_the_last_one_ended() {
+    let store = store_with(0..100);
+    let consume = ["consume", "events", "--group", "g"];
+    let first = store.run(&consume).ok_text();
+    assert_eq!((first.lines().count(), sorted(&first).len()), (100, 100));
+    assert_eq!(store.run(&consume).ok_text(), "");
+    store.run_with(&["produce", "events", "--key-field", "1"], &lines(100..105)).ok();
+    assert_eq!(sorted(&store.run(&consume).ok_text()).len(), 5);
+    assert_eq!(described(&store, "g")["lag"], 0);
+}
+
+#[test]
+fn a_run_prints_at_most_max_and_commits_exactly_what_it_printed() {
+    let store = store_with(0..100);
+    let mut seen = BTreeSet::new();
+    for (max, expected) in [("0", 0), ("7", 7), ("50", 50), ("1", 1), ("1000", 42)] {
+        let text = store
+            .run(&["consume", "events", "--group", "g", "--members", "2", "--max", max])
+            .ok_text();
+        assert_eq!(text.lines().count(), expected, "--max {max}");
+        seen.extend(text.lines().map(str::to_owned));
+        assert_eq!(described(&store, "g")["lag"], 100 - seen.len());
+    }
+    assert_eq!(seen.len(), 100);
+}
+
+#[test]
+fn members_share_the_partitions_and_more_of_them_than_partitions_do_no_harm() {
+    let store = store_with(0..3_000);
+    let text = store.run(&["consume", "events", "--group", "g", "--members", "5", "--json"]).ok();
+    let records = parsed(&text);
+    let places: BTreeSet<(u64, u64)> = records
+        .iter()
+        .map(|record| (record["partition"].as_u64().unwrap(), record["offset"].as_u64().unwrap()))
+        .collect();
+    assert_eq!((records.len(), places.len()), (3_000, 3_000));
+    for partition in 0..3 {
+        let of = |record: &&Value| record["partition"] == partition;
+        let offsets: Vec<_> =
+            records.iter().filter(of).map(|record| record["offset"].as_u64().unwrap()).collect();
+        assert!(offsets.is_sorted(), "partition {partition} is in order");
+    }
+    assert_eq!(described(&store, "g")["phase"], "empty");
+}
+
+#[test]
+fn from_says_where_a_group_without_a_position_begins_and_nothing_later() {
+    let store = store_with(0..10);
+    let consume = |group: &str, from: &str| {
+        store
+            .run(&["consume", "events", "--group", group, "--from", from])
+            .ok_text()
+            .lines()
+            .count()
+    };
+    assert_eq!(consume("late", "latest"), 0);
+    assert_eq!(consume("late", "earliest"), 0, "it has a position by now");
+    assert_eq!(consume("past", "@0"), 10);
+    assert_eq!(consume("future", "@99999999999999"), 0);
+    assert_eq!(described(&store, "late")["lag"], 0);
+}
+
+#[test]
+fn groups_are_listed_described_reset_and_deleted() {
+    let store = store_with(0..10);
+    store.run(&["consume", "events", "--group", "a"]).ok();
+    store.run(&["consume", "events", "--group", "b", "--max", "4"]).ok();
+    assert_eq!(store.run(&["group", "list"]).ok_text(), "a\nb\n");
+    assert_eq!(
+        parsed(&store.run(&["group", "list", "--json"]).ok()),
+        [
+            json!({"name": "a", "kind": "consumers", "lag": 0}),
+            json!({"name": "b", "kind": "consumers", "lag": 6}),
+        ]
+    );
+    let text = store.run(&["group", "describe", "b"]).ok_text();
+    assert!(text.contains("lag                      6\n"), "{text}");
+
+    let reset = store.run(&["group", "reset", "a", "--to", "earliest", "--json"]).ok();
+    assert_eq!(parsed(&reset)[0]["lag"], 10);
+    store.run(&["group", "reset", "a", "--to", "2", "--topic", "events"]).ok();
+    let ends: u64 = described(&store, "a")["partitions"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|at| at["end_offset"].as_u64().unwrap().min(2))
+        .sum();
+    assert_eq!(described(&store, "a")["lag"], 10 - ends);
+    store.run(&["group", "reset", "a", "--to", "latest"]).ok();
+    assert_eq!(store.run(&["consume", "events", "--group", "a"]).ok_text(), "");
+
+    store.run(&["group", "delete", "a"]).ok();
+    assert_eq!(store.run(&["group", "list"]).ok_text(), "b\n");
+    assert!(store.run(&["group", "describe", "a"]).failed(1).contains('a'));
+    store.run(&["group", "reset", "b", "--to", "earliest", "--topic", "none"]).failed(1);
+    store.run(&["group", "delete", "none"]).failed(1);
+}
+
+#[test]
+fn what_makes_no_sense_with_a_group_is_bad_usage() {
+    let store = store_with(0..1);
+    for bad in [
+        &["consume", "events", "--group", "g", "--follow"][..],
+        &["consume", "events", "--group", "g", "--partition", "0"],
+        &["consume", "events", "--members", "2"],
+        &["consume", "events", "--group", "g", "--members", "0"],
+        &["group", "reset", "g", "--to", "yesterday"],
+    ] {
+        assert_eq!(store.run(bad).code, 2, "{bad:?}");
+    }
+    store.run(&["consume", "none", "--group", "g"]).failed(1);
+}
