@@ -14,7 +14,7 @@ use std::path::Path;
 use std::sync::Mutex;
 use std::time::Duration;
 
-use logmill::{Consumer, ConsumerConfig, ProducerRecord, StartAt, Store, TopicConfig};
+use logmill::{Consumer, ConsumerConfig, GroupPhase, ProducerRecord, StartAt, Store, TopicConfig};
 
 const TOPIC: &str = "user-events";
 const PARTITIONS: u32 = 3;
@@ -30,6 +30,8 @@ struct Seen {
     last: BTreeMap<String, usize>,
     deliveries: usize,
     out_of_order: usize,
+    idle: usize,
+    took_over: usize,
 }
 
 /// What came out for one group.
@@ -45,6 +47,10 @@ pub struct Report {
     pub redelivered: usize,
     /// How many events came before an earlier one of the same user.
     pub out_of_order: usize,
+    /// How many of its consumers had nothing to read at first.
+    pub idle: usize,
+    /// How many of those have read events in the end.
+    pub took_over: usize,
 }
 
 type Outcome<T> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
@@ -55,13 +61,16 @@ pub fn run(input: &str, dir: &Path) -> Outcome<Vec<Report>> {
     store.create_topic(TOPIC, TopicConfig::new().partitions(PARTITIONS))?;
     let published = publish(&store, input)?;
     let seen: Vec<Mutex<Seen>> = GROUPS.iter().map(|_| Mutex::default()).collect();
+    let mut members = Vec::new();
+    for (group, consumers) in GROUPS {
+        members.push(join(&store, group, consumers)?);
+    }
     let results: Vec<Outcome<()>> = std::thread::scope(|scope| {
         let mut threads = Vec::new();
-        for ((group, consumers), seen) in GROUPS.iter().zip(&seen) {
-            for number in 0..*consumers {
+        for (((group, _), consumers), seen) in GROUPS.iter().zip(members).zip(&seen) {
+            for (number, consumer) in consumers.into_iter().enumerate() {
                 let dies = *group == "notifications" && number == 0;
-                let store = &store;
-                threads.push(scope.spawn(move || consume(store, group, seen, published, dies)));
+                threads.push(scope.spawn(move || consume(consumer, seen, published, dies)));
             }
         }
         let panicked = |_| Err("a consumer panicked".into());
@@ -77,6 +86,8 @@ pub fn run(input: &str, dir: &Path) -> Outcome<Vec<Report>> {
             users: seen.last.len(),
             redelivered: seen.deliveries - seen.events.len(),
             out_of_order: seen.out_of_order,
+            idle: seen.idle,
+            took_over: seen.took_over,
         }
     });
     Ok(reports.collect())
@@ -97,19 +108,39 @@ fn publish(store: &Store, input: &str) -> Outcome<usize> {
     Ok(published)
 }
 
+/// The consumers of a group, each with its share of the partitions.
+fn join(store: &Store, group: &str, count: usize) -> Outcome<Vec<Consumer>> {
+    let config =
+        ConsumerConfig::new().start_at(StartAt::Earliest).auto_commit(None).records_max(50);
+    let mut consumers = Vec::new();
+    for _ in 0..count {
+        let mut consumer = store.consumer_with(group, config.clone())?;
+        consumer.subscribe(&[TOPIC])?;
+        consumers.push(consumer);
+    }
+    // The first one had all partitions for a moment. With each call a consumer does its part in the rebalance.
+    while store.describe_group(group)?.phase != GroupPhase::Stable {
+        for consumer in &mut consumers {
+            consumer.heartbeat()?;
+        }
+    }
+    Ok(consumers)
+}
+
 fn consume(
-    store: &Store,
-    group: &str,
+    mut consumer: Consumer,
     seen: &Mutex<Seen>,
     published: usize,
     dies: bool,
 ) -> Outcome<()> {
-    let config =
-        ConsumerConfig::new().start_at(StartAt::Earliest).auto_commit(None).records_max(50);
-    let mut consumer = store.consumer_with(group, config)?;
-    consumer.subscribe(&[TOPIC])?;
+    let mut is_idle = consumer.assignment().is_empty();
+    lock(seen).idle += usize::from(is_idle);
     loop {
         let records = consumer.poll(Duration::from_millis(100))?;
+        if is_idle && !records.is_empty() {
+            is_idle = false;
+            lock(seen).took_over += 1;
+        }
         for record in records.iter() {
             let event = std::str::from_utf8(record.value.unwrap_or_default())?;
             let (number, _) = event.split_once(' ').unwrap_or((event, ""));
@@ -156,9 +187,10 @@ fn main() -> Outcome<()> {
     let place = tempfile::tempdir()?;
     let dir = arguments.next().map_or_else(|| place.path().to_owned(), Into::into);
     for report in run(&input, &dir)? {
-        let Report { group, events, users, redelivered, out_of_order } = report;
+        let Report { group, events, users, redelivered, out_of_order, idle, took_over } = report;
         println!(
-            "{group:16} {events} events of {users} users, {redelivered} delivered again, {out_of_order} out of order"
+            "{group:16} {events} events of {users} users, {redelivered} delivered again, {out_of_order} out of order; \
+             of {idle} idle consumers {took_over} took over"
         );
     }
     Ok(())

@@ -31,4 +31,7 @@ fn user_events_reach_every_group_in_order_and_an_idle_consumer_takes_over() {
         assert_eq!(report.out_of_order, 0, "{report:?}");
     }
     assert_eq!(reports[0].redelivered, 0);
+    let idle: Vec<_> = reports.iter().map(|report| (report.idle, report.took_over)).collect();
+    assert_eq!(idle, [(0, 0), (0, 0), (1, 1)], "the fourth consumer of three partitions");
+    assert!(reports[2].redelivered > 0, "what the dead consumer had not committed came again");
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 mod assignment;
 mod chunk;
+mod compactor;
 mod config;
 mod consumer;
 mod entry;

@@ -7,11 +7,12 @@ use std::time::Duration;
 
 use logmill_storage::io::Open;
 use logmill_storage::{
-    AppendOptions, Appended, Batch, Durability, Log, LogStats, Reader, Record, RecordBuf,
-    RecordView, RecoveryReport, Ticket, Visibility, Wake,
+    AppendOptions, Appended, Batch, CompactionReport, Durability, Log, LogStats, Reader, Record,
+    RecordBuf, RecordView, RecoveryReport, Ticket, Visibility, Wake,
 };
 use parking_lot::{Condvar, Mutex};
 
+use crate::compactor::Compacted;
 use crate::config::TimestampType;
 use crate::error::{Error, Result};
 use crate::producer::remember_sequences;
@@ -73,6 +74,9 @@ pub(crate) struct PartitionCore {
     slot: Mutex<Slot>,
     /// When retention was last looked at while the log was closed, in seconds of the store's monotonic clock.
     visited_s: AtomicU64,
+    /// What the last compaction left, and when the compactor last looked.
+    pub(crate) compacted: Mutex<Option<Compacted>>,
+    pub(crate) visited_to_compact: Mutex<Option<Duration>>,
     /// The log was opened after a crash, and the sequences of producers have not been written down since.
     is_unremembered: AtomicBool,
     /// Set by each use and cleared by the sweep: what it finds cleared was idle since the sweep before.
@@ -105,6 +109,8 @@ impl PartitionCore {
             id,
             slot: Mutex::new(Slot::Closed),
             visited_s: AtomicU64::new(0),
+            compacted: Mutex::new(None),
+            visited_to_compact: Mutex::new(None),
             is_unremembered: AtomicBool::new(false),
             used: AtomicBool::new(false),
             wakers: Mutex::new(Vec::new()),
@@ -184,6 +190,10 @@ impl PartitionCore {
         }
         self.visited_s.store(now.as_secs(), Ordering::Relaxed);
         true
+    }
+
+    pub(crate) fn is_open(&self) -> bool {
+        matches!(*self.slot.lock(), Slot::Open(_))
     }
 
     /// Closes the log if nobody used it since the last call; says whether it is closed now.
@@ -470,6 +480,22 @@ impl Partition {
         let start = log.apply_retention()?;
         self.core.wake();
         Ok(start)
+    }
+
+    /// Keeps of all records of a key the latest, over all sealed segments, whatever the topic's cleanup policy says. The
+    /// background does so by itself where that is `compact`, when half of the partition is new.
+    ///
+    /// # Errors
+    /// As [`Partition::start_offset`]; [`Error::Storage`] on a full disk: older segments may have been compacted, the rest
+    /// is as it was.
+    /// # Cost
+    /// Reads the sealed segments two or three times, and writes what changes. Appends and reads go on.
+    pub fn compact(&self) -> Result<CompactionReport> {
+        let log = self.log()?;
+        remember_sequences(&self.shared, self.id(), &log)?;
+        let report = log.compact()?;
+        self.note_compacted(report.is_idle())?;
+        Ok(report)
     }
 
     /// Figures about the partition's log.

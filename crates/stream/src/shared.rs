@@ -12,6 +12,7 @@ use logmill_storage::{
 use parking_lot::{Mutex, RwLock};
 
 use crate::PartitionId;
+use crate::compactor::Compactor;
 use crate::error::{Error, Result};
 use crate::groups::ActiveGroups;
 use crate::known::{Known, OWNER};
@@ -48,6 +49,8 @@ pub(crate) struct Shared {
     /// How long a group without members is remembered.
     pub(crate) offsets_retention: Option<Duration>,
     producers_opened: AtomicU32,
+    /// Set unless the store is open for reading.
+    pub(crate) compactor: OnceLock<Arc<Compactor>>,
     /// How often the background has looked around.
     pub(crate) looks: AtomicU64,
 }
@@ -77,6 +80,7 @@ impl Shared {
             gates: Gates::default(),
             offsets_retention: options.offsets_retention,
             producers_opened: AtomicU32::new(0),
+            compactor: OnceLock::new(),
             looks: AtomicU64::new(1),
         };
         if let Some(journal) = shared.journal()? {

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use logmill_storage::{DataDir, Journal, Owner, Task};
 
+use crate::compactor::Compactor;
 use crate::config::TopicConfig;
 use crate::error::{Error, Result};
 use crate::groups::{GroupDescription, ResetTo};
@@ -66,6 +67,8 @@ impl Streams {
         streams.shared.remove_condemned()?;
         let task: Weak<dyn Task> = Arc::downgrade(&(Arc::clone(&streams.shared) as Arc<dyn Task>));
         dir.after(LOOK_EVERY, task);
+        let compactor = streams.shared.compactor.get_or_init(|| Compactor::new(&streams.shared));
+        compactor.schedule(&streams.shared, LOOK_EVERY);
         Ok(streams)
     }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use logmill_storage::Record;
-use logmill_stream::{Error, StreamsOptions, TopicConfig};
+use logmill_stream::{Cleanup, Error, Partition, StreamsOptions, TopicConfig};
 
 use crate::support::{NOW_MS, TestStore, append, drain};
 
@@ -38,6 +38,78 @@ fn retention_reaches_partitions_whose_files_are_closed() {
         !store.dir.logs().unwrap().contains(&"1/1".into()),
         "a partition without records gets no files"
     );
+}
+
+/// Appends `rounds` values for each of four keys.
+fn update(partition: &Partition, rounds: std::ops::Range<u32>) {
+    for round in rounds {
+        for key in [b"a", b"b", b"c", b"d"] {
+            let value = format!("{round:0500}");
+            let record = Record::value(value.as_bytes()).key(key).timestamp(NOW_MS);
+            partition.append(&record).unwrap();
+        }
+    }
+}
+
+fn records(partition: &Partition) -> usize {
+    partition.range(0, u64::MAX).unwrap().collect().unwrap().len()
+}
+
+#[test]
+fn compacted_topics_are_compacted_without_being_asked_and_others_are_not() {
+    let place = tempfile::tempdir().unwrap();
+    let store = TestStore::open(place.path());
+    let small = TopicConfig::new().segment_bytes_max(4_096).retention(None);
+    let compacted = small.clone().cleanup(Cleanup::Compact);
+    let compacted = store.streams.create_topic("compacted", &compacted).unwrap();
+    let plain = store.streams.create_topic("plain", &small).unwrap();
+    for topic in [&compacted, &plain] {
+        update(&topic.partition(0).unwrap(), 0..50);
+    }
+    pass(&store, 30, 1);
+    let partition = compacted.partition(0).unwrap();
+    let left = records(&partition);
+    assert!((4..20).contains(&left), "{left} records of 200");
+    assert_eq!(records(&plain.partition(0).unwrap()), 200);
+    assert_eq!(partition.end_offset().unwrap(), 200, "offsets stay");
+
+    // What comes later is compacted too, and again in the next life, whether or not anybody uses the partition.
+    update(&partition, 50..100);
+    pass(&store, 30, 1);
+    let left = records(&partition);
+    assert!((4..20).contains(&left), "{left} records of 400");
+    update(&partition, 100..150);
+    drop((partition, compacted, plain));
+    store.close();
+    let store = TestStore::open(place.path());
+    pass(&store, 60, 1);
+    let partition = store.streams.topic("compacted").unwrap().partition(0).unwrap();
+    let left = records(&partition);
+    assert!((4..20).contains(&left), "{left} records of 600");
+}
+
+#[test]
+fn a_deleted_key_leaves_a_compacted_topic_when_its_tombstone_is_old_enough() {
+    let place = tempfile::tempdir().unwrap();
+    let store = TestStore::open(place.path());
+    let config = TopicConfig::new()
+        .segment_bytes_max(4_096)
+        .retention(None)
+        .cleanup(Cleanup::Compact)
+        .tombstone_retention(Duration::from_secs(60));
+    let topic = store.streams.create_topic("t", &config).unwrap();
+    let partition = topic.partition(0).unwrap();
+    partition.append(&Record::value(b"secret").key(b"gone")).unwrap();
+    partition.append(&Record::tombstone(b"gone")).unwrap();
+    update(&partition, 0..20);
+    let of_gone = || {
+        let all = partition.range(0, u64::MAX).unwrap().collect().unwrap();
+        all.into_iter().filter(|record| record.key.as_deref() == Some(b"gone")).count()
+    };
+    pass(&store, 30, 1);
+    assert_eq!(of_gone(), 1, "the value goes, the tombstone stays for slow readers");
+    pass(&store, 120, 1);
+    assert_eq!(of_gone(), 0);
 }
 
 #[test]

@@ -7,9 +7,9 @@ use std::time::Duration;
 use logmill_storage::io::sim::{CrashPlan, SimDisk};
 use logmill_storage::{Compression, DataDirOptions, Durability, Journal, LogConfig, Record};
 use logmill_stream::{
-    Acknowledge, Assignor, Error, OffsetAndMetadata, ProducerConfig, ProducerRecord, Refusal,
-    ResetTo, ShareConsumerConfig, ShareGroupConfig, StartAt, Streams, StreamsOptions,
-    TimestampType, Topic, TopicConfig, partition_for_key,
+    Acknowledge, Assignor, Cleanup, Error, OffsetAndMetadata, Partition, ProducerConfig,
+    ProducerRecord, Refusal, ResetTo, ShareConsumerConfig, ShareGroupConfig, StartAt, Streams,
+    StreamsOptions, TimestampType, Topic, TopicConfig, partition_for_key,
 };
 
 use crate::support::{
@@ -486,6 +486,89 @@ fn row_103_a_shorter_retention_holds_for_what_is_there() {
     assert_eq!(topic.partition(0).unwrap().apply_retention().unwrap(), 0);
     topic.alter(TopicConfig::new().retention(Some(Duration::from_secs(60)))).unwrap();
     assert!(topic.partition(0).unwrap().apply_retention().unwrap() > 0);
+}
+
+/// A compacted topic with ten values for `k`, one for `other`, and enough behind them to seal their segments.
+fn compacted(store: &TestStore, config: TopicConfig) -> Partition {
+    let config = config.segment_bytes_max(4_096).cleanup(Cleanup::Compact);
+    let partition = store.streams.create_topic("t", &config).unwrap().partition(0).unwrap();
+    for number in 0..10 {
+        let value = [number; 500];
+        partition.append(&Record::value(&value).key(b"k").timestamp(NOW_MS)).unwrap();
+    }
+    partition.append(&Record::value(b"kept").key(b"other").timestamp(NOW_MS)).unwrap();
+    partition
+}
+
+fn fill_up(partition: &Partition) {
+    for _ in 0..10 {
+        partition.append(&Record::value(&[0; 500]).key(b"filler").timestamp(NOW_MS)).unwrap();
+    }
+    partition.settle().unwrap();
+}
+
+fn offsets_of(partition: &Partition, key: &[u8]) -> Vec<u64> {
+    let records = partition.range(0, u64::MAX).unwrap().collect().unwrap();
+    let of_key = records.iter().filter(|record| record.key.as_deref() == Some(key));
+    of_key.map(|record| record.offset).collect()
+}
+
+#[test]
+fn row_104_compaction_keeps_the_latest_record_of_each_key_at_its_offset() {
+    let (_place, store) = store();
+    let partition = compacted(&store, TopicConfig::new());
+    fill_up(&partition);
+    let report = partition.compact().unwrap();
+    assert!(report.records_removed >= 9, "{report:?}");
+    assert_eq!(offsets_of(&partition, b"k"), [9]);
+    assert_eq!(offsets_of(&partition, b"other"), [10]);
+    assert_eq!(drain(&mut store.subscriber("g", "t")).len(), records(&partition));
+}
+
+fn records(partition: &Partition) -> usize {
+    partition.range(0, u64::MAX).unwrap().collect().unwrap().len()
+}
+
+#[test]
+fn row_105_a_tombstone_deletes_its_key_and_goes_itself_after_its_horizon() {
+    let (_place, store) = store();
+    let config = TopicConfig::new().tombstone_retention(Duration::from_secs(60));
+    let partition = compacted(&store, config);
+    partition.append(&Record::tombstone(b"k").timestamp(NOW_MS)).unwrap();
+    fill_up(&partition);
+    partition.compact().unwrap();
+    assert_eq!(offsets_of(&partition, b"k"), [11], "only the tombstone");
+    store.clock.advance(Duration::from_secs(61));
+    partition.compact().unwrap();
+    assert_eq!(offsets_of(&partition, b"k"), [0; 0]);
+}
+
+#[test]
+fn row_106_records_younger_than_the_lag_are_not_compacted() {
+    let (_place, store) = store();
+    let config = TopicConfig::new().compaction_lag_min(Duration::from_secs(60));
+    let partition = compacted(&store, config);
+    fill_up(&partition);
+    assert!(partition.compact().unwrap().is_idle());
+    assert_eq!(offsets_of(&partition, b"k").len(), 10);
+    store.clock.advance(Duration::from_secs(61));
+    partition.compact().unwrap();
+    assert_eq!(offsets_of(&partition, b"k"), [9]);
+}
+
+#[test]
+fn row_107_a_key_is_removed_from_a_compacted_topic_by_its_tombstone() {
+    let (_place, store) = store();
+    let config = TopicConfig::new().tombstone_retention(Duration::ZERO);
+    let partition = compacted(&store, config);
+    partition.append(&Record::tombstone(b"k").timestamp(NOW_MS)).unwrap();
+    fill_up(&partition);
+    for _ in 0..2 {
+        partition.compact().unwrap();
+        store.clock.advance(Duration::from_secs(1));
+    }
+    assert_eq!(offsets_of(&partition, b"k"), [0; 0]);
+    assert_eq!(offsets_of(&partition, b"other"), [10]);
 }
 
 #[test]

@@ -1,0 +1,149 @@
+//! Compaction in the background: one partition after the other, by one thread, and only where it is worth reading.
+//!
+//! A task of its own beside the keeper's, since a large partition takes a while and members' time-outs do not wait.
+
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use logmill_storage::Task;
+
+use crate::error::Result;
+use crate::partition::Partition;
+use crate::shared::Shared;
+
+/// How often partitions are looked at, as Kafka's `log.cleaner.backoff.ms`.
+const LOOK_EVERY: Duration = Duration::from_secs(15);
+/// A closed log is opened so often to see whether it has grown.
+const VISIT_EVERY: Duration = Duration::from_secs(30 * 60);
+/// After so many compactions the other tasks get their turn.
+const COMPACTIONS_MAX: usize = 8;
+
+/// What the last compaction of this process has left of a partition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Compacted {
+    end_offset: u64,
+    bytes: u64,
+    at: Duration,
+    /// It may find more without new records: tombstones whose time has come.
+    is_unfinished: bool,
+}
+
+impl Compacted {
+    /// Whether the time has come for what had to be kept for a while.
+    fn is_overdue(&self, now: Duration, keeps_for: Duration) -> bool {
+        self.is_unfinished && now.saturating_sub(self.at) >= keeps_for
+    }
+}
+
+/// What a partition is like now.
+#[derive(Clone, Copy, Debug)]
+struct Now {
+    end_offset: u64,
+    bytes: u64,
+    at: Duration,
+}
+
+/// Whether a partition is worth reading: half of it is new, as with Kafka's `min.cleanable.dirty.ratio`, or something is
+/// overdue.
+fn is_worth_it(last: Option<Compacted>, now: Now, keeps_for: Duration) -> bool {
+    let Some(last) = last else { return true };
+    let has_doubled = now.end_offset > last.end_offset && now.bytes / 2 >= last.bytes;
+    has_doubled || last.is_overdue(now.at, keeps_for)
+}
+
+/// Does the compactions of a store.
+#[derive(Debug)]
+pub(crate) struct Compactor(Weak<Shared>);
+
+impl Compactor {
+    pub(crate) fn new(shared: &Arc<Shared>) -> Arc<Compactor> {
+        Arc::new(Compactor(Arc::downgrade(shared)))
+    }
+
+    pub(crate) fn schedule(self: &Arc<Self>, shared: &Shared, after: Duration) {
+        let task: Weak<dyn Task> = Arc::downgrade(&(Arc::clone(self) as Arc<dyn Task>));
+        shared.dir.after(after, task);
+    }
+}
+
+impl Task for Compactor {
+    fn run(self: Arc<Self>) {
+        let Some(shared) = self.0.upgrade() else { return };
+        let mut left = COMPACTIONS_MAX;
+        let topics = shared.topics.read().sorted();
+        for topic in topics.iter().filter(|topic| topic.settings().cleanup.compacts()) {
+            for core in topic.partitions() {
+                // What fails here is tried again, and a log that is damaged tells its readers.
+                if let Ok(partition) = shared.partition(core.id)
+                    && let Ok(true) = partition.compact_if_worth_it()
+                {
+                    left -= 1;
+                }
+                if left == 0 {
+                    return self.schedule(&shared, Duration::ZERO);
+                }
+            }
+        }
+        self.schedule(&shared, LOOK_EVERY);
+    }
+}
+
+impl Partition {
+    fn compact_if_worth_it(&self) -> Result<bool> {
+        let at = self.shared.dir.clock().monotonic();
+        let last = *self.core.compacted.lock();
+        let keeps_for = self.topic.settings().tombstone_retention;
+        if !self.core.is_open() {
+            // Nothing was appended since it was closed, but it may have grown before.
+            let visited = *self.core.visited_to_compact.lock();
+            let is_due = visited.is_none_or(|visited| at.saturating_sub(visited) >= VISIT_EVERY)
+                || last.is_some_and(|last| last.is_overdue(at, keeps_for));
+            if !is_due || !self.has_log() {
+                return Ok(false);
+            }
+        }
+        *self.core.visited_to_compact.lock() = Some(at);
+        let stats = self.stats()?;
+        let now = Now { end_offset: stats.end_offset, bytes: stats.bytes, at };
+        let is_due = is_worth_it(last, now, keeps_for);
+        if is_due {
+            self.compact()?;
+        }
+        Ok(is_due)
+    }
+
+    /// Notes what a compaction has left.
+    pub(crate) fn note_compacted(&self, is_idle: bool) -> Result<()> {
+        let stats = self.stats()?;
+        let mut compacted = self.core.compacted.lock();
+        let has_new = compacted.is_none_or(|last| last.end_offset < stats.end_offset);
+        // What is too young now is looked at again, whatever was found.
+        let waits = !self.topic.settings().compaction_lag_min.is_zero();
+        *compacted = Some(Compacted {
+            end_offset: stats.end_offset,
+            bytes: stats.bytes,
+            at: self.shared.dir.clock().monotonic(),
+            is_unfinished: has_new || !is_idle || waits,
+        });
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_partition_is_worth_reading_when_half_of_it_is_new_or_tombstones_may_go() {
+        const HOUR: Duration = Duration::from_secs(3_600);
+        let last =
+            |is_unfinished| Some(Compacted { end_offset: 10, bytes: 100, at: HOUR, is_unfinished });
+        let now = |end_offset, bytes, hours| Now { end_offset, bytes, at: HOUR * hours };
+        assert!(is_worth_it(None, now(0, 0, 1), HOUR));
+        assert!(!is_worth_it(last(true), now(11, 199, 1), HOUR), "not half of it is new");
+        assert!(is_worth_it(last(false), now(11, 200, 1), HOUR));
+        assert!(!is_worth_it(last(false), now(10, 200, 1), HOUR), "only reserved");
+        assert!(is_worth_it(last(true), now(10, 100, 2), HOUR));
+        assert!(!is_worth_it(last(false), now(10, 100, 9), HOUR), "nothing is left to go");
+    }
+}
