@@ -1,5 +1,7 @@
 //! What the benches share: payloads and stores of a known content.
 
+pub mod streams;
+
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
