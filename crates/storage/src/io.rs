@@ -129,6 +129,16 @@ pub trait File: Debug + Send + Sync + 'static {
     fn sync_data(&self) -> io::Result<()>;
     /// Asks the system to forget cached pages, so that the next read sees the device.
     fn drop_cache(&self) -> io::Result<()>;
+    /// Makes this empty file share the blocks of `source`, all of it. `false`, and nothing was done, where that is not
+    /// possible; then the bytes have to be copied.
+    fn reflink(&self, source: &dyn File) -> io::Result<bool> {
+        let _ = source;
+        Ok(false)
+    }
+    /// The descriptor, of a file that has one.
+    fn descriptor(&self) -> Option<std::os::fd::BorrowedFd<'_>> {
+        None
+    }
     /// Maps the first `len` bytes for stores. They must have been reserved.
     fn map(&self, len: u64) -> io::Result<Box<dyn Region>>;
 }

@@ -23,6 +23,7 @@
 #![deny(unsafe_code)]
 
 mod active;
+pub mod backup;
 mod batch;
 mod checkpoint;
 pub mod clock;

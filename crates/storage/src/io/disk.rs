@@ -368,6 +368,23 @@ impl File for DiskFile {
         Ok(())
     }
 
+    #[cfg(target_os = "linux")]
+    fn reflink(&self, source: &dyn File) -> io::Result<bool> {
+        let Some(source) = source.descriptor() else { return Ok(false) };
+        match retry_on_intr(|| rustix::fs::ioctl_ficlone(&self.file, source)) {
+            Ok(()) => Ok(true),
+            // Another file system, or one that shares no blocks.
+            Err(Errno::OPNOTSUPP | Errno::XDEV | Errno::INVAL | Errno::NOTTY | Errno::PERM) => {
+                Ok(false)
+            }
+            Err(e) => Err(e.into()),
+        }
+    }
+
+    fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        Some(self.file.as_fd())
+    }
+
     fn map(&self, len: u64) -> io::Result<Box<dyn Region>> {
         mapped::map(&self.file, len)
     }

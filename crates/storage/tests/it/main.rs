@@ -3,6 +3,7 @@
 #![expect(clippy::disallowed_methods, reason = "tests look at the files behind the engine's back")]
 
 mod append;
+mod backup;
 mod bitflip;
 mod compaction;
 mod crash;
