@@ -55,7 +55,7 @@ impl Follower {
         let Some((manifest, _)) = manifest::load(io.as_ref(), &view.path, root, Open::Read)? else {
             return Ok(());
         };
-        let live = recovery::load_live(io.as_ref(), &view.path)
+        let live = recovery::load_live(io.as_ref(), root, &view.path)?
             .filter(|live| live.log_id == manifest.log_id && live.epoch == manifest.epoch);
         let bases = recovery::list_segments(io.as_ref(), root, &view.path)?;
         let known = Known {
@@ -74,7 +74,9 @@ impl Follower {
         state.damage = None;
         state.verdict = Verdict::Clean;
         let end = if alive {
-            manifest.proven.offset.max(live.map_or(0, |live| live.durable))
+            // The live page may be behind; what was deleted was durable before.
+            let noted = live.map_or(0, |live| live.durable);
+            noted.max(manifest.proven.offset).max(manifest.start_offset)
         } else if let Some(closed) = known.closed(&bases)? {
             closed.end.offset
         } else {

@@ -527,7 +527,7 @@ impl Inner {
             root,
             dir: name,
             manifest: &current,
-            live: recovery::load_live(io.as_ref(), name),
+            live: recovery::load_live(io.as_ref(), root, name)?,
             from: current.proven,
             strict: config.strict,
             drop_cache: true,
@@ -725,14 +725,22 @@ fn load_producers(view: &Arc<View>, end: u64, wanted: bool) -> Result<Producers>
         .filter(|offset| *offset <= end)
         .collect();
     snapshots.sort_unstable();
-    let loaded = snapshots.into_iter().rev().find_map(|offset| {
-        let file =
-            io.open(&view.path.join(segment::file_name(offset, "producers")), Open::Read).ok()?;
-        let len = file.len().ok().filter(|len| *len <= 64 << 20)?;
-        let mut bytes = vec![0; usize::try_from(len).ok()?];
-        crate::io::read_full(file.as_ref(), &mut bytes, 0).ok()?;
-        Some((offset, Producers::decode(&bytes, &view.log_id, offset)?))
-    });
+    let mut loaded = None;
+    for offset in snapshots.into_iter().rev() {
+        let path = view.path.join(segment::file_name(offset, "producers"));
+        // A damaged one is made up for by an older one and the records since; one that cannot be had now is an error,
+        // since those records may be gone.
+        let shown = || view.dir.path().join(&path);
+        let file = io.open(&path, Open::Read).map_err(|e| Error::open(shown(), e))?;
+        let len = file.len().map_err(|e| Error::io("stat", shown(), e))?;
+        let mut bytes = vec![0; usize::try_from(len.min(64 << 20)).unwrap_or(0)];
+        crate::io::read_full(file.as_ref(), &mut bytes, 0)
+            .map_err(|e| Error::io("read", shown(), e))?;
+        if let Some(producers) = Producers::decode(&bytes, &view.log_id, offset) {
+            loaded = Some((offset, producers));
+            break;
+        }
+    }
     let (from, mut producers) = loaded.unwrap_or((view.start(), Producers::default()));
     let mut reader = Reader::new(Arc::clone(view), Visibility::Stored, from.max(view.start()))?;
     let mut continued = false;

@@ -161,12 +161,17 @@ pub(crate) struct Known<'a> {
     pub drop_cache: bool,
 }
 
-/// The live page of the log, if it is one.
-pub(crate) fn load_live(io: &dyn Io, dir: &Path) -> Option<Live> {
-    let file = io.open(&dir.join("live"), Open::Read).ok()?;
+/// The live page of the log, if it is one. A damaged page says nothing; one that cannot be opened may say much.
+pub(crate) fn load_live(io: &dyn Io, root: &Path, dir: &Path) -> Result<Option<Live>> {
+    let path = dir.join("live");
+    let file = match io.open(&path, Open::Read) {
+        Ok(file) => file,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(e) => return Err(Error::open(root.join(path), e)),
+    };
     let mut bytes = [0; LIVE_LEN];
-    read_full(file.as_ref(), &mut bytes, 0).ok().filter(|len| *len == LIVE_LEN)?;
-    Live::decode(&bytes).ok()
+    let len = read_full(file.as_ref(), &mut bytes, 0);
+    Ok(len.ok().filter(|len| *len == LIVE_LEN).and_then(|_| Live::decode(&bytes).ok()))
 }
 
 /// The base offsets of the segment files in a directory, in order.
@@ -631,7 +636,7 @@ pub(crate) fn apply(known: &Known<'_>, scan: &mut Scan) -> Result<Vec<PathBuf>> 
     tidy(known, scan.end.offset)?;
     known.io.sync_dir(known.dir).map_err(|e| Error::io("sync", &shown, e))?;
 
-    let mut kept = Vec::new();
+    let mut kept: Vec<Unsealed> = Vec::new();
     for mut unsealed in std::mem::take(&mut scan.unsealed) {
         let segment = &unsealed.segment;
         match unsealed.end_position {
@@ -641,6 +646,9 @@ pub(crate) fn apply(known: &Known<'_>, scan: &mut Scan) -> Result<Vec<PathBuf>> 
                 known.io.sync_dir(known.dir).map_err(|e| Error::io("sync", &shown, e))?;
                 scan.segments.retain(|other| other.base_offset() != segment.base_offset());
                 scan.end = end_of(scan.segments.last(), kept.last(), scan.end)?;
+                if let Some(last) = kept.last_mut() {
+                    trim(last, scan.end)?;
+                }
                 continue;
             }
             Some(end) => {
@@ -654,6 +662,18 @@ pub(crate) fn apply(known: &Known<'_>, scan: &mut Scan) -> Result<Vec<PathBuf>> 
     }
     scan.unsealed = kept;
     Ok(quarantined)
+}
+
+/// Cuts off the reservation of a segment that had others behind it and is the last one now.
+fn trim(unsealed: &mut Unsealed, end: Proven) -> Result<()> {
+    let segment = &unsealed.segment;
+    if unsealed.end_position.is_none() && segment.base_offset() == end.segment {
+        let file = segment.open(Open::Write)?;
+        rewrite(segment, file.as_ref(), end.position, end.position)?;
+        unsealed.file = file;
+        unsealed.end_position = Some(end.position);
+    }
+    Ok(())
 }
 
 /// Where a log ends whose last segment is `last`.

@@ -166,9 +166,20 @@ impl Segment {
         Ok(file)
     }
 
+    /// Takes back a segment that nothing was stored in: one that the log does not know of would make a clean close look like
+    /// a crash.
+    pub fn abandon(&self) {
+        let _ = self.io.unlink(&self.path());
+    }
+
     fn install(&self, from: &Path, path: &Path, head: &SegmentHead) -> Result<()> {
-        self.io.rename(from, path).map_err(self.failed("rename"))?;
-        self.io.sync_dir(&self.dir).map_err(self.failed("sync directory of"))?;
+        let renamed = self.io.rename(from, path).map_err(self.failed("rename"));
+        let named = renamed
+            .and_then(|()| self.io.sync_dir(&self.dir).map_err(self.failed("sync directory of")));
+        if let Err(e) = named {
+            let _ = self.io.rename(path, from);
+            return Err(e);
+        }
         let _ = self.head.set(head.clone());
         *self.index.lock() = Some(Index::default());
         Ok(())

@@ -146,6 +146,8 @@ impl From<Unsealed> for Retired {
 struct LivePage {
     file: Option<Arc<dyn File>>,
     page: Live,
+    /// The page on the disk says less than has happened.
+    is_behind: bool,
 }
 
 /// What a writer starts from.
@@ -194,7 +196,7 @@ impl Writer {
             }),
             retired: Mutex::new(start.retired.into_iter().map(Retired::from).collect()),
             manifest: Mutex::new(manifest),
-            live: Mutex::new(LivePage { file: None, page }),
+            live: Mutex::new(LivePage { file: None, page, is_behind: false }),
             maintenance: Mutex::default(),
             synced: Mutex::new(end),
             scheduled: AtomicBool::new(false),

@@ -8,6 +8,7 @@ pub mod case;
 pub mod check;
 pub mod counts;
 pub mod examine;
+pub mod faults;
 pub mod op;
 pub mod oracle;
 pub mod random;

@@ -7,14 +7,17 @@ use std::time::Instant;
 
 use logmill_torture::case::Case;
 use logmill_torture::counts::Counts;
+use logmill_torture::faults::{self, FaultCase, FaultFailure, FaultJob, KINDS};
 use logmill_torture::sim;
 
 const USAGE: &str =
-    "usage: logmill-torture sim [--states N] [--seed S] [--threads T] [--replay CASE]";
+    "usage: logmill-torture sim [--states N] [--seed S] [--threads T] [--replay CASE]
+       logmill-torture faults [--runs N] [--seed S] [--threads T] [--replay CASE]";
 
 struct Options {
     command: String,
     states: u64,
+    runs: u64,
     seed: u64,
     threads: u64,
     replay: Option<String>,
@@ -24,12 +27,14 @@ fn options() -> Result<Options, String> {
     let mut arguments = std::env::args().skip(1);
     let command = arguments.next().ok_or(USAGE)?;
     let threads = std::thread::available_parallelism().map_or(1, |n| n.get() as u64);
-    let mut options = Options { command, states: 200_000, seed: 1, threads, replay: None };
+    let mut options =
+        Options { command, states: 200_000, runs: 50_000, seed: 1, threads, replay: None };
     while let Some(name) = arguments.next() {
         let value = arguments.next().ok_or_else(|| format!("{name} needs a value"))?;
         let number = || value.replace('_', "").parse().map_err(|_| format!("{name} {value}"));
         match name.as_str() {
             "--states" => options.states = number()?,
+            "--runs" => options.runs = number()?,
             "--seed" => options.seed = number()?,
             "--threads" => options.threads = number()?,
             "--replay" => options.replay = Some(value),
@@ -49,6 +54,7 @@ fn main() -> ExitCode {
     };
     let done = match options.command.as_str() {
         "sim" => simulate(&options),
+        "faults" => fail(&options),
         _ => Err(USAGE.to_owned()),
     };
     match done {
@@ -109,4 +115,36 @@ fn report(failure: &sim::Failure) -> String {
         "BROKEN: {}\nreplay: cargo run --release -p logmill-torture -- sim --replay '{}'",
         failure.what, failure.case
     )
+}
+
+#[expect(clippy::disallowed_methods, reason = "the rate is a matter of real time")]
+fn fail(options: &Options) -> Result<(), String> {
+    let report = |failure: FaultFailure| {
+        format!(
+            "BROKEN: {}\nreplay: cargo run --release -p logmill-torture -- faults --replay '{}'",
+            failure.what, failure.case
+        )
+    };
+    if let Some(line) = &options.replay {
+        let case: FaultCase = line.parse()?;
+        print!("{}", faults::replay(&case).map_err(report)?);
+        return Ok(());
+    }
+    let started = Instant::now();
+    let (runs, seed, threads) = (options.runs, options.seed, options.threads);
+    let (counts, failure) = faults::run(FaultJob { seed, runs, threads });
+    println!("{counts}\nseed {seed}, {:.1} s", started.elapsed().as_secs_f64());
+    if let Some(failure) = failure {
+        return Err(report(failure));
+    }
+    for ((fault, _), tally) in KINDS.iter().zip(&counts.kinds) {
+        if tally.runs < runs / 200 {
+            return Err(format!("{fault} fired in {} runs only", tally.runs));
+        }
+    }
+    let (poisoned, refilled) = (counts.total.poisoned, counts.total.refilled);
+    if poisoned < runs / 200 || refilled < runs / 200 {
+        return Err(format!("only {poisoned} logs were poisoned, and {refilled} refilled"));
+    }
+    Ok(())
 }

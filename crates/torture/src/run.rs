@@ -157,9 +157,9 @@ impl Machine {
     pub fn run(&mut self, op: Op) -> Result<(), Halt> {
         let done = self.perform(op);
         self.alive()?;
-        if done.is_err()
-            && let Some(session) = &self.session
-        {
+        // What the background could not do is told by nobody but the log's end.
+        let failed = done.is_err() || (op == Op::Tick && self.disk.faults_fired() > 0);
+        if failed && let Some(session) = &self.session {
             // What the engine has taken back, it may give again.
             let end = session.store.log().end_offset();
             if end < self.oracle.end() {

@@ -100,7 +100,9 @@ impl<'a> Source<'a> {
         {
             source.log_id = id;
         }
-        let live = recovery::load_live(io, name).filter(|live| live.log_id == source.log_id);
+        // One that cannot be had is as good as none, too.
+        let live = recovery::load_live(io, dir.path(), name).ok().flatten();
+        let live = live.filter(|live| live.log_id == source.log_id);
         source.witness = live.map_or(0, |live| live.durable);
         if let Some(manifest) = &source.manifest {
             source.witness = source.witness.max(manifest.proven.offset);

@@ -108,13 +108,17 @@ impl Subjects<'_> {
 
     /// A log that nobody writes: recovery's own scan says where it ends, and all before that must be there.
     fn judge(&self, out: &mut Output<'_>, manifest: &Manifest, bases: &[u64]) {
-        let io = self.dir.io();
+        let (io, root) = (self.dir.io(), self.dir.path());
+        let live = match recovery::load_live(io.as_ref(), root, self.name) {
+            Ok(live) => live,
+            Err(e) => return out.error(e),
+        };
         let known = Known {
             io,
-            root: self.dir.path(),
+            root,
             dir: self.name,
             manifest,
-            live: recovery::load_live(io.as_ref(), self.name),
+            live,
             from: manifest.proven,
             strict: false,
             drop_cache: true,
@@ -246,17 +250,17 @@ impl Subjects<'_> {
         let (io, root) = (self.dir.io().as_ref(), self.dir.path());
         // The acknowledged end comes first: whatever it covers is in the files that are looked at after it.
         let loaded = manifest::load(io, self.name, root, Open::Read);
-        let live = recovery::load_live(io, self.name);
+        let live = recovery::load_live(io, root, self.name);
         let bases = recovery::list_segments(io, root, self.name);
-        match (loaded, bases) {
-            (Ok(Some((manifest, _))), Ok(bases)) => {
+        match (loaded, live, bases) {
+            (Ok(Some((manifest, _))), Ok(live), Ok(bases)) => {
                 let live = live
                     .filter(|live| live.log_id == manifest.log_id && live.epoch == manifest.epoch);
                 let durable = live.map_or(0, |live| live.durable).max(manifest.proven.offset);
                 Some(Snapshot { bases, start: manifest.start_offset, end: Some(durable) })
             }
-            (Ok(None), _) => None,
-            (Err(e), _) | (_, Err(e)) => {
+            (Ok(None), ..) => None,
+            (Err(e), ..) | (_, Err(e), _) | (_, _, Err(e)) => {
                 out.error(e);
                 None
             }

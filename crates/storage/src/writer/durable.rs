@@ -39,21 +39,22 @@ impl Writer {
         }
         let next_offset = state.next_offset;
         let Some(active) = &mut state.active else { return Ok(()) };
-        match active.flush() {
+        let ready = self.live.lock().catch_up(&self.view);
+        let written = ready.and_then(|()| active.flush().map_err(active.segment.failed("write")));
+        match written {
             Ok(()) => {
                 let mut live = self.live.lock();
                 live.page.stored = next_offset;
-                live.write(&self.view).inspect_err(|_| self.commit.poison())?;
+                live.note(&self.view).inspect_err(|e| self.poison(e))?;
                 drop(live);
                 self.view.set_stored(next_offset);
                 Ok(())
             }
-            Err(e) => {
-                let error = active.segment.failed("write")(e);
-                if !matches!(error, Error::DiskFull { .. }) {
-                    self.poison(&error);
-                    return Err(error);
-                }
+            Err(error) if !matches!(error, Error::DiskFull { .. }) => {
+                self.poison(&error);
+                Err(error)
+            }
+            Err(error) => {
                 // None of it was acknowledged: its offsets are given again.
                 let stored = self.view.stored();
                 active.discard();
@@ -154,7 +155,7 @@ impl Writer {
         *self.synced.lock() = point;
         let mut live = self.live.lock();
         live.page.durable = live.page.durable.max(point.offset);
-        live.write(&self.view).inspect_err(|_| self.commit.poison())?;
+        live.note(&self.view).inspect_err(|e| self.poison(e))?;
         drop(live);
         self.view.set_durable(point.offset);
         self.commit.advance(point.offset);
@@ -243,11 +244,29 @@ impl Writer {
 }
 
 impl LivePage {
-    pub(super) fn write(&self, view: &View) -> Result<()> {
-        match &self.file {
-            Some(file) => write_full(file.as_ref(), &self.page.encode(), 0)
-                .map_err(|e| Error::io("write", view.shown().join("live"), e)),
-            None => Ok(()),
+    fn write(&mut self, view: &View) -> Result<()> {
+        if let Some(file) = &self.file {
+            write_full(file.as_ref(), &self.page.encode(), 0)
+                .map_err(|e| Error::io("write", view.shown().join("live"), e))?;
         }
+        self.is_behind = false;
+        Ok(())
+    }
+
+    /// Says what was stored or synced. On a full disk (where even this page takes a block) the page falls behind by this
+    /// once, since what it would say has happened.
+    fn note(&mut self, view: &View) -> Result<()> {
+        match self.write(view) {
+            Err(Error::DiskFull { .. }) => {
+                self.is_behind = true;
+                Ok(())
+            }
+            other => other,
+        }
+    }
+
+    /// Nothing more is stored while the page is behind.
+    fn catch_up(&mut self, view: &View) -> Result<()> {
+        if self.is_behind { self.write(view) } else { Ok(()) }
     }
 }

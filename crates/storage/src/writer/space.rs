@@ -189,9 +189,11 @@ impl Writer {
         zeroed: u64,
         full_at: u64,
     ) -> Result<Active> {
+        let ready = segment
+            .scope(file.as_ref())
+            .and_then(|scope| self.way(&file, reserved).map(|way| (scope, way)));
+        let (scope, mut way) = ready.inspect_err(|_| segment.abandon())?;
         segment.set_active(true);
-        let scope = segment.scope(file.as_ref())?;
-        let mut way = self.way(&file, reserved)?;
         match &mut way {
             Way::Positional { zeroed: already, .. } | Way::Mapped { zeroed: already, .. } => {
                 *already = zeroed

@@ -1,0 +1,423 @@
+//! Faults: every call of a workload fails once, or from there on until the disk is healed, in every way that it can.
+//!
+//! R8 to R12: what fails is refused with the right error and costs only itself; a full disk is no poison; what was promised
+//! before is there afterwards, whichever way the session ends.
+
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::str::FromStr;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use logmill_storage::Error;
+use logmill_storage::io::sim::Fault;
+
+use crate::case::Plan;
+use crate::counts::Counts;
+use crate::examine::{explain, lose};
+use crate::op::{Level, Op, SMALL, Shape, enumerated};
+use crate::oracle::End;
+use crate::random::{Random, mix};
+use crate::run::{Halt, Machine};
+use crate::setup::Setup;
+
+/// Every kind of fault, with its name in replay lines.
+pub const KINDS: [(Fault, &str); 12] = [
+    (Fault::Eio, "eio"),
+    (Fault::Enospc, "enospc"),
+    (Fault::Edquot, "edquot"),
+    (Fault::Eintr, "eintr"),
+    (Fault::ShortWrite, "short-write"),
+    (Fault::ShortRead, "short-read"),
+    (Fault::Emfile, "emfile"),
+    (Fault::SyncEioKeep, "sync-keep"),
+    (Fault::SyncEioSome, "sync-some"),
+    (Fault::SyncEioRevert, "sync-revert"),
+    (Fault::SyncEioDrop, "sync-drop"),
+    (Fault::SyncFalseFailure, "sync-false"),
+];
+
+/// One run with a fault, in a line: `mapped+sync;1;s1 bf;enospc@17+;k` is a workload whose calls from 17 on find the disk
+/// full, and whose process is killed after the disk was healed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FaultCase {
+    /// The store.
+    pub setup: Setup,
+    /// Decides what else is random.
+    pub salt: u64,
+    /// The workload.
+    pub ops: Vec<Op>,
+    /// What goes wrong: an index into [`KINDS`].
+    pub kind: usize,
+    /// The call, counted from the opening of the store.
+    pub call: u64,
+    /// All calls from there on, until the disk is healed.
+    pub forever: bool,
+    /// How the session ends.
+    pub end: Plan,
+}
+
+/// A broken promise, and how to have it again.
+#[derive(Clone, Debug)]
+pub struct FaultFailure {
+    /// The run.
+    pub case: FaultCase,
+    /// What was wrong.
+    pub what: String,
+}
+
+/// What one kind of fault has come to.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Tally {
+    /// Runs in which it fired.
+    pub runs: u64,
+    /// How often it fired.
+    pub fired: u64,
+    /// Operations that were refused.
+    pub refused: u64,
+}
+
+/// The tallies of all [`KINDS`], and the sums.
+#[derive(Clone, Debug, Default)]
+pub struct FaultCounts {
+    /// In the order of [`KINDS`].
+    pub kinds: [Tally; KINDS.len()],
+    /// Acknowledgements, poisoned and refilled logs, and so on.
+    pub total: Counts,
+}
+
+impl FaultCounts {
+    fn add(&mut self, other: &FaultCounts) {
+        for (sum, tally) in self.kinds.iter_mut().zip(&other.kinds) {
+            sum.runs += tally.runs;
+            sum.fired += tally.fired;
+            sum.refused += tally.refused;
+        }
+        self.total += other.total;
+    }
+}
+
+impl FaultCase {
+    fn fault(&self) -> Fault {
+        KINDS[self.kind].0
+    }
+
+    /// After such a fault only what is durable is sure: a write or a sync may have left anything.
+    fn leaves_doubt(&self) -> bool {
+        !matches!(
+            self.fault(),
+            Fault::Enospc
+                | Fault::Edquot
+                | Fault::Eintr
+                | Fault::ShortWrite
+                | Fault::ShortRead
+                | Fault::Emfile
+        )
+    }
+
+    fn fills_the_disk(&self) -> bool {
+        matches!(self.fault(), Fault::Enospc | Fault::Edquot)
+    }
+}
+
+/// Runs one case on a copy of `base`, a closed store.
+fn play(base: &Machine, case: &FaultCase, counts: &mut FaultCounts) -> Result<(), String> {
+    play_on(base.copy(mix(case.salt ^ case.call)), case, counts)
+}
+
+fn play_on(mut machine: Machine, case: &FaultCase, counts: &mut FaultCounts) -> Result<(), String> {
+    let (fired_before, call) =
+        (machine.disk.faults_fired(), machine.disk.ops().total() + case.call);
+    if case.forever {
+        machine.disk.fail_from(call, case.fault());
+    } else {
+        machine.disk.fail_nth(call, case.fault());
+    }
+    let mut refused = 0;
+    match machine.start(End::Closed) {
+        Ok(_) => {}
+        Err(Halt::Refused(e)) => {
+            refused += 1;
+            fits(&e, case)?;
+        }
+        Err(halt) if met_in_reading(&halt) => refused += 1,
+        Err(halt) => return Err(format!("opening: {}", explain(halt))),
+    }
+    for op in &case.ops {
+        if !machine.is_open() {
+            break;
+        }
+        let done = machine.run(*op);
+        machine.doubtful |= case.leaves_doubt() && machine.disk.faults_fired() > fired_before;
+        match done {
+            Ok(()) => {}
+            Err(Halt::Refused(e)) => {
+                refused += 1;
+                fits(&e, case).map_err(|e| format!("{op}: {e}"))?;
+            }
+            Err(halt) if met_in_reading(&halt) => refused += 1,
+            Err(_) if machine.doubtful && forgets(&machine, *op) => refused += 1,
+            Err(halt) => return Err(format!("{op}: {}", explain(halt))),
+        }
+    }
+    let fired = machine.disk.faults_fired() - fired_before;
+    if fired == 0 {
+        return Ok(());
+    }
+    let tally = &mut counts.kinds[case.kind];
+    tally.runs += 1;
+    tally.fired += fired;
+    tally.refused += refused;
+    counts.total.fault_runs += 1;
+    counts.total.faults += fired;
+    machine.disk.heal();
+    if machine.is_open() {
+        healed(&mut machine, case, refused, counts)?;
+    }
+    machine.doubtful |= case.leaves_doubt();
+    let mut left = machine.copy(mix(case.call));
+    let how = lose(&mut left, case.end, machine.dead());
+    left.start(how).map_err(|halt| format!("opening again: {}", explain(halt)))?;
+    left.run(Op::Append(Level::Sync, Shape::Three))
+        .and_then(|()| left.run(Op::PowerLoss(0)))
+        .map_err(|halt| format!("after opening again: {}", explain(halt)))?;
+    counts.total.acks += left.oracle.acks;
+    Ok(())
+}
+
+/// The fault met the reads with which the contents were checked, and was told.
+fn met_in_reading(halt: &Halt) -> bool {
+    matches!(halt, Halt::Broken(what) if what.contains("(os error "))
+}
+
+/// A cache that a failed sync has emptied may have forgotten what a buffered log shows; and a follower that could not read
+/// the live page sees less at first than a moment later.
+const fn forgets(machine: &Machine, op: Op) -> bool {
+    matches!(op, Op::Follow) || machine.setup.buffered && matches!(op, Op::Read)
+}
+
+/// The disk is well again and the store was not reopened: it must go on, unless it was poisoned with reason.
+fn healed(
+    machine: &mut Machine,
+    case: &FaultCase,
+    refused: u64,
+    counts: &mut FaultCounts,
+) -> Result<(), String> {
+    match machine.run(Op::Append(Level::Sync, Shape::One)) {
+        Ok(()) => counts.total.refilled += u64::from(case.fills_the_disk() && refused > 0),
+        Err(Halt::Refused(Error::Poisoned { .. } | Error::OutcomeUnknown { .. }))
+            if case.leaves_doubt() =>
+        {
+            counts.total.poisoned += 1;
+            let again = machine.run(Op::Append(Level::Sync, Shape::One));
+            if !matches!(again, Err(Halt::Refused(Error::Poisoned { .. }))) {
+                return Err(format!("a poisoned log answered {again:?}"));
+            }
+        }
+        Err(halt) => return Err(format!("appending on a healed disk: {}", explain(halt))),
+    }
+    if forgets(machine, Op::Read) && case.leaves_doubt() {
+        return Ok(());
+    }
+    machine.run(Op::Read).map_err(|halt| format!("reading on a healed disk: {}", explain(halt)))
+}
+
+/// Whether this is what a user may be told of such a fault.
+fn fits(error: &Error, case: &FaultCase) -> Result<(), String> {
+    let right = match case.fault() {
+        Fault::Enospc | Fault::Edquot => matches!(error, Error::DiskFull { .. }),
+        Fault::Eintr | Fault::ShortWrite | Fault::ShortRead => false,
+        Fault::Emfile => matches!(error, Error::Io { .. }),
+        _ => {
+            matches!(
+                error,
+                Error::Io { .. } | Error::Poisoned { .. } | Error::OutcomeUnknown { .. }
+            ) || case.setup.buffered
+        }
+    };
+    if right { Ok(()) } else { Err(format!("{} was answered by {error}", KINDS[case.kind].0)) }
+}
+
+/// What [`run`] is asked to do.
+#[derive(Clone, Copy, Debug)]
+pub struct FaultJob {
+    /// Decides everything.
+    pub seed: u64,
+    /// About how many runs in which a fault fires.
+    pub runs: u64,
+    /// Worker threads.
+    pub threads: u64,
+}
+
+/// Runs workloads with faults, every call of each workload in turn; stops at the first broken promise.
+pub fn run(job: FaultJob) -> (FaultCounts, Option<FaultFailure>) {
+    let (next, so_far) = (AtomicU64::new(0), AtomicU64::new(0));
+    let total = Mutex::new(FaultCounts::default());
+    let failure = Mutex::new(None);
+    let work = || {
+        let mut counts = FaultCounts::default();
+        while so_far.load(Ordering::Relaxed) < job.runs {
+            let before = counts.total.fault_runs;
+            let found = workload(next.fetch_add(1, Ordering::Relaxed), job.seed, &mut counts);
+            so_far.fetch_add(counts.total.fault_runs - before, Ordering::Relaxed);
+            if let Err(found) = found {
+                so_far.store(u64::MAX / 2, Ordering::Relaxed);
+                if let Ok(mut failure) = failure.lock() {
+                    failure.get_or_insert(found);
+                }
+            }
+        }
+        if let Ok(mut total) = total.lock() {
+            total.add(&counts);
+        }
+    };
+    std::thread::scope(|scope| {
+        for _ in 0..job.threads.max(1) {
+            scope.spawn(work);
+        }
+    });
+    (total.into_inner().unwrap_or_default(), failure.into_inner().ok().flatten())
+}
+
+/// The workload with this number: short ones in turn, then random ones.
+fn ops(number: u64, random: &mut Random) -> Vec<Op> {
+    if number.is_multiple_of(2) {
+        let len = 1 + (number / 2 % 3) as u32;
+        enumerated(len, random.below((SMALL.len() as u64).pow(len)))
+    } else {
+        let len = 3 + random.below(10);
+        (0..len).map(|_| Op::random(random)).collect()
+    }
+}
+
+fn workload(number: u64, seed: u64, counts: &mut FaultCounts) -> Result<(), FaultFailure> {
+    let mut random = Random::new(mix(seed ^ number ^ 0x6661_756C));
+    let setup = Setup::random(&mut random);
+    let ops = ops(number, &mut random);
+    let template =
+        FaultCase { setup, salt: number, ops, kind: 0, call: 0, forever: false, end: Plan::Kill };
+    let blame = |what: String| FaultFailure { case: template.clone(), what };
+    let base = Machine::fresh(setup, 1).map_err(|halt| blame(explain(halt)))?;
+    let calls = calls_of(&base, &template).map_err(blame)?;
+    for call in 0..calls {
+        let kind = random.below(KINDS.len() as u64) as usize;
+        // No kernel interrupts the same call for ever.
+        let forever = KINDS[kind].0 != Fault::Eintr && random.once_in(3);
+        let end = match random.below(4) {
+            0 => Plan::Kill,
+            1 => Plan::Nothing,
+            2 => Plan::Everything,
+            _ => Plan::Random(random.below(1_000_000)),
+        };
+        attempt(&base, FaultCase { kind, call, forever, end, ..template.clone() }, counts)?;
+    }
+    Ok(())
+}
+
+/// How many calls the workload makes on a healthy disk.
+fn calls_of(base: &Machine, case: &FaultCase) -> Result<u64, String> {
+    let mut machine = base.copy(mix(case.salt));
+    let before = machine.disk.ops().total();
+    machine.start(End::Closed).map_err(explain)?;
+    for op in &case.ops {
+        machine.run(*op).map_err(|halt| format!("{op}, unharmed: {}", explain(halt)))?;
+    }
+    Ok(machine.disk.ops().total() - before)
+}
+
+fn attempt(base: &Machine, case: FaultCase, counts: &mut FaultCounts) -> Result<(), FaultFailure> {
+    let what = match catch_unwind(AssertUnwindSafe(|| play(base, &case, counts))) {
+        Ok(Ok(())) => return Ok(()),
+        Ok(Err(what)) => what,
+        Err(panic) => {
+            let said = panic.downcast_ref::<String>().cloned();
+            let said = said.or_else(|| panic.downcast_ref::<&str>().map(|s| (*s).to_owned()));
+            format!("panic: {}", said.unwrap_or_default())
+        }
+    };
+    Err(FaultFailure { case, what })
+}
+
+/// Runs one case again, and prints the calls.
+#[expect(clippy::print_stderr, reason = "what a replay is for")]
+pub fn replay(case: &FaultCase) -> Result<FaultCounts, FaultFailure> {
+    let blame = |what: String| FaultFailure { case: case.clone(), what };
+    let mut counts = FaultCounts::default();
+    let base = Machine::fresh(case.setup, 1).map_err(|halt| blame(explain(halt)))?;
+    let traced = base.copy(mix(case.salt ^ case.call));
+    traced.disk.start_trace();
+    let disk = traced.disk.clone();
+    let played = play_on(traced, case, &mut counts);
+    for line in disk.trace() {
+        eprintln!("  {line}");
+    }
+    played.map_err(blame)?;
+    Ok(counts)
+}
+
+impl fmt::Display for FaultCase {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{};{};", self.setup, self.salt)?;
+        for (i, op) in self.ops.iter().enumerate() {
+            write!(f, "{}{op}", if i > 0 { " " } else { "" })?;
+        }
+        let plus = if self.forever { "+" } else { "" };
+        write!(f, ";{}@{}{plus};{}", KINDS[self.kind].1, self.call, self.end)
+    }
+}
+
+impl FromStr for FaultCase {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<FaultCase, String> {
+        let broken = || format!("{text:?} is no run with a fault");
+        let parts: Vec<&str> = text.trim().split(';').collect();
+        let [setup, salt, ops, fault, end] = parts[..] else { return Err(broken()) };
+        let (name, at) = fault.split_once('@').ok_or_else(broken)?;
+        let call = at.strip_suffix('+').unwrap_or(at);
+        Ok(FaultCase {
+            setup: setup.parse()?,
+            salt: salt.parse().map_err(|_| broken())?,
+            ops: ops.split_whitespace().map(Op::from_str).collect::<Result<_, _>>()?,
+            kind: KINDS.iter().position(|(_, n)| *n == name).ok_or_else(broken)?,
+            call: call.parse().map_err(|_| broken())?,
+            forever: at.ends_with('+'),
+            end: end.parse()?,
+        })
+    }
+}
+
+impl fmt::Display for FaultCounts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{:<30}{:>10}{:>10}{:>10}", "fault", "runs", "fired", "refused")?;
+        for ((fault, _), tally) in KINDS.iter().zip(&self.kinds) {
+            let Tally { runs, fired, refused } = tally;
+            writeln!(f, "{:<30}{runs:>10}{fired:>10}{refused:>10}", fault.to_string())?;
+        }
+        write!(f, "\n{}", self.total)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_with_a_fault_is_read_as_it_is_written() {
+        let line = "mapped+buffered;3;s1 bf roll;sync-keep@17+;r99";
+        assert_eq!(line.parse::<FaultCase>().unwrap().to_string(), line);
+        assert!("mapped;3;s1;nothing@4;k".parse::<FaultCase>().is_err());
+    }
+
+    #[test]
+    fn every_kind_of_fault_fires_and_breaks_no_promise() {
+        let (counts, failure) = run(FaultJob { seed: 1, runs: 3_000, threads: 2 });
+        if let Some(FaultFailure { case, what }) = failure {
+            panic!("{what}: {case}");
+        }
+        for ((fault, _), tally) in KINDS.iter().zip(&counts.kinds) {
+            assert!(tally.fired > 0, "{fault} never fired");
+        }
+        assert!(counts.total.poisoned > 0 && counts.total.refilled > 0, "{counts}");
+    }
+}
