@@ -19,59 +19,20 @@ use parking_lot::{Mutex, RwLock};
 use crate::TopicPartition;
 use crate::config::TimestampType;
 use crate::error::{Error, Result};
-use crate::partition::Partition;
-use crate::partitioner::{Sticky, partition_for_key};
 use crate::shared::Shared;
 use crate::streams::Streams;
-use crate::topic::TopicCore;
 
 mod batch;
 mod config;
 mod identity;
+mod lane;
 
 pub use batch::RecordMetadata;
-use batch::{Batch, Callback, Collected};
+use batch::{Batch, Callback};
 pub use config::{ProducerConfig, ProducerRecord};
 pub(crate) use identity::{Gates, remember_sequences};
 use identity::{Identity, next_sequence};
-
-/// The batch of one partition that is being collected.
-#[derive(Debug)]
-struct LaneState {
-    collected: Collected,
-    batch: Option<Arc<Batch>>,
-    /// When the first record of the batch was sent.
-    since: Duration,
-    /// For named producers; `None`: to be asked of the log.
-    sequences: Option<Sequences>,
-    /// The highest sequence of the records being collected.
-    collected_sequence: Option<u64>,
-    /// The last batch with a sequence that was begun here: a duplicate is as safe as this is.
-    latest: Option<Arc<Batch>>,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Sequences {
-    /// The sequence of the next batch, as the log counts.
-    next: i32,
-    /// The highest sequence that the partition has, as the producer counts.
-    last: Option<u64>,
-}
-
-/// One partition, as a producer sees it.
-#[derive(Debug)]
-struct Lane {
-    partition: Partition,
-    name: TopicPartition,
-    state: Mutex<LaneState>,
-}
-
-#[derive(Debug)]
-struct TopicLanes {
-    core: Arc<TopicCore>,
-    sticky: Mutex<Sticky>,
-    lanes: RwLock<Vec<Arc<Lane>>>,
-}
+use lane::{Lane, LaneState, Sequences, TopicLanes};
 
 /// A batch that is submitted and not acknowledged, with its lane and its bytes.
 type InFlight = (Arc<Lane>, Arc<Batch>, usize);
@@ -81,9 +42,9 @@ struct Core {
     shared: Arc<Shared>,
     config: ProducerConfig,
     identity: Option<Identity>,
-    topics: RwLock<HashMap<Arc<str>, Arc<TopicLanes>>>,
-    /// Lanes with a batch that is being collected, the longest first.
-    collecting: Mutex<VecDeque<Arc<Lane>>>,
+    topics: RwLock<HashMap<Arc<str>, TopicLanes>>,
+    /// Lanes whose batches the background appends once they have lingered.
+    lingering: Mutex<Vec<Arc<Lane>>>,
     /// Batches that are submitted and not acknowledged, oldest first, with their bytes.
     in_flight: Mutex<VecDeque<InFlight>>,
     /// Bytes sent and not acknowledged.
@@ -118,21 +79,18 @@ impl Drop for Handle {
 #[derive(Debug)]
 #[must_use = "waiting tells whether the record is safe"]
 pub struct Delivery {
-    core: Weak<Core>,
     kind: DeliveryKind,
 }
 
 #[derive(Debug)]
 enum DeliveryKind {
     Batched {
-        lane: Arc<Lane>,
         batch: Arc<Batch>,
         index: u32,
         timestamp: i64,
     },
     /// The partition has the record, or will have it when this batch is acknowledged.
     Duplicate {
-        lane: Arc<Lane>,
         behind: Option<Arc<Batch>>,
         metadata: RecordMetadata,
     },
@@ -145,13 +103,13 @@ impl Delivery {
     /// [`Error::NotDelivered`]: the whole batch failed, and why.
     pub fn wait(self) -> Result<RecordMetadata> {
         match self.kind {
-            DeliveryKind::Duplicate { behind: None, metadata, .. } => Ok(metadata),
-            DeliveryKind::Duplicate { lane, behind: Some(batch), metadata } => {
-                finish_collecting(&self.core, &lane, &batch);
+            DeliveryKind::Duplicate { behind: None, metadata } => Ok(metadata),
+            DeliveryKind::Duplicate { behind: Some(batch), metadata } => {
+                finish_collecting(&batch);
                 batch.wait_for(0, metadata.timestamp).map(|_| metadata)
             }
-            DeliveryKind::Batched { lane, batch, index, timestamp } => {
-                finish_collecting(&self.core, &lane, &batch);
+            DeliveryKind::Batched { batch, index, timestamp } => {
+                finish_collecting(&batch);
                 batch.wait_for(index, timestamp)
             }
         }
@@ -159,13 +117,14 @@ impl Delivery {
 }
 
 /// Appends a batch that is still being collected.
-fn finish_collecting(core: &Weak<Core>, lane: &Arc<Lane>, batch: &Arc<Batch>) {
+fn finish_collecting(batch: &Arc<Batch>) {
     if batch.is_open()
-        && let Some(core) = core.upgrade()
+        && let Some(lane) = batch.lane()
+        && let Some(core) = lane.core.upgrade()
     {
         let mut state = lane.state.lock();
         if state.batch.as_ref().is_some_and(|open| Arc::ptr_eq(open, batch)) {
-            core.submit(lane, &mut state);
+            core.submit(&lane, &mut state);
         }
     }
 }
@@ -187,7 +146,7 @@ impl Streams {
             config,
             identity,
             topics: RwLock::default(),
-            collecting: Mutex::default(),
+            lingering: Mutex::default(),
             in_flight: Mutex::default(),
             buffered: AtomicUsize::new(0),
             is_scheduled: AtomicBool::new(false),
@@ -261,63 +220,34 @@ impl Producer {
 }
 
 impl Core {
-    fn lanes(&self, topic: &str) -> Result<Arc<TopicLanes>> {
-        if let Some(lanes) = self.topics.read().get(topic)
-            && !lanes.core.is_deleted()
+    /// The lane for a record.
+    fn lane(&self, record: &ProducerRecord<'_>) -> Result<Arc<Lane>> {
+        if let Some(lanes) = self.topics.read().get(record.topic)
+            && lanes.is_current()
         {
-            return Ok(Arc::clone(lanes));
+            return lanes.lane(record);
         }
-        let unknown = || Error::UnknownTopic { name: topic.into() };
-        let core = self.shared.topic_by_name(topic).ok_or_else(unknown)?;
-        let seed = self.seed.fetch_add(1, Ordering::Relaxed);
-        let lanes = Arc::new(TopicLanes {
-            sticky: Mutex::new(Sticky::new(seed)),
-            lanes: RwLock::default(),
-            core: Arc::clone(&core),
-        });
-        self.topics.write().insert(core.shared_name(), Arc::clone(&lanes));
-        Ok(lanes)
-    }
-
-    fn lane(&self, topic: &TopicLanes, number: u32) -> Result<Arc<Lane>> {
-        if let Some(lane) = topic.lanes.read().get(number as usize) {
-            return Ok(Arc::clone(lane));
-        }
-        let mut lanes = topic.lanes.write();
-        for partition in
-            u32::try_from(lanes.len()).unwrap_or(u32::MAX)..topic.core.partition_count()
+        let mut topics = self.topics.write();
+        if topics.get(record.topic).is_some_and(TopicLanes::is_deleted)
+            && let Some(gone) = topics.remove(record.topic)
         {
-            let handle = self.shared.partition_by_name(topic.core.name(), partition)?;
-            let state = LaneState {
-                collected: Collected::default(),
-                batch: None,
-                since: Duration::ZERO,
-                sequences: None,
-                collected_sequence: None,
-                latest: None,
-            };
-            lanes.push(Arc::new(Lane {
-                name: handle.name(),
-                partition: handle,
-                state: Mutex::new(state),
-            }));
+            // What was collected for it fails, and is said to have failed.
+            gone.lanes().iter().for_each(|lane| self.submit(lane, &mut lane.state.lock()));
         }
-        lanes.get(number as usize).cloned().ok_or_else(|| Error::UnknownPartition {
-            topic: topic.core.name().into(),
-            partition: number,
-            partitions: topic.core.partition_count(),
-        })
+        if !topics.contains_key(record.topic) {
+            let unknown = || Error::UnknownTopic { name: record.topic.into() };
+            let topic = self.shared.topic_by_name(record.topic).ok_or_else(unknown)?;
+            let seed = self.seed.fetch_add(1, Ordering::Relaxed);
+            topics.insert(topic.shared_name(), TopicLanes::new(topic, seed));
+        }
+        let unknown = || Error::UnknownTopic { name: record.topic.into() };
+        let lanes = topics.get_mut(record.topic).ok_or_else(unknown)?;
+        lanes.grow(&self.shared, &self.this)?;
+        lanes.lane(record)
     }
 
     fn send(&self, record: &ProducerRecord<'_>, callback: Option<Callback>) -> Result<Delivery> {
-        let topic = self.lanes(record.topic)?;
-        let partitions = topic.core.partition_count();
-        let number = match (record.partition, record.key) {
-            (Some(number), _) => number,
-            (None, Some(key)) => partition_for_key(key, partitions),
-            (None, None) => topic.sticky.lock().current(partitions),
-        };
-        let lane = self.lane(&topic, number)?;
+        let lane = self.lane(record)?;
         let bytes = record.bytes();
         self.make_room(bytes);
         let clock = self.shared.dir.clock();
@@ -329,18 +259,20 @@ impl Core {
             if known.is_some_and(|last| sequence <= last) {
                 let behind = state.latest.clone();
                 drop(state);
-                return Ok(self.duplicate(lane, behind, timestamp, callback));
+                return Ok(self.duplicate(&lane, behind, timestamp, callback));
             }
             state.collected_sequence = Some(sequence);
         }
         let batch = match &state.batch {
             Some(batch) => Arc::clone(batch),
             None => {
-                let batch = Batch::new(lane.name.clone());
+                let batch = Batch::new(&lane);
                 state.batch = Some(Arc::clone(&batch));
                 if !self.config.linger.is_zero() {
                     state.since = clock.monotonic();
-                    self.collecting.lock().push_back(Arc::clone(&lane));
+                    if !std::mem::replace(&mut state.is_listed, true) {
+                        self.lingering.lock().push(Arc::clone(&lane));
+                    }
                     self.schedule(self.config.linger);
                 }
                 batch
@@ -357,18 +289,15 @@ impl Core {
         }
         if self.config.linger.is_zero() || state.collected.bytes() >= self.config.batch_bytes_max {
             self.submit(&lane, &mut state);
-            topic.sticky.lock().batch_done(number, partitions);
+            lane.batch_done();
         }
         drop(state);
-        Ok(Delivery {
-            core: self.this.clone(),
-            kind: DeliveryKind::Batched { lane, batch, index, timestamp },
-        })
+        Ok(Delivery { kind: DeliveryKind::Batched { batch, index, timestamp } })
     }
 
     fn duplicate(
         &self,
-        lane: Arc<Lane>,
+        lane: &Lane,
         behind: Option<Arc<Batch>>,
         timestamp: i64,
         callback: Option<Callback>,
@@ -392,10 +321,7 @@ impl Core {
             (Some(callback), None) => callback(Ok(metadata.clone())),
             (None, _) => {}
         }
-        Delivery {
-            core: self.this.clone(),
-            kind: DeliveryKind::Duplicate { lane, behind, metadata },
-        }
+        Delivery { kind: DeliveryKind::Duplicate { behind, metadata } }
     }
 
     fn sequences(&self, lane: &Lane, state: &mut LaneState) -> Result<Sequences> {
@@ -529,8 +455,11 @@ impl Core {
     }
 
     fn submit_all(&self) {
-        let collecting = std::mem::take(&mut *self.collecting.lock());
-        for lane in collecting {
+        // Every lane: the background may be looking at those that linger.
+        let topics = self.topics.read();
+        let lanes: Vec<_> = topics.values().flat_map(TopicLanes::lanes).cloned().collect();
+        drop(topics);
+        for lane in lanes {
             self.submit(&lane, &mut lane.state.lock());
         }
     }
@@ -580,21 +509,23 @@ impl Task for Core {
         self.look_at_in_flight();
         self.settle_ready();
         let now = self.shared.dir.clock().monotonic();
-        loop {
-            let Some(lane) = self.collecting.lock().pop_front() else { return };
+        let lingering = std::mem::take(&mut *self.lingering.lock());
+        let (mut kept, mut next) = (Vec::new(), Duration::MAX);
+        for lane in lingering {
             let mut state = lane.state.lock();
-            if state.batch.is_none() {
-                continue;
-            }
             let due = state.since.saturating_add(self.config.linger);
-            if due <= now {
+            if state.batch.is_some() && due > now {
+                next = next.min(due);
+                drop(state);
+                kept.push(lane);
+            } else {
+                state.is_listed = false;
                 self.submit(&lane, &mut state);
-                continue;
             }
-            drop(state);
-            self.collecting.lock().push_front(lane);
-            self.schedule(due - now);
-            return;
+        }
+        if !kept.is_empty() {
+            self.lingering.lock().append(&mut kept);
+            self.schedule(next - now);
         }
     }
 }
@@ -609,5 +540,46 @@ impl TaskWake for InFlightWaker {
         if let Some(core) = self.core.upgrade() {
             core.look_soon();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use logmill_storage::{DataDirOptions, Journal, LogConfig, ManualClock};
+
+    use super::*;
+    use crate::{StreamsOptions, TopicConfig};
+
+    /// A busy producer put its lane on the list with every batch that it began, and the background took off only those at
+    /// the front that had lingered: with batches that fill sooner than that, the list grew for ever.
+    #[test]
+    fn a_lane_lingers_once_however_many_batches_it_fills() {
+        let place = tempfile::tempdir().unwrap();
+        let clock = Arc::new(ManualClock::at(0));
+        let dir = DataDirOptions::new().threads(0).clock(clock.clone()).open(place.path()).unwrap();
+        let journal = Journal::open(&dir, "0", LogConfig::default()).unwrap();
+        let streams = Streams::open(&dir, &journal, &StreamsOptions::default()).unwrap();
+        streams.create_topic("t", &TopicConfig::new().partitions(2)).unwrap();
+        let producer = streams.producer(ProducerConfig::new().batch_bytes_max(100)).unwrap();
+        for round in 0..100 {
+            for partition in [0, 1] {
+                let record = ProducerRecord::new("t", &[7; 60]).partition(partition);
+                let _ = producer.send(&record).unwrap();
+            }
+            if round % 10 == 0 {
+                dir.tick();
+            }
+            let listed = producer.core.lingering.lock().len();
+            assert!(listed <= 2, "{listed} lanes on the list of two partitions");
+        }
+        clock.advance(Duration::from_secs(1));
+        dir.tick();
+        assert_eq!(producer.core.lingering.lock().len(), 0);
+        producer.flush().unwrap();
+        let ends: u64 = [0, 1]
+            .map(|n| streams.topic("t").unwrap().partition(n).unwrap().end_offset().unwrap())
+            .iter()
+            .sum();
+        assert_eq!(ends, 200);
     }
 }

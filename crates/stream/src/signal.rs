@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use logmill_storage::{Clock, Wake};
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use crate::PartitionId;
 
@@ -35,23 +35,26 @@ impl Signal {
     pub(crate) fn kick(&self) {
         let mut state = self.state.lock();
         state.kicked = true;
-        self.notify(&state);
+        self.notify(state);
     }
 
     pub(crate) fn wake_poll(&self) {
         let mut state = self.state.lock();
         state.woken = true;
-        self.notify(&state);
+        self.notify(state);
     }
 
     fn push(&self, partition: PartitionId) {
         let mut state = self.state.lock();
         state.ready.push(partition);
-        self.notify(&state);
+        self.notify(state);
     }
 
-    fn notify(&self, state: &State) {
-        if state.is_waiting {
+    /// Wakes the consumer, after the lock that it needs first is free.
+    fn notify(&self, state: MutexGuard<'_, State>) {
+        let is_waiting = state.is_waiting;
+        drop(state);
+        if is_waiting {
             self.changed.notify_one();
         }
     }

@@ -1,7 +1,7 @@
 //! A topic: a name, settings, and partitions.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use logmill_storage::LogConfig;
 use parking_lot::RwLock;
@@ -21,6 +21,8 @@ pub(crate) struct TopicCore {
     settings: RwLock<Arc<TopicSettings>>,
     settings_version: AtomicU64,
     partitions: RwLock<Vec<Arc<PartitionCore>>>,
+    /// As many as `partitions` has, for those who only count.
+    partition_count: AtomicU32,
     is_deleted: AtomicBool,
 }
 
@@ -32,6 +34,7 @@ impl TopicCore {
             settings: RwLock::new(Arc::new(TopicSettings::from(&state.settings)?)),
             settings_version: AtomicU64::new(0),
             partitions: RwLock::new(Vec::new()),
+            partition_count: AtomicU32::new(0),
             is_deleted: AtomicBool::new(false),
         };
         core.grow(state.partitions);
@@ -93,10 +96,11 @@ impl TopicCore {
             (known..count)
                 .map(|partition| PartitionCore::new(PartitionId { topic: self.id, partition })),
         );
+        self.partition_count.fetch_max(count, Ordering::AcqRel);
     }
 
     pub(crate) fn partition_count(&self) -> u32 {
-        u32::try_from(self.partitions.read().len()).unwrap_or(u32::MAX)
+        self.partition_count.load(Ordering::Acquire)
     }
 
     pub(crate) fn partition(&self, number: u32) -> Option<Arc<PartitionCore>> {

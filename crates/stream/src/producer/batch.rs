@@ -1,12 +1,13 @@
 //! Records of one partition that are appended together, and what becomes of them.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::task::{Context, Poll};
 
 use logmill_storage::{Header, Record, Ticket};
 use parking_lot::{Condvar, Mutex};
 
 use super::config::ProducerRecord;
+use super::lane::Lane;
 use crate::TopicPartition;
 use crate::error::{Error, Result};
 
@@ -153,6 +154,7 @@ enum Outcome {
 /// What the records of a batch and those who wait for them share.
 pub(super) struct Batch {
     partition: TopicPartition,
+    lane: Weak<Lane>,
     outcome: Mutex<Outcome>,
     settled: Condvar,
     waiting: Mutex<Waiting>,
@@ -173,13 +175,19 @@ impl std::fmt::Debug for Batch {
 }
 
 impl Batch {
-    pub(super) fn new(partition: TopicPartition) -> Arc<Batch> {
+    pub(super) fn new(lane: &Arc<Lane>) -> Arc<Batch> {
         Arc::new(Batch {
-            partition,
+            partition: lane.name.clone(),
+            lane: Arc::downgrade(lane),
             outcome: Mutex::new(Outcome::Open),
             settled: Condvar::new(),
             waiting: Mutex::default(),
         })
+    }
+
+    /// Where it is, or was, collected; `None` if its producer is gone.
+    pub(super) fn lane(&self) -> Option<Arc<Lane>> {
+        self.lane.upgrade()
     }
 
     pub(super) fn call_back(&self, index: u32, timestamp: i64, callback: Callback) {
