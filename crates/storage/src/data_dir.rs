@@ -109,10 +109,10 @@ impl DataDirOptions {
 }
 
 fn take_locks(io: &dyn Io, path: &Path, wait: Duration) -> Result<[Box<dyn Lock>; 2]> {
-    let failed = |e| Error::io("lock", path.join(LOCK), e);
+    let failed = |name| move |e| Error::open_as("lock", path.join(name), e);
     let mut waited = Duration::ZERO;
     let lock = loop {
-        match io.lock(Path::new(LOCK), LockKind::Exclusive, false).map_err(failed)? {
+        match io.lock(Path::new(LOCK), LockKind::Exclusive, false).map_err(failed(LOCK))? {
             Some(lock) => break lock,
             None if waited >= wait => {
                 return Err(Error::Locked { path: path.to_owned(), pid: owner(io) });
@@ -125,7 +125,7 @@ fn take_locks(io: &dyn Io, path: &Path, wait: Duration) -> Result<[Box<dyn Lock>
         }
     };
     // Readers test this second lock for an instant to learn whether a writer lives; they never delay the first.
-    let alive = io.lock(Path::new(ALIVE), LockKind::Exclusive, true).map_err(failed)?;
+    let alive = io.lock(Path::new(ALIVE), LockKind::Exclusive, true).map_err(failed(ALIVE))?;
     let Some(alive) = alive else {
         return Err(Error::Locked { path: path.to_owned(), pid: owner(io) });
     };
@@ -289,7 +289,7 @@ impl DataDir {
             Ok(lock) => Ok(lock.is_none()),
             // A reader makes no files: without the file there has been no writer, or it may not even be looked at.
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(false),
-            Err(e) => Err(Error::io("lock", self.inner.path.join(ALIVE), e)),
+            Err(e) => Err(Error::open_as("lock", self.inner.path.join(ALIVE), e)),
         }
     }
 

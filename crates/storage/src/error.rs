@@ -328,10 +328,15 @@ impl std::error::Error for Error {
 impl Error {
     /// Wraps what the system said about opening `path`, telling what is no plain file from the rest.
     pub(crate) fn open(path: impl Into<PathBuf>, source: io::Error) -> Error {
+        Error::open_as("open", path, source)
+    }
+
+    /// As [`open`](Self::open), where `op` opens the file by the way.
+    pub(crate) fn open_as(op: &'static str, path: impl Into<PathBuf>, source: io::Error) -> Error {
         if crate::io::is_not_a_file(&source) {
             Error::NotAFile { path: path.into() }
         } else {
-            Error::io("open", path, source)
+            Error::io(op, path, source)
         }
     }
 

@@ -202,6 +202,9 @@ impl Reader {
                 Step::Frame(head) => {
                     let base_offset = place.segment.base_offset() + u64::from(head.delta());
                     if base_offset >= next {
+                        if base_offset > next {
+                            place.check_gap(next, base_offset)?;
+                        }
                         // A gap left by compaction may reach over the high watermark.
                         return Ok(if base_offset < end { Next::Batch(head) } else { Next::None });
                     }
@@ -274,6 +277,17 @@ impl Reader {
 }
 
 impl Place {
+    /// Only compaction leaves gaps.
+    #[cold]
+    fn check_gap(&self, expected: u64, found: u64) -> Result<()> {
+        // Its file may have been replaced since another look at its head.
+        if self.segment.unread().head(self.frames.file().as_ref())?.generation > 0 {
+            return Ok(());
+        }
+        let what = Corruption::Offset { expected, found };
+        Err(self.segment.corrupt(self.frames.position(), expected, what))
+    }
+
     fn find(view: &View, offset: u64, filled: u64) -> Result<Place> {
         let out_of_range = || Error::OffsetOutOfRange { offset, start: view.start(), end: filled };
         let found = match &view.follower {

@@ -228,7 +228,7 @@ impl Known<'_> {
     /// The segments of a log that was closed, if its files are as the manifest says.
     pub fn closed(&self, bases: &[u64]) -> Result<Option<Scan>> {
         let end = self.manifest.proven;
-        if self.manifest.state != State::Clean {
+        if self.manifest.state != State::Clean || self.manifest.start_offset > end.offset {
             return Ok(None);
         }
         let first = self.first_kept(bases)?;
@@ -284,7 +284,8 @@ impl Known<'_> {
     /// Looks at every segment's head and footer, and at all frames that are not proven.
     pub fn scan(&self, bases: &[u64]) -> Result<Scan> {
         let manifest = self.manifest;
-        let mut witness = self.from.offset;
+        // Records are removed only once they are durable.
+        let mut witness = self.from.offset.max(manifest.start_offset);
         if let Some(live) =
             self.live.filter(|live| live.log_id == manifest.log_id && live.epoch == manifest.epoch)
         {
@@ -428,7 +429,7 @@ impl Known<'_> {
         scan: &mut Scan,
         witness: &mut u64,
     ) -> Result<EndOfSegment> {
-        let len = file.len().map_err(segment.failed("stat"))?;
+        let len = segment.len(file.as_ref())?;
         let resumed =
             self.from.segment == segment.base_offset() && self.from.position >= HEAD_LEN as u64;
         let begin = if resumed { self.from.position } else { HEAD_LEN as u64 };
@@ -512,7 +513,7 @@ impl Known<'_> {
             let file = segment.open(Open::Read)?;
             let Ok(head) = segment.head(file.as_ref()) else { continue };
             *epoch = (*epoch).max(head.epoch);
-            let len = file.len().map_err(segment.failed("stat"))?;
+            let len = segment.len(file.as_ref())?;
             if let Some(footer) = segment.footer(file.as_ref())? {
                 *witness = (*witness).max(footer.end_offset);
             }

@@ -17,6 +17,9 @@ use crate::index::Index;
 use crate::io::{File, Io, Open, read_full, write_full};
 use crate::layout::{FOOTER_LEN, Footer, HEAD_LEN, SegmentHead};
 
+/// Positions in indexes have 32 bits, so no segment is longer.
+pub(crate) const SEGMENT_BYTES_MAX: u64 = 1 << 32;
+
 /// `{base_offset:020}.{extension}`.
 pub(crate) fn file_name(base_offset: u64, extension: &str) -> String {
     format!("{base_offset:020}.{extension}")
@@ -98,6 +101,16 @@ impl Segment {
 
     pub fn failed(&self, op: &'static str) -> impl FnOnce(std::io::Error) -> Error {
         move |e| Error::io(op, self.shown(), e)
+    }
+
+    /// The length of `file`. A longer file than any segment is refused: looking through a sparse one would take hours.
+    pub fn len(&self, file: &dyn File) -> Result<u64> {
+        let len = file.len().map_err(self.failed("stat"))?;
+        if len > SEGMENT_BYTES_MAX {
+            let what = Corruption::Truncated { expected: SEGMENT_BYTES_MAX, found: len };
+            return Err(self.corrupt(SEGMENT_BYTES_MAX, self.base_offset, what));
+        }
+        Ok(len)
     }
 
     /// The file, shared with everybody who has it open.

@@ -14,9 +14,7 @@ use crate::index::Index;
 use crate::io::{File, read_full};
 use crate::layout::{FOOTER_LEN, Footer, HEAD_LEN, SegmentHead};
 use crate::resync::Resync;
-
-/// Positions in indexes have 32 bits, so no segment is longer.
-const SEGMENT_BYTES_MAX: u64 = 1 << 32;
+use crate::segment::SEGMENT_BYTES_MAX;
 
 /// A segment file that is open.
 #[derive(Debug)]

@@ -8,6 +8,7 @@ mod bitflip;
 mod compaction;
 mod crash;
 mod dump;
+mod evil;
 mod format;
 mod found;
 mod golden;
