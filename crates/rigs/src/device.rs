@@ -18,6 +18,11 @@ pub enum Layer {
         /// The log.
         log: PathBuf,
     },
+    /// The first write that touches a sector fails.
+    Failing {
+        /// Its number, in units of 512 bytes.
+        sector: u64,
+    },
 }
 
 /// A running disk.
@@ -47,6 +52,14 @@ impl Device {
                     "--blockdev",
                     "driver=blklogwrites,node-name=top,file=disk,log=log,log-sector-size=512",
                 ]);
+            }
+            Layer::Failing { sector } => {
+                let fault = format!(
+                    "driver=blkdebug,node-name=top,image=disk,inject-error.0.event=none,\
+                     inject-error.0.iotype=write,inject-error.0.sector={sector},\
+                     inject-error.0.errno=5,inject-error.0.once=on"
+                );
+                daemon.args(["--blockdev", &fault]);
             }
         }
         let export = format!(

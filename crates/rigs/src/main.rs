@@ -12,6 +12,8 @@
 )]
 
 mod device;
+mod failed_fsync;
+mod full_disk;
 mod history;
 mod image;
 mod power_loss;
@@ -27,11 +29,15 @@ use clap::Parser;
 #[command(name = "logmill-rigs", version)]
 enum Command {
     PowerLoss(power_loss::Arguments),
+    FailedFsync(failed_fsync::Arguments),
+    FullDisk(full_disk::Arguments),
 }
 
 fn main() -> ExitCode {
     let done = match Command::parse() {
         Command::PowerLoss(arguments) => power_loss::run(&arguments),
+        Command::FailedFsync(arguments) => failed_fsync::run(&arguments),
+        Command::FullDisk(arguments) => full_disk::run(&arguments),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

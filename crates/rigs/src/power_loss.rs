@@ -15,7 +15,7 @@ use crate::device::{Device, Layer};
 use crate::history::Violation;
 use crate::image::Image;
 use crate::tools::{FileSystem, Mounted, Outcome, call, failed, text};
-use crate::workload::{Kind, Level, Seen};
+use crate::workload::{self, Kind, Level, Seen};
 use crate::write_log::WriteLog;
 
 /// States that are made of one run of a workload.
@@ -107,10 +107,7 @@ struct Rig<'a> {
 
 /// Runs the rig.
 pub fn run(arguments: &Arguments) -> Outcome {
-    let home = tempfile::Builder::new()
-        .prefix("logmill-rigs-")
-        .tempdir_in("/dev/shm")
-        .map_err(failed("a directory in /dev/shm"))?;
+    let home = workload::home()?;
     let beside = std::env::current_exe().map_err(failed("this program"))?.with_file_name("logmill");
     let command = arguments.command.clone().unwrap_or(beside);
     let rig = Rig { arguments, home: home.path(), command };

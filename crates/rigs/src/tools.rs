@@ -87,8 +87,32 @@ pub struct Mounted {
 impl Mounted {
     /// Mounts a block device, or an image through a loop device of its own.
     pub fn mount(file_system: FileSystem, what: &Path, at: &Path) -> Outcome<Mounted> {
-        let options = if what.starts_with("/dev/loop") { "rw" } else { "rw,loop" };
+        let options = if text(what).starts_with("/dev/loop") { "rw" } else { "rw,loop" };
         call("mount", &["-t", file_system.name(), "-o", options, text(what), text(at)])?;
+        Ok(Mounted { at: at.to_owned(), up: true })
+    }
+
+    /// Mounts an image that is a copy of one that is mounted.
+    pub fn mount_copy(file_system: FileSystem, image: &Path, at: &Path) -> Outcome<Mounted> {
+        let options = if file_system == FileSystem::Xfs { "rw,loop,nouuid" } else { "rw,loop" };
+        call("mount", &["-t", file_system.name(), "-o", options, text(image), text(at)])?;
+        Ok(Mounted { at: at.to_owned(), up: true })
+    }
+
+    /// Mounts a tmpfs of 16 MiB.
+    pub fn tmpfs(at: &Path) -> Outcome<Mounted> {
+        call("mount", &["-t", "tmpfs", "-o", "size=16m", "tmpfs", text(at)])?;
+        Ok(Mounted { at: at.to_owned(), up: true })
+    }
+
+    /// Mounts an overlay whose layers are in `layers`.
+    pub fn overlay(layers: &Path, at: &Path) -> Outcome<Mounted> {
+        for layer in ["lower", "upper", "work"] {
+            fs::create_dir_all(layers.join(layer)).map_err(failed("a layer"))?;
+        }
+        let shown = text(layers);
+        let options = format!("lowerdir={shown}/lower,upperdir={shown}/upper,workdir={shown}/work");
+        call("mount", &["-t", "overlay", "-o", &options, "overlay", text(at)])?;
         Ok(Mounted { at: at.to_owned(), up: true })
     }
 

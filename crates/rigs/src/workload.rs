@@ -8,7 +8,7 @@ use logmill::storage::{DataDir, DataDirOptions};
 use logmill_torture::random::{Random, mix};
 
 use crate::history::{Moment, Violation};
-use crate::tools::Outcome;
+use crate::tools::{Outcome, failed};
 
 mod append;
 mod compaction;
@@ -91,8 +91,16 @@ pub fn payload(id: u64) -> Vec<u8> {
     value
 }
 
+/// A directory in memory for images and mount points.
+pub fn home() -> Outcome<tempfile::TempDir> {
+    tempfile::Builder::new()
+        .prefix("logmill-rigs-")
+        .tempdir_in("/dev/shm")
+        .map_err(failed("a directory in /dev/shm"))
+}
+
 /// The directory of a store. A handle that was just dropped may still be let go of by the background.
-fn dir(store: &Path) -> logmill::storage::Result<DataDir> {
+pub fn dir(store: &Path) -> logmill::storage::Result<DataDir> {
     DataDirOptions::new().lock_wait(Duration::from_secs(10)).open(store)
 }
 
