@@ -176,7 +176,7 @@ fn read(log: &Log) -> Outcome<u64> {
 
 /// The sector of the disk that holds the byte at `position` of a file.
 fn sector(file: &Path, position: u64) -> Outcome<u64> {
-    call("sync", &[])?;
+    call("sync", &["--file-system", text(file)])?;
     let extents = call("filefrag", &["-v", "-b512", text(file)])?;
     let wanted = position / 512;
     for line in extents.lines() {
