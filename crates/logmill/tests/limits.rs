@@ -1,6 +1,7 @@
 //! Many topics at once: what they hold open and how much memory they take. `LOGMILL_LIMIT_TOPICS=1000` is the size that
 //! docs/stream.md states; a test of every day makes fewer.
 #![expect(clippy::disallowed_methods, reason = "it asks /proc about itself, and takes times")]
+#![expect(clippy::print_stdout, reason = "the figures are what it is for")]
 
 use std::time::Instant;
 

@@ -3,9 +3,12 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use logmill_storage::io::sim::{CrashPlan, SimDisk};
+use logmill_storage::{DataDirOptions, Durability, Journal, LogConfig};
 use logmill_stream::{
     Assignor, Consumer, ConsumerConfig, Error, GroupPhase, OffsetAndMetadata, OutOfRange,
-    RebalanceListener, Refusal, ResetTo, StartAt, TopicConfig, TopicPartition,
+    RebalanceListener, Refusal, ResetTo, StartAt, Streams, StreamsOptions, TopicConfig,
+    TopicPartition,
 };
 
 use crate::support::{TestStore, append, drain, manual, named, numbers, settle, texts};
@@ -459,4 +462,42 @@ fn a_group_is_described_with_its_members_its_positions_and_its_lag() {
     let long = OffsetAndMetadata { offset: 1, metadata: "x".repeat(4_097) };
     let refused = consumer.commit_offsets(&[(named("t", 0), long)]).unwrap_err();
     assert!(matches!(refused, Error::MetadataTooLong { bytes: 4_097 }));
+}
+
+#[test]
+fn a_position_whose_records_a_power_loss_took_back_is_an_error_and_skips_nothing() {
+    let disk = SimDisk::new(7);
+    let (_journal, streams) = simulated(&disk);
+    let config = TopicConfig::new().durability(Durability::Buffered);
+    let topic = streams.create_topic("t", &config).unwrap();
+    append(&topic, 0, &["a", "b", "c"]);
+    let mut consumer = streams.consumer("g", manual()).unwrap();
+    consumer.subscribe(&["t"]).unwrap();
+    assert_eq!(drain(&mut consumer), ["a", "b", "c"]);
+    consumer.commit().unwrap();
+    // The position was synced; the records were not, and are gone. New ones have their offsets.
+    disk.crash(&CrashPlan::nothing());
+    let (_journal, streams) = simulated(&disk);
+    let topic = streams.topic("t").unwrap();
+    assert_eq!(topic.partition(0).unwrap().end_offset().unwrap(), 0, "the power loss took them");
+    append(&topic, 0, &["d", "e", "f", "g"]);
+    let mut consumer = streams.consumer("g", manual()).unwrap();
+    consumer.subscribe(&["t"]).unwrap();
+    for _ in 0..2 {
+        let lost = consumer.poll(Duration::ZERO).unwrap_err();
+        assert!(
+            matches!(lost, Error::PositionLost { offset: 3, end: 0, .. }),
+            "not \"g\", which is what lies at offset 3 now: {lost}"
+        );
+    }
+    consumer.seek_to_beginning("t", 0).unwrap();
+    assert_eq!(drain(&mut consumer), ["d", "e", "f", "g"]);
+}
+
+/// A store on a simulated disk; what it has not synced can be lost.
+fn simulated(disk: &SimDisk) -> (Journal, Streams) {
+    let dir = DataDirOptions::new().threads(0).open_with(disk.io()).unwrap();
+    let journal = Journal::open(&dir, "0", LogConfig::default()).unwrap();
+    let streams = Streams::open(&dir, &journal, &StreamsOptions::default()).unwrap();
+    (journal, streams)
 }
