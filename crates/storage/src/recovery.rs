@@ -694,7 +694,15 @@ fn end_of(last: Option<&Arc<Segment>>, unsealed: Option<&Unsealed>, end: Proven)
     let known = unsealed.filter(|unsealed| unsealed.segment.base_offset() == last.base_offset());
     let position = match known.and_then(|unsealed| unsealed.end_position) {
         Some(position) => position,
-        None => last.walk(&file, u64::MAX)?.data_end,
+        None => {
+            // All of it was durable before the next one was begun.
+            let walked = last.walk(&file, u64::MAX)?;
+            if walked.end_offset != end.offset {
+                let what = Corruption::LostDurable { durable_upto: end.offset };
+                return Err(last.corrupt(walked.data_end, walked.end_offset, what));
+            }
+            walked.data_end
+        }
     };
     Ok(Proven {
         offset: end.offset,

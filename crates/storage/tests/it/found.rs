@@ -7,12 +7,14 @@ use std::sync::mpsc::Sender;
 use std::task::{Context, Wake, Waker};
 use std::time::Duration;
 
-use logmill_storage::io::sim::{Fault, Op, SimDisk};
+use logmill_storage::io::sim::{CrashPlan, Fault, Op, SimDisk};
 use logmill_storage::verify::verify;
 use logmill_storage::{
-    AppendOptions, DataDir, DataDirOptions, Error, Log, LogConfig, ManualClock, Record, RecordView,
+    AppendOptions, DataDir, DataDirOptions, Durability, Error, Log, LogConfig, ManualClock, Record,
+    RecordView,
 };
 
+use crate::format;
 use crate::support::Bench;
 
 fn dir_on(disk: &SimDisk) -> DataDir {
@@ -245,4 +247,36 @@ fn a_recovered_log_whose_last_segment_was_empty_closes_cleanly() {
         assert_eq!(log.end_offset(), end);
     }
     assert!(removed > 0, "some cuts left a second segment");
+}
+
+/// A log of two segments: the first synced and never sealed, the second begun and empty.
+fn an_empty_segment_behind_a_synced_one() -> SimDisk {
+    let disk = SimDisk::new(1);
+    let dir = dir_on(&disk);
+    let log = Log::open(&dir, "0", LogConfig::default().segment_bytes_max(4 << 10)).unwrap();
+    log.append(&Record::value(&[b'1'; 2_000])).unwrap();
+    log.append(&Record::value(&[b'2'; 1_000])).unwrap();
+    log.settle().unwrap();
+    let options =
+        AppendOptions { durability: Some(Durability::Buffered), ..AppendOptions::default() };
+    log.append_with(&[Record::value(&[b'3'; 2_000])], &options).unwrap();
+    disk.crash(&CrashPlan::nothing());
+    assert_eq!(disk.paths().iter().filter(|path| path.ends_with(".log")).count(), 2);
+    disk
+}
+
+/// Found beside the one above: where the second of the two durable records had rotted to zeros, recovery looked in the first
+/// segment for the place where the log ends, found one a record too early, and did not ask why.
+#[test]
+fn durable_records_that_are_gone_from_before_an_empty_last_segment_are_missed() {
+    let disk = an_empty_segment_behind_a_synced_one();
+    let segment = "0/00000000000000000000.log";
+    let second = format::frames(&disk.read_file(segment).unwrap()).last().unwrap();
+    disk.corrupt(segment, second.start as u64, second.len(), |bytes| bytes.fill(0)).unwrap();
+    match Log::open(&dir_on(&disk), "0", LogConfig::default()) {
+        Err(Error::Corrupt { position, offset, .. }) => {
+            assert_eq!((position, offset), (second.start as u64, 1));
+        }
+        other => panic!("{:?}", other.map(|log| log.recovery().clone())),
+    }
 }

@@ -17,6 +17,7 @@ mod journal;
 mod judge;
 mod lens;
 mod lock;
+mod model;
 mod producers;
 mod retention;
 mod salvage;
