@@ -7,6 +7,7 @@
 use byteorder::{ByteOrder, LittleEndian as LE};
 
 use crate::error::Corruption;
+use crate::layout::OFFSET_END;
 
 /// One offset entry for the first frame in each stretch of this many bytes.
 pub(crate) const OFFSET_STRETCH: u64 = 4 << 10;
@@ -215,6 +216,9 @@ impl IndexFile {
         let mut log_id = [0; 16];
         log_id.copy_from_slice(&bytes[12..28]);
         let base_offset = LE::read_u64(&bytes[28..]);
+        if base_offset >= OFFSET_END {
+            return Err(Corruption::Field("an offset beyond 63 bits"));
+        }
         let entries = match LE::read_u16(&bytes[10..]) {
             TIMES => Entries::Times(
                 entries(bytes, TIMES, TIME_ENTRY, &log_id, base_offset)?.map(time_entry).collect(),

@@ -24,6 +24,9 @@ const OWNER_AT: usize = 130;
 /// The bytes of a manifest slot that an owner may use.
 pub(crate) const OWNER_LEN_MAX: usize = SLOT_LEN - 4 - OWNER_AT;
 
+/// Every offset is below this, so that an offset and the counts that go with it never overflow.
+pub(crate) const OFFSET_END: u64 = 1 << 63;
+
 const _: () = assert!(FOOTER_ALIGN as usize >= FOOTER_LEN);
 const _: () = assert!(SLOT_LEN.is_multiple_of(512));
 
@@ -102,9 +105,13 @@ impl SegmentHead {
         if LE::read_u16(&b[10..]) as usize != HEAD_LEN || b[80..124] != [0; 44] {
             return Err(Corruption::Field("segment head"));
         }
+        let base_offset = LE::read_u64(&b[40..]);
+        if base_offset >= OFFSET_END {
+            return Err(Corruption::Field("an offset beyond 63 bits"));
+        }
         Ok(SegmentHead {
             log_id: array16(&b[24..40]),
-            base_offset: LE::read_u64(&b[40..]),
+            base_offset,
             epoch: LE::read_u32(&b[48..]),
             generation: LE::read_u32(&b[52..]),
             base_timestamp: LE::read_i64(&b[56..]),
@@ -189,6 +196,7 @@ impl Footer {
         let plausible = LE::read_u16(&b[10..]) == HASH_XXH3_128
             && b[120..124] == [0; 4]
             && footer.end_offset >= footer.base_offset
+            && footer.end_offset < OFFSET_END
             && footer.count <= footer.end_offset - footer.base_offset
             && footer.data_end >= HEAD_LEN as u64;
         if plausible { Ok(footer) } else { Err(Corruption::Field("footer")) }
@@ -275,6 +283,11 @@ impl Manifest {
         if owner_len > OWNER_LEN_MAX {
             return Err(Corruption::Field("length of the owner's configuration"));
         }
+        let offsets = [56, 64, 72].map(|at| LE::read_u64(&b[at..]));
+        if offsets.iter().any(|offset| *offset >= OFFSET_END) {
+            return Err(Corruption::Field("an offset beyond 63 bits"));
+        }
+        let [start_offset, offset, segment] = offsets;
         Ok(Manifest {
             generation: LE::read_u64(&b[24..]),
             log_id: array16(&b[32..48]),
@@ -284,10 +297,10 @@ impl Manifest {
                 1 => State::Clean,
                 _ => return Err(Corruption::Field("state of the log")),
             },
-            start_offset: LE::read_u64(&b[56..]),
+            start_offset,
             proven: Proven {
-                offset: LE::read_u64(&b[64..]),
-                segment: LE::read_u64(&b[72..]),
+                offset,
+                segment,
                 position: LE::read_u64(&b[80..]),
                 max_timestamp: LE::read_i64(&b[120..]),
             },
@@ -333,14 +346,41 @@ impl Live {
 
     pub(crate) fn decode(b: &[u8; LIVE_LEN]) -> Result<Live, Corruption> {
         check(b, LIVE_MAGIC, None)?;
+        let (durable, stored) = (LE::read_u64(&b[32..]), LE::read_u64(&b[40..]));
+        if durable.max(stored) >= OFFSET_END {
+            return Err(Corruption::Field("an offset beyond 63 bits"));
+        }
         let mut boot = [0; 8];
         boot.copy_from_slice(&b[48..56]);
         Ok(Live {
             log_id: array16(&b[8..24]),
             epoch: LE::read_u32(&b[24..]),
-            durable: LE::read_u64(&b[32..]),
-            stored: LE::read_u64(&b[40..]),
+            durable,
+            stored,
             boot,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Fuzzing found that a segment could say to begin so near the last u64 that its frames' offsets overflowed: a panic
+    /// where overflow is checked, and records at wrong offsets where it is not.
+    #[test]
+    fn a_head_with_an_offset_beyond_63_bits_is_refused() {
+        let mut head = SegmentHead {
+            log_id: [7; 16],
+            base_offset: OFFSET_END - 1,
+            epoch: 1,
+            generation: 0,
+            base_timestamp: 0,
+            superseded_hash: [0; 16],
+        };
+        assert_eq!(SegmentHead::decode(&head.encode()), Ok(head.clone()));
+        head.base_offset = OFFSET_END;
+        let refused = Corruption::Field("an offset beyond 63 bits");
+        assert_eq!(SegmentHead::decode(&head.encode()), Err(refused));
     }
 }

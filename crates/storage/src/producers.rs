@@ -8,6 +8,7 @@ use byteorder::{ByteOrder, LittleEndian as LE};
 
 use crate::batch::Producer;
 use crate::error::{Corruption, Error, Result};
+use crate::layout::OFFSET_END;
 
 /// How many batches are remembered for each producer, as Kafka does.
 const RECENT: usize = 5;
@@ -183,12 +184,17 @@ impl Producers {
         }
         let mut producers = Producers::default();
         for entry in body.chunks_exact(ENTRY_LEN) {
-            producers.by_id.entry(LE::read_i64(&entry[0..])).or_default().push_back(Recent {
+            let batch = Recent {
                 epoch: LE::read_i16(&entry[8..]),
                 first_sequence: LE::read_i32(&entry[12..]),
                 last_sequence: LE::read_i32(&entry[16..]),
                 base_offset: LE::read_u64(&entry[20..]),
-            });
+            };
+            let least = i32::from(batch.epoch).min(batch.first_sequence).min(batch.last_sequence);
+            if least < 0 || batch.base_offset >= OFFSET_END {
+                return Err(Corruption::Field("producer snapshot"));
+            }
+            producers.by_id.entry(LE::read_i64(&entry[0..])).or_default().push_back(batch);
         }
         let mut log_id = [0; 16];
         log_id.copy_from_slice(&bytes[20..36]);

@@ -15,7 +15,7 @@ use crate::error::{Corruption, Error, Result};
 use crate::frames::{Frames, Step};
 use crate::index::Index;
 use crate::io::{File, Io, Open, read_full, write_full};
-use crate::layout::{FOOTER_LEN, Footer, HEAD_LEN, SegmentHead};
+use crate::layout::{FOOTER_LEN, Footer, HEAD_LEN, OFFSET_END, SegmentHead};
 
 /// Positions in indexes have 32 bits, so no segment is longer.
 pub(crate) const SEGMENT_BYTES_MAX: u64 = 1 << 32;
@@ -28,7 +28,7 @@ pub(crate) fn file_name(base_offset: u64, extension: &str) -> String {
 /// The base offset in the name of a segment file, and only of one.
 pub(crate) fn parse_name(name: &str, extension: &str) -> Option<u64> {
     let digits = name.strip_suffix(extension)?.strip_suffix('.')?;
-    let base_offset = digits.parse().ok()?;
+    let base_offset = digits.parse().ok().filter(|offset| *offset < OFFSET_END)?;
     (file_name(base_offset, extension) == name).then_some(base_offset)
 }
 
