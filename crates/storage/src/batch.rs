@@ -16,6 +16,7 @@ use bytes::Bytes;
 
 use crate::compress::{self, Compression};
 use crate::error::Corruption;
+use crate::planted::{self, Bug};
 use crate::record::{self, Record, RecordView};
 use crate::varint::{self, unzigzag, zigzag};
 
@@ -138,7 +139,7 @@ impl FrameHead {
     /// Verifies the checksum of `frame`, which must be `frame_len` bytes.
     pub fn verify(&self, scope: &Scope, frame: &[u8]) -> Result<(), Corruption> {
         let expected = scope.crc(&frame[4..]);
-        if expected == self.crc {
+        if expected == self.crc || planted::has(Bug::ChecksumIgnored) {
             Ok(())
         } else {
             Err(Corruption::Checksum { expected, found: self.crc })

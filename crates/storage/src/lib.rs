@@ -44,6 +44,8 @@ mod journal;
 mod layout;
 mod log;
 mod manifest;
+#[doc(hidden)]
+pub mod planted;
 mod producers;
 mod reader;
 mod record;

@@ -15,6 +15,7 @@ use crate::follower::Follower;
 use crate::io::Open;
 use crate::layout::{Manifest, Proven, State};
 use crate::manifest::{self, ManifestFile};
+use crate::planted::{self, Bug};
 use crate::producers::Producers;
 use crate::reader::Reader;
 use crate::record::Record;
@@ -547,9 +548,9 @@ impl Inner {
             let dropped = if scan.verdict == Verdict::Clean { 0 } else { scan.rest_bytes };
             report.quarantined = recovery::apply(&known, &mut scan)?;
             report.dropped_bytes = dropped;
-            report.epoch = scan.epoch + 1;
+            report.epoch = if planted::has(Bug::EpochKept) { scan.epoch } else { scan.epoch + 1 };
             manifest.store(|m| {
-                m.epoch = scan.epoch + 1;
+                m.epoch = report.epoch;
                 m.state = State::Clean;
                 m.proven = scan.end;
             })?;
@@ -722,7 +723,7 @@ fn load_producers(view: &Arc<View>, end: u64, wanted: bool) -> Result<Producers>
         .map_err(|e| Error::io("list", view.shown(), e))?
         .iter()
         .filter_map(|entry| segment::parse_name(&entry.name, "producers"))
-        .filter(|offset| *offset <= end)
+        .filter(|offset| *offset <= end || planted::has(Bug::SnapshotAheadBelieved))
         .collect();
     snapshots.sort_unstable();
     let mut loaded = None;

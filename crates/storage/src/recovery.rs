@@ -14,6 +14,7 @@ use crate::error::{Corruption, Error, Result};
 use crate::frames::Step;
 use crate::io::{File, Io, Kind, Open, read_full, write_full};
 use crate::layout::{Footer, HEAD_LEN, LIVE_LEN, Live, Manifest, Proven, State};
+use crate::planted::{self, Bug};
 use crate::resync::Resync;
 use crate::segment::{self, Segment};
 
@@ -416,6 +417,9 @@ impl Known<'_> {
             strict: self.strict,
         };
         scan.verdict = judge(&evidence);
+        if planted::has(Bug::WitnessesIgnored) && scan.verdict == Verdict::Corrupt {
+            scan.verdict = Verdict::Cut;
+        }
         if scan.verdict == Verdict::Corrupt && rest == Rest::Nothing {
             scan.damage = Corruption::LostDurable { durable_upto: witness };
         }
@@ -464,7 +468,7 @@ impl Known<'_> {
             next_offset = batch.last_offset() + 1;
             max_timestamp = max_timestamp.max(batch.max_timestamp());
             *witness = (*witness).max(batch.durable_upto().unwrap_or(0));
-            if !batch.continues() {
+            if !batch.continues() || planted::has(Bug::PartialBatchKept) {
                 scan.end.offset = next_offset;
                 scan.end.position = frames.position();
                 scan.end.max_timestamp = max_timestamp;
@@ -624,7 +628,7 @@ pub(crate) fn apply(known: &Known<'_>, scan: &mut Scan) -> Result<Vec<PathBuf>> 
         }
     }
     let mut quarantined = Vec::new();
-    if scan.verdict == Verdict::Ambiguous {
+    if scan.verdict == Verdict::Ambiguous && !planted::has(Bug::NotQuarantined) {
         quarantined = quarantine(known, scan)?;
     } else {
         for segment in scan.later.drain(..).rev() {
@@ -715,6 +719,9 @@ fn end_of(last: Option<&Arc<Segment>>, unsealed: Option<&Unsealed>, end: Proven)
 /// Writes the bytes of `from..end` over themselves, cuts off what follows, and syncs: then they are on the device, and not
 /// only in a cache that a failed sync has left clean.
 fn rewrite(segment: &Segment, file: &dyn File, from: u64, end: u64) -> Result<()> {
+    if planted::has(Bug::CacheTrusted) {
+        return file.set_len(end).map_err(segment.failed("cut"));
+    }
     let mut buffer = vec![0; 1 << 20];
     let mut position = from;
     while position < end {
@@ -800,7 +807,8 @@ fn tidy(known: &Known<'_>, end: u64) -> Result<()> {
     for entry in
         known.io.list(known.dir).map_err(|e| Error::io("list", known.root.join(known.dir), e))?
     {
-        let is_ahead = segment::parse_name(&entry.name, "producers").is_some_and(|at| at > end);
+        let is_ahead = segment::parse_name(&entry.name, "producers").is_some_and(|at| at > end)
+            && !planted::has(Bug::SnapshotAheadBelieved);
         if (is_ahead || entry.name.ends_with(".tmp")) && entry.kind == Kind::File {
             let path = known.dir.join(&entry.name);
             known.io.unlink(&path).map_err(|e| Error::io("unlink", known.root.join(&path), e))?;

@@ -24,6 +24,7 @@ use crate::error::{Error, Result};
 use crate::io::{File, FileSystem, Open, write_full};
 use crate::layout::{HEAD_LEN, Live, Proven, SegmentHead, State as LogState};
 use crate::manifest::ManifestFile;
+use crate::planted::{self, Bug};
 use crate::producers::{Check, Producers};
 use crate::reader::Reader;
 use crate::record::Record;
@@ -250,7 +251,9 @@ impl Writer {
         self.encode_and_store(state, records, options, now_ms);
         let claim = Claim { end: appended.last_offset + 1, generation: state.generation };
         let level = self.level(options);
-        if level != Durability::Sync || state.pending_len() > PENDING_MAX {
+        if (level != Durability::Sync || state.pending_len() > PENDING_MAX)
+            && !planted::has(Bug::AcknowledgedBeforeStored)
+        {
             self.flush(state)?;
         }
         if state.unproven > UNPROVEN_MAX {

@@ -7,10 +7,12 @@
 pub mod case;
 pub mod check;
 pub mod counts;
+pub mod damage;
 pub mod examine;
 pub mod faults;
 pub mod op;
 pub mod oracle;
+pub mod planted;
 pub mod random;
 pub mod run;
 pub mod setup;

@@ -1,4 +1,4 @@
-//! `logmill-torture sim|faults|model|planted`: see the crate's documentation.
+//! `logmill-torture sim|faults|planted`: see the crate's documentation.
 
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command says what it has found")]
 
@@ -8,11 +8,13 @@ use std::time::Instant;
 use logmill_torture::case::Case;
 use logmill_torture::counts::Counts;
 use logmill_torture::faults::{self, FaultCase, FaultFailure, FaultJob, KINDS};
-use logmill_torture::sim;
+use logmill_torture::sim::Job;
+use logmill_torture::{planted, sim};
 
 const USAGE: &str =
     "usage: logmill-torture sim [--states N] [--seed S] [--threads T] [--replay CASE]
-       logmill-torture faults [--runs N] [--seed S] [--threads T] [--replay CASE]";
+       logmill-torture faults [--runs N] [--seed S] [--threads T] [--replay CASE]
+       logmill-torture planted [--states N] [--runs N] [--seed S] [--threads T], in a build with --cfg planted";
 
 struct Options {
     command: String,
@@ -55,6 +57,11 @@ fn main() -> ExitCode {
     let done = match options.command.as_str() {
         "sim" => simulate(&options),
         "faults" => fail(&options),
+        "planted" => planted::run(
+            Job { seed: options.seed, states: options.states, threads: options.threads },
+            FaultJob { seed: options.seed, runs: options.runs, threads: options.threads },
+        )
+        .map(|table| print!("{table}")),
         _ => Err(USAGE.to_owned()),
     };
     match done {
@@ -76,7 +83,7 @@ fn simulate(options: &Options) -> Result<(), String> {
     }
     let started = Instant::now();
     let (states, seed, threads) = (options.states, options.seed, options.threads);
-    let (phases, failure) = sim::run(sim::Job { seed, states, threads });
+    let (phases, failure) = sim::run(Job { seed, states, threads });
     let seconds = started.elapsed().as_secs_f64();
     let mut total = Counts::default();
     println!("{:<14}{:>20}{:>10}{:>12}", "phase", "workloads", "points", "states");

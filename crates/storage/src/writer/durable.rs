@@ -8,6 +8,9 @@ impl Writer {
         let mut manifest = self.manifest.lock();
         let boot_id = self.view.dir.io().boot_id();
         if manifest.current().state != LogState::Open || manifest.current().boot_id != boot_id {
+            if planted::has(Bug::NotMarkedOpen) {
+                return Ok(());
+            }
             self.or_poison(manifest.store(|m| {
                 m.state = LogState::Open;
                 m.boot_id = boot_id;
@@ -50,7 +53,10 @@ impl Writer {
                 self.view.set_stored(next_offset);
                 Ok(())
             }
-            Err(error) if !matches!(error, Error::DiskFull { .. }) => {
+            Err(error)
+                if !matches!(error, Error::DiskFull { .. })
+                    || planted::has(Bug::FullDiskPoisons) =>
+            {
                 self.poison(&error);
                 Err(error)
             }
@@ -61,7 +67,9 @@ impl Writer {
                 active.segment.truncate_index(active.stored);
                 active.index_at = active.stored;
                 state.producers.truncate(stored);
-                state.next_offset = stored;
+                if !planted::has(Bug::RolledBackByHalf) {
+                    state.next_offset = stored;
+                }
                 self.commit.roll_back(state.generation, stored);
                 state.generation += 1;
                 Err(error)
@@ -96,6 +104,9 @@ impl Writer {
 
     /// Blocks until everything below the claim's end is durable, syncing if nobody else does.
     pub fn wait_durable(&self, claim: Claim) -> Result<()> {
+        if planted::has(Bug::AcknowledgedBeforeSync) {
+            return Ok(());
+        }
         loop {
             let lead = match self.commit.wait_or_lead(claim) {
                 Ok(standing) => return self.outcome(standing),
@@ -163,7 +174,14 @@ impl Writer {
     }
 
     pub(super) fn sync_file(&self, file: &dyn File) -> Result<()> {
-        file.sync_data().map_err(|source| {
+        if planted::has(Bug::NoSync) {
+            return Ok(());
+        }
+        let mut synced = file.sync_data();
+        if planted::has(Bug::SyncRetried) && synced.is_err() {
+            synced = file.sync_data();
+        }
+        synced.map_err(|source| {
             let error = Error::Io { op: "sync", path: self.view.shown(), source };
             self.poison(&error);
             error
@@ -172,7 +190,9 @@ impl Writer {
 
     pub(super) fn poison(&self, why: &Error) {
         *self.failure.lock() = Some(why.to_string());
-        self.commit.poison();
+        if !planted::has(Bug::NotPoisoned) {
+            self.commit.poison();
+        }
     }
 
     pub(super) fn or_poison<T>(&self, result: Result<T>) -> Result<T> {
@@ -215,7 +235,9 @@ impl Writer {
         if self.manifest.lock().current().state == LogState::Clean {
             return Ok(());
         }
-        self.wait_durable(claim)?;
+        if !planted::has(Bug::ClosedBeforeSync) {
+            self.wait_durable(claim)?;
+        }
         self.seal_retired()?;
         let mut state = self.state.lock();
         let mut end = *self.synced.lock();

@@ -72,6 +72,10 @@ impl Writer {
                 self.store_producers(&snapshot)?;
             }
             self.mark_open()?;
+            if planted::has(Bug::RemovedBeforeStart) {
+                self.view.set_start(offset);
+                self.remove_obsolete()?;
+            }
             self.or_poison(self.manifest.lock().store(|m| m.start_offset = offset))?;
             self.view.set_start(offset);
         }

@@ -233,13 +233,19 @@ impl Writer {
         drop(way);
         segment.set_active(false);
         let producers = self.producers_now(state);
+        if planted::has(Bug::SnapshotAheadBelieved)
+            && let Some(snapshot) = &producers
+        {
+            let _ = self.store_producers(snapshot);
+        }
         self.retired.lock().push(Retired {
             segment,
             file,
             end_offset: state.next_offset,
             end_position: Some(stored),
             // Nobody may ask for a sync again if the last one had it all.
-            is_synced: self.view.durable() >= state.next_offset,
+            is_synced: self.view.durable() >= state.next_offset
+                || planted::has(Bug::RetiredNotSynced),
             producers,
         });
         self.request(Duration::ZERO);
