@@ -16,6 +16,14 @@ doc:
 test:
     .ci/run test
 
+# Faults and planted bugs; `just torture-nightly` has ten times as many states and faults.
+torture:
+    .ci/run torture
+
+torture-nightly:
+    cargo run --release --package logmill-torture -- sim --states 10000000
+    LOGMILL_FAULTS=500000 .ci/run torture
+
 deny:
     .ci/run deny
 

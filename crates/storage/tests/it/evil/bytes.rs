@@ -6,6 +6,9 @@ use std::path::Path;
 use super::{Case, Store, case, killed};
 use crate::format::crc32;
 
+/// What is done to the bytes of a file.
+type Edit = fn(&mut [u8]);
+
 const TIB: u64 = 1 << 40;
 
 fn change(path: &Path, change: impl FnOnce(&mut Vec<u8>)) {
@@ -200,7 +203,7 @@ fn manifests() -> Vec<Case> {
 /// A frame whose sums are right and whose offset lies ahead was taken for one behind a gap that compaction had left, and
 /// reading ended there as if there were nothing more. Only a compacted segment has gaps.
 fn frames() -> Vec<Case> {
-    let edits: [(&str, fn(&mut [u8])); 8] = [
+    let edits: [(&str, Edit); 8] = [
         ("a length of 4 GiB", |f| put(f, 4, &[255; 4])),
         ("no length", |f| put(f, 4, &[0; 4])),
         ("a length of one", |f| put(f, 4, &[1, 0, 0, 0])),
