@@ -9,6 +9,7 @@ mod compaction;
 mod crash;
 mod dump;
 mod evil;
+mod fixtures;
 mod format;
 mod found;
 mod golden;
