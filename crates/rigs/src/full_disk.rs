@@ -293,7 +293,7 @@ fn fill(at: &Path, free: u64) -> Outcome<PathBuf> {
 fn limits(store: &Path) -> Outcome {
     let with = |resource, soft: u64, work: &mut dyn FnMut() -> Outcome| {
         let before = getrlimit(resource);
-        let limited = Rlimit { current: Some(soft), ..before.clone() };
+        let limited = Rlimit { current: Some(soft), ..before };
         setrlimit(resource, limited).map_err(failed("setting a limit"))?;
         let done = work();
         setrlimit(resource, before).map_err(failed("raising a limit"))?;
