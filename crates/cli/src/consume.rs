@@ -1,7 +1,7 @@
 //! `logmill consume`: prints the records of a topic.
 
 use std::fmt;
-use std::io::{BufWriter, Stdout, Write, stdout};
+use std::io::{BufWriter, IsTerminal, Stdout, Write, stdout};
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -14,6 +14,7 @@ use logmill::{Partition, PartitionReader};
 use crate::failure::{Failure, Outcome};
 use crate::json::{self, Printed};
 use crate::open::Place;
+use crate::progress::Progress;
 
 mod members;
 
@@ -177,6 +178,7 @@ struct Printer {
     out: BufWriter<Stdout>,
     format: Format,
     left: u64,
+    progress: Progress,
 }
 
 impl Printer {
@@ -185,15 +187,20 @@ impl Printer {
             out: BufWriter::with_capacity(256 << 10, stdout()),
             format: if arguments.json { Format::Json } else { arguments.format },
             left: arguments.max.unwrap_or(u64::MAX),
+            progress: Progress::default(),
         }
     }
 
     /// One partition after the other, each to the end that it has now.
     fn print_all(&mut self, sources: &mut [Source]) -> Outcome {
-        let mut ends = Vec::new();
+        let (mut ends, mut total) = (Vec::new(), 0);
         for source in sources.iter() {
-            ends.push(source.partition.high_watermark()?);
+            let end = source.partition.high_watermark()?;
+            total += end.saturating_sub(source.reader.position());
+            ends.push(end);
         }
+        // On a terminal the records themselves are what moves.
+        self.progress = Progress::records(total.min(self.left), !stdout().is_terminal());
         for (source, end) in sources.iter_mut().zip(ends) {
             self.print_up_to(source, end)?;
             if self.left > 0 {
@@ -229,6 +236,7 @@ impl Printer {
         while self.left > 0 && source.reader.position() < end {
             let Some(batch) = source.reader.next_batch()? else { return Ok(()) };
             let base_offset = batch.base_offset();
+            self.progress.add(batch.count().into());
             for record in batch.records() {
                 let record = record.map_err(|what| {
                     let dir = source.dir.display();

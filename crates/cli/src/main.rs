@@ -4,10 +4,15 @@
 //! they stopped ([`failure`]).
 #![forbid(unsafe_code)]
 
+mod backup;
+mod bench;
+mod compact;
 mod consume;
+mod doctor;
 mod dump;
 mod duration;
 mod failure;
+mod figures;
 mod group;
 mod json;
 mod lines;
@@ -15,13 +20,18 @@ mod open;
 mod produce;
 mod progress;
 mod queue;
+mod salvage;
+mod shell;
+mod stats;
+mod table;
+mod top;
 mod topic;
 mod verify;
 
 use std::io::{Write, stderr};
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::failure::Outcome;
 
@@ -44,8 +54,18 @@ enum Command {
     Topic(topic::Arguments),
     Group(group::Arguments),
     Queue(queue::Arguments),
+    Stats(stats::Arguments),
+    Top(top::Arguments),
     Verify(verify::Arguments),
     Dump(dump::Arguments),
+    Compact(compact::Arguments),
+    Salvage(salvage::Arguments),
+    Backup(backup::BackupArguments),
+    Restore(backup::RestoreArguments),
+    Doctor(doctor::Arguments),
+    Bench(bench::Arguments),
+    Completions(shell::CompletionsArguments),
+    Man(shell::ManArguments),
 }
 
 fn main() -> ExitCode {
@@ -69,5 +89,15 @@ fn run(cli: &Cli) -> Outcome {
         Command::Queue(arguments) => queue::run(&cli.place, arguments),
         Command::Verify(arguments) => verify::run(&cli.place, arguments),
         Command::Dump(arguments) => dump::run(arguments),
+        Command::Stats(arguments) => stats::run(&cli.place, arguments),
+        Command::Top(arguments) => top::run(&cli.place, arguments),
+        Command::Doctor(arguments) => doctor::run(arguments),
+        Command::Bench(arguments) => bench::run(arguments),
+        Command::Compact(arguments) => compact::run(&cli.place, arguments),
+        Command::Salvage(arguments) => salvage::run(&cli.place, arguments),
+        Command::Backup(arguments) => backup::run_backup(&cli.place, arguments),
+        Command::Restore(arguments) => backup::run_restore(&cli.place, arguments),
+        Command::Completions(arguments) => shell::run_completions(Cli::command(), arguments),
+        Command::Man(arguments) => shell::run_man(Cli::command(), arguments),
     }
 }

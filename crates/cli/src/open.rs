@@ -21,10 +21,15 @@ pub struct Place {
 
 impl Place {
     /// The directory.
-    fn dir(&self) -> Outcome<&PathBuf> {
+    pub fn dir(&self) -> Outcome<&PathBuf> {
         self.dir.as_ref().ok_or_else(|| {
             Failure::Usage("this command needs --dir DIR, the store's directory".into())
         })
+    }
+
+    /// How long to wait for a lock.
+    pub const fn lock_wait(&self) -> Duration {
+        self.lock_wait
     }
 
     /// Opens the store for writing, making it if need be.

@@ -5,36 +5,48 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-/// Bytes done of bytes to do, or nothing at all where standard error is no terminal.
-#[derive(Debug)]
+/// Work done of work to do, or nothing at all where standard error is no terminal.
+#[derive(Debug, Default)]
 pub struct Progress(Option<ProgressBar>);
 
 impl Progress {
     /// A bar for `bytes` of work; hidden unless `wanted` and standard error is a terminal.
     pub fn bytes(bytes: u64, wanted: bool) -> Progress {
+        Progress::new(
+            bytes,
+            wanted,
+            "{wide_bar} {percent:>3} %  {bytes}  {bytes_per_sec}  {eta} left",
+        )
+    }
+
+    /// A bar for `records` of work; hidden unless `wanted` and standard error is a terminal.
+    pub fn records(records: u64, wanted: bool) -> Progress {
+        let template = "{wide_bar} {percent:>3} %  {human_pos} records  {per_sec}  {eta} left";
+        Progress::new(records, wanted, template)
+    }
+
+    fn new(total: u64, wanted: bool, template: &str) -> Progress {
         if !wanted || !stderr().is_terminal() {
             return Progress(None);
         }
-        let style = ProgressStyle::with_template(
-            "{wide_bar} {percent:>3} %  {bytes}  {bytes_per_sec}  {eta} left",
-        )
-        .unwrap_or_else(|_| ProgressStyle::default_bar());
-        let bar = ProgressBar::new(bytes).with_style(style);
+        let style =
+            ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
+        let bar = ProgressBar::new(total).with_style(style);
         bar.enable_steady_tick(Duration::from_millis(200));
         Progress(Some(bar))
     }
 
-    /// `bytes` more are done.
-    pub fn add(&self, bytes: u64) {
+    /// So much more is done.
+    pub fn add(&self, more: u64) {
         if let Some(bar) = &self.0 {
-            bar.inc(bytes);
+            bar.inc(more);
         }
     }
 
-    /// `bytes` are done in all.
-    pub fn set(&self, bytes: u64) {
+    /// So much is done in all.
+    pub fn set(&self, done: u64) {
         if let Some(bar) = &self.0 {
-            bar.set_position(bytes);
+            bar.set_position(done);
         }
     }
 }

@@ -1,0 +1,84 @@
+//! `logmill compact`: keeps the latest record of each key.
+
+use std::io::{BufWriter, Write, stdout};
+
+use serde_json::json;
+
+use crate::failure::{Failure, Outcome};
+use crate::json::write_line;
+use crate::open::Place;
+use crate::progress::Progress;
+use crate::table;
+
+const EXAMPLES: &str = "\
+Examples:
+  logmill --dir store compact users
+  logmill --dir store compact users --partition 3 --json";
+
+/// Keep of all records of a key the latest, now
+///
+/// A topic whose cleanup is `compact` does so by itself when half of a partition is new. The segment that is being
+/// written is left alone. Offsets stay as they are, and so do records without a key.
+#[derive(Debug, clap::Args)]
+#[command(after_long_help = EXAMPLES)]
+pub struct Arguments {
+    /// The topic
+    topic: String,
+    /// One partition; all of them unless given
+    #[arg(long, value_name = "N")]
+    partition: Option<u32>,
+    /// Print one JSON object for each partition
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs the command.
+pub fn run(place: &Place, arguments: &Arguments) -> Outcome {
+    place.existing_dir()?;
+    let store = place.open()?;
+    let compacted = compact(&store, arguments);
+    compacted.and(store.close().map_err(Failure::from))
+}
+
+fn compact(store: &logmill::Store, arguments: &Arguments) -> Outcome {
+    let topic = store.topic(&arguments.topic)?;
+    let partitions = match arguments.partition {
+        Some(number) => vec![topic.partition(number)?],
+        None => topic.partitions(),
+    };
+    let mut sizes = Vec::new();
+    for partition in &partitions {
+        sizes.push(partition.stats()?.bytes);
+    }
+    let progress = Progress::bytes(sizes.iter().sum(), true);
+    let mut out = BufWriter::new(stdout().lock());
+    for (partition, bytes) in partitions.iter().zip(sizes) {
+        let report = partition.compact()?;
+        progress.add(bytes);
+        let number = partition.number();
+        if arguments.json {
+            let line = json!({
+                "partition": number,
+                "segments_rewritten": report.rewritten,
+                "segments_written": report.written,
+                "records_removed": report.records_removed,
+                "tombstones_removed": report.tombstones_removed,
+                "bytes_before": report.bytes_before,
+                "bytes_after": report.bytes_after,
+            });
+            write_line(&mut out, &line)?;
+        } else if report.is_idle() {
+            writeln!(out, "partition {number}: nothing to remove").map_err(Failure::output)?;
+        } else {
+            let (before, after) =
+                (table::bytes(report.bytes_before), table::bytes(report.bytes_after));
+            writeln!(
+                out,
+                "partition {number}: {} records removed, {before} became {after}",
+                report.records_removed
+            )
+            .map_err(Failure::output)?;
+        }
+    }
+    out.flush().map_err(Failure::output)
+}
