@@ -1,10 +1,9 @@
 //! All queues of a store: the catalogue, and the fold of entries that concern more than one queue.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use logmill_storage::Reclaimed;
-use parking_lot::Condvar;
 
 use crate::carry::{Copied, note_copy};
 use crate::config::QueueConfig;
@@ -12,6 +11,7 @@ use crate::entry::{Entry, Fact};
 use crate::error::{Error, Result};
 use crate::location::COLD;
 use crate::recent_bodies::RecentBodies;
+use crate::signal::Signal;
 use crate::space::Space;
 use crate::state::QueueState;
 
@@ -22,7 +22,7 @@ pub(crate) struct Slot {
     /// Locations of messages whose send waits for its sync: nothing from the first of them on is shown.
     pub(crate) unsynced: VecDeque<u64>,
     pub(crate) waiters: usize,
-    pub(crate) signal: Arc<Condvar>,
+    pub(crate) signal: Arc<Signal>,
     pub(crate) tally: Tally,
 }
 
@@ -54,7 +54,7 @@ impl Slot {
             state,
             unsynced: VecDeque::new(),
             waiters: 0,
-            signal: Arc::new(Condvar::new()),
+            signal: Arc::default(),
             tally: Tally::default(),
         }
     }
@@ -81,6 +81,8 @@ pub(crate) struct Engine {
     pub(crate) latest: i64,
     pub(crate) recent: RecentBodies,
     pub(crate) is_closed: bool,
+    /// Queues with sends whose caller went away before the sync.
+    pub(crate) abandoned: BTreeSet<u32>,
     /// Bytes journaled since the last checkpoint.
     pub(crate) unchecked_bytes: u64,
     /// When the background looks after the queues next, on their clock.
@@ -137,6 +139,7 @@ impl Default for Engine {
             latest: 0,
             recent: RecentBodies::default(),
             is_closed: false,
+            abandoned: BTreeSet::new(),
             unchecked_bytes: 0,
             keeper_at: i64::MAX,
             scratch: Vec::new(),

@@ -9,7 +9,7 @@ use crate::carry::QueueOwner;
 use crate::checkpoint;
 use crate::engine::Engine;
 use crate::error::Result;
-use crate::shared::{OWNER, Shared};
+use crate::shared::{Level, OWNER, Shared};
 
 /// What could not be done is tried again after this time.
 const RETRY_MS: i64 = 1000;
@@ -34,11 +34,16 @@ impl Shared {
         let now = self.now();
         let queues: Vec<u32> = engine.slots.keys().copied().collect();
         let mut next = i64::MAX;
+        let mut failed = None;
         for queue in queues {
             let expired = self.expire(&mut engine, queue, now);
             let stepped = self.step_redrive(&mut engine, queue, now);
             let fired = self.fire_due(&mut engine, queue, now);
             let later = Some(now.time + RETRY_MS);
+            let errors = [expired.as_ref().err(), stepped.as_ref().err(), fired.as_ref().err()];
+            if let Some(error) = errors.into_iter().flatten().next() {
+                failed = Some(error.to_string());
+            }
             let expiry = engine.slots.get(&queue).and_then(|slot| slot.state.next_expiry());
             let expiry = if expired.is_ok() { expiry } else { later };
             let moments = [expiry, stepped.unwrap_or(later), fired.unwrap_or(later)];
@@ -49,9 +54,18 @@ impl Shared {
         if next < i64::MAX {
             self.wake_keeper(&mut engine, next.max(now.time + 1));
         }
+        let abandoned = std::mem::take(&mut engine.abandoned);
         drop(engine);
-        if due && self.checkpoint().is_ok() {
-            let _ = self.reclaim();
+        self.dir.note("queues", &failed.map_or(Ok(()), Err));
+        for queue in abandoned {
+            // A sync that fails poisons the journal, which says so.
+            if self.settle(Level::sync()).is_ok() {
+                self.show(queue);
+            }
+        }
+        if due {
+            let done = self.checkpoint().and_then(|()| self.reclaim());
+            self.dir.note("checkpoint of queues", &done);
         }
     }
 

@@ -1,6 +1,13 @@
 //! Message queues with the semantics of SQS, in the user's process, on a write-ahead log with delete markers.
+//!
+//! With feature `tokio`, each call that waits for the disk or for messages has a twin whose name ends in `_async`, and
+//! `Queue::messages` makes a queue a `futures::Stream`. The twins need a runtime with its timer on. A call that neither
+//! syncs nor waits (`nack`, `release`, `change_visibility`, `counts`) needs no twin. Those that administer (attributes,
+//! redrive, schedules) may take a sync's time and have none: call them from `spawn_blocking`.
 #![forbid(unsafe_code)]
 
+#[cfg(feature = "tokio")]
+mod asynchronous;
 mod bodies;
 mod carry;
 mod checkpoint;
@@ -32,6 +39,7 @@ mod retry;
 mod run;
 mod schedule;
 mod shared;
+mod signal;
 mod space;
 mod standing;
 mod state;

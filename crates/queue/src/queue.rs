@@ -27,10 +27,14 @@ mod send;
 
 pub use inspect::{Edit, Section};
 pub use receive::ReceiveOptions;
+#[cfg(feature = "tokio")]
+pub(crate) use receive::Turn;
 pub(crate) use receive::past_of;
 pub use redriving::{Redrive, RedriveOptions};
 pub use replaying::{Replay, ReplayFrom};
 pub use scheduling::ScheduleInfo;
+#[cfg(feature = "tokio")]
+pub(crate) use send::Owed;
 pub use send::Sent;
 
 /// One queue of a store. Cheap to clone; every method may be called from any thread.
@@ -91,6 +95,17 @@ impl Queue {
         receipts: &[Receipt],
         durability: Option<Durability>,
     ) -> Result<Vec<Result<()>>> {
+        let (results, level) = self.begin_delete(receipts, durability)?;
+        self.shared.settle(level)?;
+        Ok(results)
+    }
+
+    /// Deletes, and says how sure that has to be before the call may answer.
+    pub(crate) fn begin_delete(
+        &self,
+        receipts: &[Receipt],
+        durability: Option<Durability>,
+    ) -> Result<(Vec<Result<()>>, Level)> {
         let shared = &self.shared;
         let mut engine = shared.lock();
         let now = shared.now();
@@ -123,10 +138,8 @@ impl Queue {
                 slot.signal.notify_all();
             }
         }
-        drop(engine);
-        // A receipt of a message that is gone may mean a delete that has not been synced yet.
-        shared.settle(level)?;
-        Ok(results)
+        // A receipt of a message that is gone may mean a delete that has not been synced yet: `level` holds for that, too.
+        Ok((results, level))
     }
 
     /// Sets a received message's visibility timeout anew: `timeout` from now, at most until `lease_max` after the
@@ -217,6 +230,11 @@ impl Queue {
     /// # Errors
     /// As [`nack`](Queue::nack).
     pub fn reject(&self, receipt: &Receipt, reason: &str) -> Result<()> {
+        let level = self.begin_reject(receipt, reason)?;
+        self.shared.settle(level)
+    }
+
+    pub(crate) fn begin_reject(&self, receipt: &Receipt, reason: &str) -> Result<Level> {
         within(Limit::ReasonBytes, reason.len() as u64, 0, limits::REASON_BYTES_MAX as u64)?;
         let shared = &self.shared;
         let mut engine = shared.lock();
@@ -229,8 +247,7 @@ impl Queue {
         let (mark, _) = planned?;
         let level = shared.level(None, slot.state.config.durability);
         shared.fail_for_good(&mut engine, self.id, mark, now, reason, level)?;
-        drop(engine);
-        shared.settle(level)
+        Ok(level)
     }
 
     /// Deletes all messages, in flight and delayed ones too, and forgets all deduplication ids, durably.
@@ -238,14 +255,18 @@ impl Queue {
     /// # Errors
     /// [`Error::Storage`].
     pub fn purge(&self) -> Result<()> {
+        let level = self.begin_purge()?;
+        self.shared.settle(level)
+    }
+
+    pub(crate) fn begin_purge(&self) -> Result<Level> {
         let shared = &self.shared;
         let mut engine = shared.lock();
         let below = engine.slot(self.id)?.state.next_sequence;
         let fact = Fact::Purged { time: shared.now().time, below };
         let level = Level::sync().with_spare();
         shared.commit(&mut engine, &[Entry { queue: self.id, fact }], level)?;
-        drop(engine);
-        shared.settle(level)
+        Ok(level)
     }
 
     /// Messages by state, exact at this moment.

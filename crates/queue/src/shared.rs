@@ -212,6 +212,18 @@ impl Shared {
         Ok(())
     }
 
+    /// Shows the messages of `queue` that are durable by now to those who wait.
+    pub(crate) fn show(&self, queue: u32) {
+        let mut engine = self.lock();
+        let durable = self.durable();
+        if let Ok(slot) = engine.slot(queue) {
+            while slot.unsynced.pop_front_if(|at| *at < durable).is_some() {}
+            if slot.waiters > 0 {
+                slot.signal.notify_all();
+            }
+        }
+    }
+
     /// The bytes of the entry at `at`; `None` if it is not there any more.
     pub(crate) fn read(&self, at: u64) -> Result<Option<Bytes>> {
         Ok(self.bodies.read(&self.journal, &[at])?.pop().flatten())

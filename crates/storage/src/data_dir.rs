@@ -8,10 +8,14 @@ use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
 
+use crate::activity::{Activity, Counters};
 use crate::clock::{Clock, SystemClock};
+use crate::committer::Committer;
 use crate::error::{Error, Result};
+use crate::health::{Health, Problems};
 use crate::io::{Disk, Io, Kind, Lock, LockKind, Open, read_full, write_full};
 use crate::schedule::{Schedule, Task};
+use crate::writer::Writer;
 
 const LOCK: &str = "LOCK";
 const ALIVE: &str = "ALIVE";
@@ -97,6 +101,9 @@ impl DataDirOptions {
             path,
             io,
             schedule: Schedule::new(Arc::clone(&self.clock), self.threads),
+            committer: (self.threads > 0).then(Committer::default),
+            counters: Arc::default(),
+            problems: Problems::default(),
             clock: self.clock,
             read_only: self.read_only,
             _locks: locks,
@@ -150,6 +157,10 @@ struct Inner {
     path: PathBuf,
     io: Arc<dyn Io>,
     schedule: Schedule,
+    /// `None` without threads.
+    committer: Option<Committer>,
+    counters: Arc<Counters>,
+    problems: Problems,
     clock: Arc<dyn Clock>,
     read_only: bool,
     _locks: Option<[Box<dyn Lock>; 2]>,
@@ -207,7 +218,16 @@ struct InUse {
 
 impl Drop for InUse {
     fn drop(&mut self) {
-        self.inner.schedule.stop();
+        self.inner.stop();
+    }
+}
+
+impl Inner {
+    fn stop(&self) {
+        self.schedule.stop();
+        if let Some(committer) = &self.committer {
+            committer.stop();
+        }
     }
 }
 
@@ -274,7 +294,38 @@ impl DataDir {
 
     /// Ends background work: what has begun is finished, the rest is left to the closing of each log.
     pub fn stop_background(&self) {
-        self.inner.schedule.stop();
+        self.inner.stop();
+    }
+
+    /// What its logs have done since it was opened.
+    ///
+    /// # Cost
+    /// Some hundred loads; the writing threads notice nothing.
+    pub fn activity(&self) -> Activity {
+        self.inner.counters.load()
+    }
+
+    pub(crate) fn counters(&self) -> &Arc<Counters> {
+        &self.inner.counters
+    }
+
+    /// What background work could not do at its last try, and which logs cannot be written to any more.
+    pub fn health(&self) -> Health {
+        self.inner.problems.load()
+    }
+
+    /// Takes in how background work on `part` ended: a failure is in [`health`](Self::health) until the next success.
+    pub fn note<E: std::fmt::Display>(&self, part: &str, outcome: &std::result::Result<(), E>) {
+        let failed = outcome.as_ref().err().map(|error| error as &dyn std::fmt::Display);
+        self.inner.problems.note(self.inner.clock.as_ref(), part, failed);
+    }
+
+    /// Has the commit thread sync `writer`; gives it back if there is none.
+    pub(crate) fn commit_soon(&self, writer: Arc<Writer>) -> std::result::Result<(), Arc<Writer>> {
+        match &self.inner.committer {
+            Some(committer) => committer.request(writer),
+            None => Err(writer),
+        }
     }
 
     /// Whether a writer, in this process or another, has the directory open now.

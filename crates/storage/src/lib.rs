@@ -23,11 +23,13 @@
 #![deny(unsafe_code)]
 
 mod active;
+mod activity;
 pub mod backup;
 mod batch;
 mod checkpoint;
 pub mod clock;
 mod commit;
+mod committer;
 mod compaction;
 mod compress;
 mod config;
@@ -35,8 +37,10 @@ mod data_dir;
 pub mod dump;
 mod epochs;
 mod error;
+mod events;
 mod follower;
 mod frames;
+mod health;
 mod index;
 mod intent;
 pub mod io;
@@ -62,6 +66,7 @@ pub mod verify;
 mod view;
 mod writer;
 
+pub use activity::{Activity, Histogram};
 pub use batch::{Batch, Producer, RecordBuf, Records};
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use compaction::CompactionReport;
@@ -69,6 +74,7 @@ pub use compress::Compression;
 pub use config::{CompactionConfig, Durability, LogConfig, Retention, Visibility, WritePath};
 pub use data_dir::{DataDir, DataDirOptions};
 pub use error::{Corruption, Error, Result};
+pub use health::{Health, Problem};
 pub use intent::{INTENTS, Intent, Intents, JOURNAL_PRODUCER};
 pub use journal::{
     Entry, Journal, Owner, Part, Place, Reach, Reclaimed, Replayed, worth_reclaiming,
@@ -78,6 +84,6 @@ pub use reader::Reader;
 pub use record::{Header, Headers, Record, RecordView};
 pub use recovery::RecoveryReport;
 pub use schedule::Task;
-pub use ticket::Ticket;
+pub use ticket::{SyncTicket, Ticket};
 pub use view::Wake;
 pub use writer::{AppendOptions, Appended};

@@ -11,6 +11,7 @@ use crate::compaction::{self, CompactionReport};
 use crate::config::{Durability, LogConfig, Visibility};
 use crate::data_dir::{DataDir, is_log_name};
 use crate::error::{Corruption, Error, Result};
+use crate::events;
 use crate::follower::Follower;
 use crate::io::Open;
 use crate::layout::{Manifest, Proven, State};
@@ -21,7 +22,7 @@ use crate::reader::Reader;
 use crate::record::Record;
 use crate::recovery::{self, Known, RecoveryReport, Scan, Verdict};
 use crate::segment;
-use crate::ticket::Ticket;
+use crate::ticket::{SyncTicket, Ticket};
 use crate::view::{Bounds, View, Wake};
 use crate::writer::{AppendOptions, Appended, Start, Writer};
 
@@ -88,7 +89,15 @@ impl Log {
         let inner = if dir.is_read_only() {
             Inner::follow(dir, Path::new(name), &config)?
         } else {
-            Inner::open(dir, Path::new(name), config)?
+            let began = dir.clock().monotonic();
+            let inner = Inner::open(dir, Path::new(name), config)?;
+            if !inner.report.clean {
+                dir.counters().recovered(dir.clock().monotonic().saturating_sub(began));
+            }
+            events::opened(&inner.view.path, &inner.report);
+            // An earlier life of the log may have ended badly.
+            dir.note(&format!("log {name}"), &Ok::<(), Error>(()));
+            inner
         };
         Ok(Log { inner: Arc::new(inner) })
     }
@@ -157,6 +166,15 @@ impl Log {
     /// [`Error::OutcomeUnknown`]: the sync failed. [`Error::Poisoned`], [`Error::Closed`], [`Error::ReadOnly`].
     pub fn sync(&self) -> Result<u64> {
         self.writer()?.sync()
+    }
+
+    /// As [`sync`](Self::sync), without blocking: the ticket is a future that needs no runtime.
+    ///
+    /// # Errors
+    /// [`Error::Poisoned`], [`Error::Closed`], [`Error::ReadOnly`].
+    pub fn submit_sync(&self) -> Result<SyncTicket> {
+        let writer = self.writer()?;
+        Ok(SyncTicket::new(Arc::clone(writer), self.clone(), writer.claim_all()?))
     }
 
     /// The first offset that is there.

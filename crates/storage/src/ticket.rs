@@ -4,7 +4,6 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use crate::commit::{Claim, Standing};
 use crate::error::Result;
@@ -63,12 +62,40 @@ impl Future for Ticket {
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let Some(claim) = self.claim else { return Poll::Ready(Ok(self.appended)) };
-        match self.writer.commit().standing_or_wake(claim, context.waker()) {
-            Standing::Pending => {
-                self.writer.request(Duration::ZERO);
-                Poll::Pending
-            }
-            settled => Poll::Ready(self.writer.outcome(settled).map(|()| self.appended)),
+        poll_claim(&self.writer, claim, context).map_ok(|()| self.appended)
+    }
+}
+
+fn poll_claim(writer: &Writer, claim: Claim, context: &mut Context<'_>) -> Poll<Result<()>> {
+    match writer.commit().standing_or_wake(claim, context.waker()) {
+        Standing::Pending => {
+            writer.request_sync();
+            Poll::Pending
         }
+        settled => Poll::Ready(writer.outcome(settled)),
+    }
+}
+
+/// A sync that is on its way: a [`Future`] that needs no runtime. Dropping it cancels nothing.
+#[derive(Debug)]
+#[must_use = "what was appended is durable when the ticket was waited for"]
+pub struct SyncTicket {
+    writer: Arc<Writer>,
+    /// Somebody has to do the syncing.
+    _log: Log,
+    claim: Claim,
+}
+
+impl SyncTicket {
+    pub(crate) const fn new(writer: Arc<Writer>, log: Log, claim: Claim) -> SyncTicket {
+        SyncTicket { writer, _log: log, claim }
+    }
+}
+
+impl Future for SyncTicket {
+    type Output = Result<()>;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        poll_claim(&self.writer, self.claim, context)
     }
 }

@@ -16,6 +16,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use crate::active::{Active, FOOTER_ROOM, RESERVE_FIRST, Way};
+use crate::activity::Appends;
 use crate::batch::{Encoder, FrameSpec, Producer};
 use crate::commit::{Claim, Commit, Standing};
 use crate::config::{Durability, LogConfig, WritePath};
@@ -87,7 +88,12 @@ pub(crate) struct Writer {
     /// For an interval that is shorter than [`IDLE`].
     scheduled_soon: AtomicBool,
     urgent: AtomicBool,
+    /// The commit thread was asked to sync, and has not begun.
+    commit_wanted: AtomicBool,
     syncs: AtomicU64,
+    appends: Arc<Appends>,
+    /// How many of them the last sync covered.
+    appends_synced: AtomicU64,
     failure: Mutex<Option<String>>,
     /// When the background looks for what is too old, ms on the monotonic clock.
     retention_due: AtomicU64,
@@ -203,7 +209,10 @@ impl Writer {
             scheduled: AtomicBool::new(false),
             scheduled_soon: AtomicBool::new(false),
             urgent: AtomicBool::new(false),
+            commit_wanted: AtomicBool::new(false),
             syncs: AtomicU64::new(0),
+            appends: view.dir.counters().log(),
+            appends_synced: AtomicU64::new(0),
             failure: Mutex::default(),
             retention_due: AtomicU64::new(0),
             this: this.clone(),
@@ -362,7 +371,9 @@ impl Writer {
         if let Some(producer) = options.producer {
             producers.note(producer, len_u32(records), state.next_offset, false);
         }
-        state.unproven += (out.len() - before) as u64;
+        let bytes = (out.len() - before) as u64;
+        state.unproven += bytes;
+        self.appends.count(records.len() as u64, bytes);
         state.max_timestamp = active.max_timestamp;
         state.next_offset = base_offset;
         if is_mapped {
@@ -375,6 +386,29 @@ impl Writer {
         if !delay.is_zero() || !self.urgent.swap(true, Ordering::AcqRel) {
             self.view.dir.after(delay, self.this.clone());
         }
+    }
+
+    /// Has everything that was appended so far synced by another thread, without waiting for it.
+    pub fn request_sync(&self) {
+        if self.commit_wanted.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let Some(this) = self.this.upgrade() else { return };
+        if self.view.dir.commit_soon(this).is_err() {
+            self.commit_wanted.store(false, Ordering::Release);
+            self.request(Duration::ZERO);
+        }
+    }
+
+    /// The commit thread's part of [`request_sync`](Self::request_sync).
+    pub fn commit_requested(&self) {
+        // Before the claim: what is appended after that asks again.
+        self.commit_wanted.swap(false, Ordering::AcqRel);
+        let state = self.state.lock();
+        let claim = Claim { end: state.next_offset, generation: state.generation };
+        drop(state);
+        // Whoever waits is told by the commit itself.
+        let _ = self.wait_durable(claim);
     }
 
     fn schedule(&self, level: Durability) {

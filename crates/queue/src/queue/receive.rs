@@ -5,7 +5,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use parking_lot::MutexGuard;
 
 use super::Queue;
 use crate::decide::Now;
@@ -54,6 +53,13 @@ impl<'a> ReceiveOptions<'a> {
         self
     }
 
+    /// With `wait` if none was set.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn wait_or(mut self, wait: Duration) -> Self {
+        self.wait.get_or_insert(wait);
+        self
+    }
+
     /// How long the messages stay hidden from others, instead of the queue's visibility timeout: at most its `lease_max`.
     pub const fn visibility_timeout(mut self, timeout: Duration) -> Self {
         self.visibility_timeout = Some(timeout);
@@ -68,8 +74,25 @@ impl<'a> ReceiveOptions<'a> {
     }
 }
 
+/// What a receive asks for, checked.
+pub(crate) struct Ask<'a> {
+    max: usize,
+    lease_ms: i64,
+    waits: bool,
+    deadline: i64,
+    attempt_id: Option<&'a str>,
+}
+
+/// What came of looking once.
+pub(crate) enum Turn {
+    Messages(Vec<Taken>),
+    /// The wait is over.
+    Over,
+    Wait(Duration),
+}
+
 /// A message that was taken, before its body is read.
-struct Taken {
+pub(crate) struct Taken {
     sequence: u64,
     location: u64,
     receipt: Receipt,
@@ -111,13 +134,41 @@ impl Queue {
         options: &ReceiveOptions<'_>,
         stop: &AtomicBool,
     ) -> Result<Vec<ReceivedMessage>> {
+        let shared = &self.shared;
+        let mut engine = shared.lock();
+        let ask = self.ask(&mut engine, options)?;
+        loop {
+            if stop.load(Ordering::Acquire) {
+                return Ok(Vec::new());
+            }
+            match self.turn(&mut engine, &ask)? {
+                Turn::Messages(taken) => {
+                    drop(engine);
+                    return self.read_bodies(taken);
+                }
+                Turn::Over => return Ok(Vec::new()),
+                Turn::Wait(pause) => {
+                    let slot = engine.slot(self.id)?;
+                    slot.waiters += 1;
+                    let signal = std::sync::Arc::clone(&slot.signal);
+                    signal.wait_for(&mut engine, pause);
+                    engine.slot(self.id)?.waiters -= 1;
+                }
+            }
+        }
+    }
+
+    /// Checks what a receive asks for.
+    pub(crate) fn ask<'a>(
+        &self,
+        engine: &mut Engine,
+        options: &ReceiveOptions<'a>,
+    ) -> Result<Ask<'a>> {
         let max = options.max.unwrap_or(1);
         within(Limit::ReceiveMax, max as u64, 1, limits::BATCH_ENTRIES_MAX)?;
         if let Some(id) = options.attempt_id {
             limits::id(Limit::ReceiveAttemptIdLength, id)?;
         }
-        let shared = &self.shared;
-        let mut engine = shared.lock();
         let config = &engine.slot(self.id)?.state.config;
         if options.attempt_id.is_some() && !config.fifo {
             return Err(Error::Unsupported { what: "a receive attempt id on a standard queue" });
@@ -135,42 +186,31 @@ impl Queue {
             Some(wait) => limits::duration(Limit::ReceiveWait, wait, 0, 24 * 3_600_000)?,
             None => config.receive_wait_ms,
         };
-        let deadline = shared.now().time.saturating_add(wait_ms);
-        loop {
-            if stop.load(Ordering::Acquire) {
-                return Ok(Vec::new());
-            }
-            let now = shared.now();
-            shared.expire(&mut engine, self.id, now)?;
-            let taken = self.take(&mut engine, max, now, lease_ms, options.attempt_id)?;
-            if !taken.is_empty() {
-                drop(engine);
-                return self.read_bodies(taken);
-            }
-            let slot = engine.slot(self.id)?;
-            if now.time >= deadline {
-                slot.tally.empty_receives += 1;
-                let limit = slot.state.config.in_flight_max;
-                if wait_ms == 0 && !slot.state.config.fifo && slot.state.counts.in_flight >= limit {
-                    return Err(Error::OverLimit { in_flight_max: limit });
-                }
-                return Ok(Vec::new());
-            }
-            self.wait(&mut engine, deadline, now)?;
-        }
+        let deadline = self.shared.now().time.saturating_add(wait_ms);
+        Ok(Ask { max, lease_ms, waits: wait_ms > 0, deadline, attempt_id: options.attempt_id })
     }
 
-    /// Waits for something to happen at the queue, at most until `deadline`.
-    fn wait(&self, engine: &mut MutexGuard<'_, Engine>, deadline: i64, now: Now) -> Result<()> {
+    /// Takes what there is, or says for how long to wait for something to happen at the queue.
+    pub(crate) fn turn(&self, engine: &mut Engine, ask: &Ask<'_>) -> Result<Turn> {
+        let shared = &self.shared;
+        let now = shared.now();
+        shared.expire(engine, self.id, now)?;
+        let taken = self.take(engine, ask.max, now, ask.lease_ms, ask.attempt_id)?;
+        if !taken.is_empty() {
+            return Ok(Turn::Messages(taken));
+        }
         let slot = engine.slot(self.id)?;
-        let next = slot.state.next_moment().map_or(deadline, |next| next.min(deadline));
-        let pause = Duration::from_millis(next.saturating_sub(now.time).max(1).unsigned_abs());
-        slot.waiters += 1;
-        let signal = std::sync::Arc::clone(&slot.signal);
-        signal.wait_for(engine, pause);
-        let slot = engine.slot(self.id)?;
-        slot.waiters -= 1;
-        Ok(())
+        if now.time >= ask.deadline {
+            slot.tally.empty_receives += 1;
+            let limit = slot.state.config.in_flight_max;
+            if !ask.waits && !slot.state.config.fifo && slot.state.counts.in_flight >= limit {
+                return Err(Error::OverLimit { in_flight_max: limit });
+            }
+            return Ok(Turn::Over);
+        }
+        let next = slot.state.next_moment().map_or(ask.deadline, |next| next.min(ask.deadline));
+        let pause = next.saturating_sub(now.time).max(1).unsigned_abs();
+        Ok(Turn::Wait(Duration::from_millis(pause)))
     }
 
     fn take(
@@ -248,7 +288,7 @@ impl Queue {
         marks.iter().filter_map(known).collect()
     }
 
-    fn read_bodies(&self, taken: Vec<Taken>) -> Result<Vec<ReceivedMessage>> {
+    pub(crate) fn read_bodies(&self, taken: Vec<Taken>) -> Result<Vec<ReceivedMessage>> {
         let shared = &self.shared;
         let missing: Vec<u64> = taken
             .iter()

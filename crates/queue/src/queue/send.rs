@@ -12,6 +12,8 @@ use crate::envelope::{DeathReason, Envelope};
 use crate::error::{Error, Result};
 use crate::limits::{self, Limit, within};
 use crate::message::{Message, MessageId};
+use crate::shared::Level;
+use crate::state::Counts;
 
 /// What became of a message that was sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,6 +24,20 @@ pub struct Sent {
     pub sequence: u64,
     /// It was not sent again: the FIFO queue remembers a message with this deduplication id, and this is its id.
     pub duplicate: bool,
+}
+
+/// What has to hold before a call may answer.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Owed {
+    pub(crate) level: Level,
+    /// Messages that were sent are to be shown then.
+    pub(crate) shows: bool,
+}
+
+impl Owed {
+    pub(crate) const fn settled(level: Level) -> Owed {
+        Owed { level, shows: false }
+    }
 }
 
 impl Queue {
@@ -49,6 +65,17 @@ impl Queue {
     }
 
     fn send_as(&self, message: &Message<'_>, durability: Option<Durability>) -> Result<Sent> {
+        let (sent, owed) = self.begin_send(message, durability)?;
+        self.settle(owed)?;
+        Ok(sent)
+    }
+
+    /// Journals and applies the message, and says what has to hold before the call may answer.
+    pub(crate) fn begin_send(
+        &self,
+        message: &Message<'_>,
+        durability: Option<Durability>,
+    ) -> Result<(Sent, Owed)> {
         let shared = &self.shared;
         let mut buffer = Vec::new();
         let mut engine = shared.lock();
@@ -61,9 +88,7 @@ impl Queue {
             SendPlan::New(envelope) => envelope,
             SendPlan::Duplicate { sequence } => {
                 slot.tally.duplicates += 1;
-                drop(engine);
-                shared.settle(level)?;
-                return Ok(self.sent(sequence, true));
+                return Ok((self.sent(sequence, true), Owed::settled(level)));
             }
         };
         if slot.state.config.messages_max | slot.state.config.bytes_max != 0 {
@@ -79,14 +104,10 @@ impl Queue {
         slot.tally.sent += 1;
         if level.waits() {
             slot.unsynced.push_back(at);
-            drop(engine);
-            return self.sync_sent(level).map(|()| self.sent(sequence, false));
-        }
-        if slot.waiters > 0 {
+        } else if slot.waiters > 0 {
             slot.signal.notify_one();
         }
-        drop(engine);
-        Ok(self.sent(sequence, false))
+        Ok((self.sent(sequence, false), Owed { level, shows: level.waits() }))
     }
 
     /// Sends up to 1,000 messages; each has its own result, in order. Those that can be sent are sent in one batch.
@@ -114,6 +135,16 @@ impl Queue {
         messages: &[Message<'_>],
         durability: Option<Durability>,
     ) -> Result<Vec<Result<Sent>>> {
+        let (results, owed) = self.begin_send_batch(messages, durability)?;
+        self.settle(owed)?;
+        Ok(results)
+    }
+
+    pub(crate) fn begin_send_batch(
+        &self,
+        messages: &[Message<'_>],
+        durability: Option<Durability>,
+    ) -> Result<(Vec<Result<Sent>>, Owed)> {
         within(Limit::BatchEntries, messages.len() as u64, 1, limits::BATCH_ENTRIES_MAX)?;
         let bytes = messages.iter().map(Message::bytes).sum();
         within(Limit::BatchBytes, bytes, 0, limits::BATCH_BYTES_MAX)?;
@@ -167,9 +198,7 @@ impl Queue {
             next += 1;
         }
         if entries.is_empty() {
-            drop(engine);
-            shared.settle(level)?;
-            return Ok(results);
+            return Ok((results, Owed::settled(level)));
         }
         let at = shared.commit(&mut engine, &entries, level)?;
         if expiry < engine.keeper_at {
@@ -179,29 +208,21 @@ impl Queue {
         slot.tally.sent += entries.len() as u64;
         if level.waits() {
             slot.unsynced.push_back(at);
-            drop(engine);
-            self.sync_sent(level)?;
         } else if slot.waiters > 0 {
             slot.signal.notify_all();
         }
-        Ok(results)
+        Ok((results, Owed { level, shows: level.waits() }))
     }
 
     fn sent(&self, sequence: u64, duplicate: bool) -> Sent {
         Sent { id: MessageId { queue: self.id, sequence }, sequence, duplicate }
     }
 
-    /// Waits for the sync, and shows what it covers.
-    fn sync_sent(&self, level: crate::shared::Level) -> Result<()> {
-        let shared = &self.shared;
-        shared.settle(level)?;
-        let mut engine = shared.lock();
-        let durable = shared.durable();
-        if let Ok(slot) = engine.slot(self.id) {
-            while slot.unsynced.pop_front_if(|at| *at < durable).is_some() {}
-            if slot.waiters > 0 {
-                slot.signal.notify_all();
-            }
+    /// Waits until what was begun holds.
+    fn settle(&self, owed: Owed) -> Result<()> {
+        self.shared.settle(owed.level)?;
+        if owed.shows {
+            self.shared.show(self.id);
         }
         Ok(())
     }
@@ -232,5 +253,3 @@ impl Queue {
         self.shared.put_away(engine, self.id, &gone, DeathReason::Overflow, dead, envelope.time)
     }
 }
-
-use crate::state::Counts;

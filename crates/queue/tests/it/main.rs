@@ -1,5 +1,6 @@
 //! The behaviour of queues, theme by theme.
 
+mod asynchronous;
 mod basic;
 mod conformance;
 mod limits;

@@ -1,6 +1,7 @@
 //! How what was appended becomes durable: flush, sync, the live page, the manifest's marks, the close.
 
 use super::*;
+use crate::events;
 
 impl Writer {
     /// Notes durably that the log has a writer, before its first byte: from now on its end is found by a scan.
@@ -149,10 +150,13 @@ impl Writer {
         }
         self.flush(&mut state)?;
         let point = self.point(&state);
+        let appends = self.appends.batches();
         let active = state.active.as_ref().map(|active| Arc::clone(&active.file));
         let retired: Vec<Retired> =
             self.retired.lock().iter().filter(|r| !r.is_synced).cloned().collect();
         drop(state);
+        let clock = self.view.dir.clock();
+        let began = clock.monotonic();
         for segment in &retired {
             self.sync_file(segment.file.as_ref())?;
         }
@@ -162,6 +166,9 @@ impl Writer {
         for segment in self.retired.lock().iter_mut() {
             segment.is_synced |= segment.end_offset <= point.offset;
         }
+        let took = clock.monotonic().saturating_sub(began);
+        let before = self.appends_synced.swap(appends, Ordering::Relaxed);
+        self.view.dir.counters().synced(took, appends - before);
         self.syncs.fetch_add(1, Ordering::Relaxed);
         *self.synced.lock() = point;
         let mut live = self.live.lock();
@@ -190,6 +197,8 @@ impl Writer {
 
     pub(super) fn poison(&self, why: &Error) {
         *self.failure.lock() = Some(why.to_string());
+        self.view.dir.note(&self.part(), &Err(why));
+        events::poisoned(&self.view.path, why);
         if !planted::has(Bug::NotPoisoned) {
             self.commit.poison();
         }
@@ -205,12 +214,15 @@ impl Writer {
     }
     /// Makes everything durable that was appended before the call.
     pub fn sync(&self) -> Result<u64> {
+        self.wait_durable(self.claim_all()?)?;
+        Ok(self.view.durable())
+    }
+
+    /// What to wait for so that everything appended so far is durable.
+    pub fn claim_all(&self) -> Result<Claim> {
         let state = self.state.lock();
         self.check_writable(&state)?;
-        let claim = Claim { end: state.next_offset, generation: state.generation };
-        drop(state);
-        self.wait_durable(claim)?;
-        Ok(self.view.durable())
+        Ok(Claim { end: state.next_offset, generation: state.generation })
     }
     /// Ends writing: everything is made durable, the active segment trimmed, the log marked as closed. From then on it can be
     /// opened again, whoever still holds this writer.

@@ -1,6 +1,7 @@
 //! What follows behind the appends: sealing, proving, removing.
 
 use super::*;
+use crate::events;
 use crate::retention;
 
 impl Writer {
@@ -100,8 +101,13 @@ impl Writer {
             .lock()
             .retain(|r| !removed.iter().any(|s| s.base_offset() == r.segment.base_offset()));
         let (io, root, dir) = (self.view.dir.io(), self.view.dir.path(), &self.view.path);
+        let mut bytes = 0;
         for (i, segment) in removed.iter().enumerate() {
             let base_offset = segment.base_offset();
+            bytes += segment
+                .open(Open::Read)
+                .and_then(|file| file.len().map_err(segment.failed("stat")))
+                .unwrap_or(0);
             if let Err(e) = crate::recovery::remove_segment(io.as_ref(), root, dir, base_offset) {
                 // They are tried again with the next removal.
                 self.view
@@ -109,7 +115,14 @@ impl Writer {
                 return Err(e);
             }
         }
+        self.view.dir.counters().reclaimed(removed.len() as u64, bytes);
+        events::removed(dir, removed.len() as u64, bytes);
         io.sync_dir(dir).map_err(|e| Error::io("sync", self.view.shown(), e))
+    }
+
+    /// What it is called in the store's health.
+    pub(super) fn part(&self) -> String {
+        format!("log {}", self.view.path.display())
     }
 
     /// Has the background come back for segments that grow too old while nothing is appended.
@@ -144,6 +157,9 @@ impl Task for Writer {
         let done =
             self.settle().and_then(|()| retention::apply(&self)).and_then(|_| self.ensure_spare());
         self.watch_age();
+        if !self.commit.is_poisoned() {
+            self.view.dir.note(&self.part(), &done);
+        }
         match done {
             Ok(()) => {
                 if !self.commit.is_poisoned() {

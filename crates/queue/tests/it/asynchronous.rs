@@ -1,0 +1,89 @@
+//! Queues for tasks of a runtime: the same answers, and nothing lost when a future is dropped.
+
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use logmill_queue::{Message, Queue, QueueConfig, Queues, QueuesOptions, ReceiveOptions};
+use logmill_storage::DataDir;
+
+/// A queue on a real directory, with the background's threads and the commit thread.
+fn with_queue(test: impl AsyncFnOnce(Queue)) {
+    let place = tempfile::tempdir().unwrap();
+    let dir = DataDir::open(place.path()).unwrap();
+    let queues = Queues::open(&dir, QueuesOptions::default()).unwrap();
+    let queue = queues.create("work", &QueueConfig::standard()).unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    runtime.block_on(test(queue));
+    queues.close().unwrap();
+}
+
+fn long() -> ReceiveOptions<'static> {
+    ReceiveOptions::new().wait(Duration::from_secs(3600))
+}
+
+#[test]
+fn a_task_sends_receives_and_deletes() {
+    with_queue(async |queue| {
+        let sent = queue.send_async(&Message::new(b"one")).await.unwrap();
+        let got = queue.receive_async(&ReceiveOptions::new()).await.unwrap();
+        assert_eq!((got[0].id(), got[0].body()), (sent.id, b"one".as_slice()));
+        queue.delete_async(got[0].receipt()).await.unwrap();
+        assert_eq!(queue.counts().unwrap(), Default::default());
+        assert!(queue.receive_async(&ReceiveOptions::new()).await.unwrap().is_empty());
+    });
+}
+
+#[test]
+fn a_task_that_waits_is_woken_by_a_send_from_a_thread() {
+    with_queue(async |queue| {
+        let sender = queue.clone();
+        let options = long();
+        let receive = queue.receive_async(&options);
+        let send = async {
+            // The receive has been polled before and waits.
+            std::thread::spawn(move || sender.send(&Message::new(b"late")).unwrap());
+        };
+        let (got, ()) = futures_util::future::join(receive, send).await;
+        assert_eq!(got.unwrap()[0].body(), b"late");
+    });
+}
+
+#[test]
+fn a_receive_that_is_dropped_while_it_waits_has_taken_nothing() {
+    with_queue(async |queue| {
+        let options = long();
+        let dropped = tokio::time::timeout(Duration::ZERO, queue.receive_async(&options)).await;
+        assert!(dropped.is_err(), "nothing could be received");
+        queue.send_async(&Message::new(b"one")).await.unwrap();
+        assert_eq!((queue.counts().unwrap().ready, queue.counts().unwrap().in_flight), (1, 0));
+        assert_eq!(queue.receive_async(&options).await.unwrap()[0].receive_count(), 1);
+    });
+}
+
+#[test]
+fn a_stream_that_is_dropped_gives_back_what_it_has_not_handed_out() {
+    with_queue(async |queue| {
+        for n in 0..10_u8 {
+            queue.send_async(&Message::new(&[n])).await.unwrap();
+        }
+        let mut messages = queue.messages(ReceiveOptions::new().max(10));
+        let first = messages.next().await.unwrap().unwrap();
+        assert_eq!(queue.counts().unwrap().in_flight, 10, "all of them are leased");
+        drop(messages);
+        assert_eq!((queue.counts().unwrap().ready, queue.counts().unwrap().in_flight), (9, 1));
+        queue.delete_async(first.receipt()).await.unwrap();
+    });
+}
+
+#[test]
+fn a_send_that_nobody_waits_for_any_more_reaches_those_who_wait_for_messages() {
+    with_queue(async |queue| {
+        let message = Message::new(b"orphan");
+        let mut send = Box::pin(queue.send_async(&message));
+        let polled_once = futures_util::poll!(send.as_mut());
+        drop(send);
+        let options = long();
+        let got = queue.receive_async(&options).await.unwrap();
+        assert_eq!(got[0].body(), b"orphan", "its send was {polled_once:?} when it was dropped");
+    });
+}
