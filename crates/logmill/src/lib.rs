@@ -23,6 +23,7 @@
 #![forbid(unsafe_code)]
 
 mod error;
+mod stats;
 mod store;
 
 pub use error::{Error, Result};
@@ -33,8 +34,9 @@ pub use logmill_queue::{
 };
 pub use logmill_storage as storage;
 pub use logmill_storage::{
-    AppendOptions, Appended, Batch, Clock, Compression, Durability, Header, Headers, LogStats,
-    ManualClock, Record, RecordBuf, RecordView, SystemClock, Ticket,
+    Activity, AppendOptions, Appended, Batch, Clock, Compression, Durability, Header, Headers,
+    Health, Histogram, LogStats, ManualClock, Problem, Record, RecordBuf, RecordView, SystemClock,
+    Ticket,
 };
 pub use logmill_stream as stream;
 pub use logmill_stream::{
@@ -45,9 +47,15 @@ pub use logmill_stream::{
     ShareGroupConfig, ShareReceipt, ShareRecord, ShareRecords, Skipped, StartAt, Table,
     TimestampType, Topic, TopicConfig, TopicPartition, TopicSettings,
 };
+pub use stats::{GroupStats, QueueStats, Stats};
 pub use store::{Store, StoreBuilder};
 
 /// Compiles and runs the examples of the README.
 #[cfg(doctest)]
 #[doc = include_str!("../../../README.md")]
 struct Readme;
+
+/// Compiles and runs the examples of the guide.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/guide.md")]
+struct Guide;

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use logmill_queue::{Queue, QueueConfig, Queues, QueuesOptions};
+use logmill_queue::{Queue, QueueConfig, Queues, QueuesOptions, SpaceReport};
 use logmill_storage::{
     Clock, DataDir, DataDirOptions, Durability, Journal, Owner, Reclaimed, Task,
 };
@@ -64,6 +64,13 @@ impl StoreBuilder {
     /// [`Durability::Sync`].
     pub fn queue_durability(mut self, durability: Durability) -> Self {
         self.queues = self.queues.durability(durability);
+        self
+    }
+
+    /// How large a segment of the journal becomes, which holds messages and positions: 64 KiB to 1 GiB, default 64 MiB.
+    /// Space is given back by whole segments.
+    pub fn journal_segment_bytes(mut self, bytes: u64) -> Self {
+        self.queues = self.queues.segment_bytes_max(bytes);
         self
     }
 
@@ -139,7 +146,7 @@ impl Keeper {
 impl Task for Keeper {
     fn run(self: Arc<Self>) {
         // What fails here is tried again, and nothing is lost meanwhile.
-        let _ = self.reclaim();
+        self.dir.note("journal", &self.reclaim().map(|_| ()));
         self.schedule();
     }
 }
@@ -172,6 +179,14 @@ impl Store {
     /// As [`StoreBuilder::open`].
     pub fn open(path: impl AsRef<Path>) -> Result<Store> {
         Store::builder().open(path)
+    }
+
+    pub(crate) fn dir(&self) -> &DataDir {
+        &self.dir
+    }
+
+    pub(crate) fn queue_space(&self) -> SpaceReport {
+        self.queues.as_ref().map_or_else(SpaceReport::default, Queues::space)
     }
 
     /// The store's directory.
