@@ -1,6 +1,6 @@
 //! Bugs that are planted on purpose, to show that the tests catch them.
 //!
-//! Only a build with `--cfg planted` has them, each asleep until [`plant`] wakes it; in every other build [`has`] is a
+//! Only a build with `--cfg planted` has them, each asleep until `plant` wakes it; in every other build `has` is a
 //! constant and what it guards is not compiled. `logmill-torture planted` wakes one after the other.
 
 /// A bug.
