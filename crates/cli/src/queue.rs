@@ -342,7 +342,7 @@ fn receive(queue: &Queue, arguments: &Receive) -> Outcome {
         }
     }
     out.flush().map_err(Failure::output)?;
-    if arguments.delete {
+    if arguments.delete && !messages.is_empty() {
         let receipts: Vec<_> = messages.iter().map(|message| *message.receipt()).collect();
         for deleted in queue.delete_batch(&receipts).map_err(logmill::Error::from)? {
             deleted.map_err(logmill::Error::from)?;

@@ -16,7 +16,7 @@ const SEED: u64 = 0x6c6f_676d_696c_6c00;
 /// After so many kills a new store is begun, so that a cycle does not cost more and more.
 const STORE_CYCLES: u64 = 20;
 
-fn cycles() -> u64 {
+pub fn cycles() -> u64 {
     match std::env::var("LOGMILL_KILLS") {
         Ok(count) => count.parse().expect("LOGMILL_KILLS is a number"),
         Err(_) => 40,
@@ -160,7 +160,7 @@ fn value(record: &serde_json::Value) -> Vec<u8> {
 
 fn nothing_acknowledged_is_lost(durability: &str, seed: u64) {
     let mut numbers = Numbers(seed);
-    let mut left = cycles().div_ceil(2);
+    let mut left = cycles().div_ceil(4);
     while left > 0 {
         let cycles = left.min(STORE_CYCLES);
         a_store_keeps_everything(durability, cycles, &mut numbers);

@@ -9,6 +9,8 @@ mod damage;
 mod dump;
 mod group;
 mod kill;
+mod kill_at;
+mod kill_queue;
 mod operate;
 mod produce;
 mod queue;
