@@ -8,6 +8,7 @@ use crate::support::{Store, parsed};
 const CALLS: [&str; 7] =
     ["pwrite64", "fdatasync", "fsync", "ftruncate", "fallocate", "renameat", "unlinkat"];
 
+#[expect(clippy::print_stderr, reason = "what is skipped says so")]
 fn has_strace() -> bool {
     let found = Command::new("strace").arg("-V").stdout(Stdio::null()).status().is_ok();
     if !found {
