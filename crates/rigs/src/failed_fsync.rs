@@ -12,7 +12,7 @@ use logmill_torture::random::{Random, mix};
 
 use crate::device::{Device, Layer};
 use crate::tools::{FileSystem, Mounted, Outcome, call, failed, text};
-use crate::workload::{self, payload};
+use crate::workload::{self, payload, read};
 
 /// What is got ready when a segment is made: the sync that fails comes after that.
 const FIRST_STRETCH: u64 = 64 << 10;
@@ -165,21 +165,6 @@ fn recovered(store: &Path, acknowledged: u64, when: &str) -> Outcome<u64> {
         return Err(format!("{acknowledged} records were acknowledged, {found} are there {when}"));
     }
     Ok(found)
-}
-
-fn read(log: &Log) -> Outcome<u64> {
-    let mut next = 0;
-    let mut reader = log.reader(0).map_err(failed("reader"))?;
-    while let Some(batch) = reader.next_batch().map_err(failed("reading"))? {
-        for record in batch.records() {
-            let record = record.map_err(failed("decoding"))?;
-            if (record.offset, record.value) != (next, Some(&payload(next))) {
-                return Err(format!("something else at offset {next}"));
-            }
-            next += 1;
-        }
-    }
-    Ok(next)
 }
 
 /// The sector of the disk that holds the byte at `position` of a file.

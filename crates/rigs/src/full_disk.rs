@@ -252,17 +252,7 @@ fn drain(queue: &Queue, deleted: &mut u64) -> Result<(), Drain> {
 
 /// The log holds the records up to `end`, in order.
 fn read(log: &Log, end: u64) -> Outcome {
-    let mut next = 0;
-    let mut reader = log.reader(0).map_err(failed("reader"))?;
-    while let Some(batch) = reader.next_batch().map_err(failed("reading"))? {
-        for record in batch.records() {
-            let record = record.map_err(failed("decoding"))?;
-            if (record.offset, record.value) != (next, Some(&payload(next))) {
-                return Err(format!("something else at offset {next}"));
-            }
-            next += 1;
-        }
-    }
+    let next = workload::read(log)?;
     if next == end { Ok(()) } else { Err(format!("{end} records acknowledged, {next} there")) }
 }
 

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use logmill::storage::recovery::{RecoveryReport, Verdict};
-use logmill::storage::{DataDir, DataDirOptions};
+use logmill::storage::{DataDir, DataDirOptions, Log};
 use logmill_torture::random::{Random, mix};
 
 use crate::history::{Moment, Violation};
@@ -107,4 +107,20 @@ pub fn dir(store: &Path) -> logmill::storage::Result<DataDir> {
 /// An error of the engine where there must be none.
 fn refused<E: std::fmt::Display>(what: &str) -> impl FnOnce(E) -> Violation {
     move |e| Violation::Refused(format!("{what}: {e}"))
+}
+
+/// How many records a log holds, which must be those that were appended, in order.
+pub fn read(log: &Log) -> Outcome<u64> {
+    let mut next = 0;
+    let mut reader = log.reader(0).map_err(failed("reader"))?;
+    while let Some(batch) = reader.next_batch().map_err(failed("reading"))? {
+        for record in batch.records() {
+            let record = record.map_err(failed("decoding"))?;
+            if (record.offset, record.value) != (next, Some(&payload(next))) {
+                return Err(format!("something else at offset {next}"));
+            }
+            next += 1;
+        }
+    }
+    Ok(next)
 }

@@ -1,5 +1,7 @@
 //! Looks at what a crash has left, in every way that a user could.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
 use logmill_storage::Visibility;
 use logmill_storage::io::sim::CrashPlan;
 
@@ -141,6 +143,15 @@ pub fn explain(halt: Halt) -> String {
         Halt::Refused(e) => format!("refused: {e}"),
         Halt::Broken(what) => what,
     }
+}
+
+/// A panic is a broken promise, too.
+pub fn unless_panicked<T>(work: impl FnOnce() -> T) -> Result<T, String> {
+    catch_unwind(AssertUnwindSafe(work)).map_err(|panic| {
+        let said = panic.downcast_ref::<String>().cloned();
+        let said = said.or_else(|| panic.downcast_ref::<&str>().map(|s| (*s).to_owned()));
+        format!("panic: {}", said.unwrap_or_default())
+    })
 }
 
 fn same(first: &Found, second: &Found) -> Result<(), String> {

@@ -4,7 +4,6 @@
 //! before is there afterwards, whichever way the session ends.
 
 use std::fmt;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::str::FromStr;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,7 +13,7 @@ use logmill_storage::io::sim::Fault;
 
 use crate::case::Plan;
 use crate::counts::Counts;
-use crate::examine::{explain, lose};
+use crate::examine::{explain, lose, unless_panicked};
 use crate::op::{Level, Op, SMALL, Shape, enumerated};
 use crate::oracle::End;
 use crate::random::{Random, mix};
@@ -326,16 +325,9 @@ fn calls_of(base: &Machine, case: &FaultCase) -> Result<u64, String> {
 }
 
 fn attempt(base: &Machine, case: FaultCase, counts: &mut FaultCounts) -> Result<(), FaultFailure> {
-    let what = match catch_unwind(AssertUnwindSafe(|| play(base, &case, counts))) {
-        Ok(Ok(())) => return Ok(()),
-        Ok(Err(what)) => what,
-        Err(panic) => {
-            let said = panic.downcast_ref::<String>().cloned();
-            let said = said.or_else(|| panic.downcast_ref::<&str>().map(|s| (*s).to_owned()));
-            format!("panic: {}", said.unwrap_or_default())
-        }
-    };
-    Err(FaultFailure { case, what })
+    unless_panicked(|| play(base, &case, counts))
+        .and_then(|played| played)
+        .map_err(|what| FaultFailure { case, what })
 }
 
 /// Runs one case again, and prints the calls.

@@ -50,9 +50,8 @@ const BROKE_ONCE: &str = "positional+sync;1;si b1 b3 b1 sl;";
 
 #[cfg(planted)]
 fn noticed(states: Job, faults: FaultJob) -> Option<String> {
-    if let Err(what) =
-        std::panic::catch_unwind(crate::damage::run).unwrap_or_else(|_| Err("panic".to_owned()))
-    {
+    let damage = crate::examine::unless_panicked(crate::damage::run).and_then(|found| found);
+    if let Err(what) = damage {
         return Some(format!("damage: {what}"));
     }
     if let Some(failure) = crate::sim::run(states).1 {

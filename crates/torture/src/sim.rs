@@ -1,12 +1,11 @@
 //! Crash states: every short workload, many long ones, cut at every call, with what each cut may leave.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use crate::case::{Case, Cut, Plan};
 use crate::counts::Counts;
-use crate::examine::{Looks, cut_recovery, examine, explain, lose, stop};
+use crate::examine::{Looks, cut_recovery, examine, explain, lose, stop, unless_panicked};
 use crate::op::{Op, SMALL, enumerated};
 use crate::oracle::{End, Oracle};
 use crate::random::{Random, mix};
@@ -237,17 +236,10 @@ pub fn every_cut(case: &Case, plans: u64, nested: u32) -> Result<Counts, Failure
     Ok(counts)
 }
 
-/// A panic is a broken promise, too.
 fn caught(case: &Case, work: impl FnOnce() -> Result<(), (Case, String)>) -> Result<(), Failure> {
-    match catch_unwind(AssertUnwindSafe(work)) {
-        Ok(Ok(())) => Ok(()),
-        Ok(Err((case, what))) => Err(Failure { case, what }),
-        Err(panic) => {
-            let said = panic.downcast_ref::<String>().cloned();
-            let said = said.or_else(|| panic.downcast_ref::<&str>().map(|s| (*s).to_owned()));
-            let what = format!("panic: {}", said.unwrap_or_default());
-            Err(Failure { case: case.clone(), what })
-        }
+    match unless_panicked(work) {
+        Ok(done) => done.map_err(|(case, what)| Failure { case, what }),
+        Err(what) => Err(Failure { case: case.clone(), what }),
     }
 }
 
