@@ -1,7 +1,7 @@
 //! What the queues need of old journal segments: how much, and the copies that stand for it.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use logmill_storage::{Owner, Part, Place};
@@ -10,12 +10,12 @@ use parking_lot::Mutex;
 use crate::engine::Engine;
 use crate::entry::{Entry, Fact, Gone, message_in};
 use crate::failing::marks;
-use crate::held::Held;
+use crate::held::{Held, SlotId};
 use crate::location;
 use crate::run::Item;
 use crate::shared::{OWNER, Shared};
 use crate::standing::Standing;
-use crate::state::QueueState;
+use crate::state::{Found, QueueState};
 
 /// Deletion markers that are carried in one entry.
 const MARKS_AT_ONCE: usize = 10_000;
@@ -67,6 +67,9 @@ impl Owner for QueueOwner {
         let mut engine = self.shared.lock();
         let kept = self.shared.kept_from(&mut engine, part);
         let mut live = engine.space.between(part, bounds);
+        if part == Part::Hot {
+            engine.space.add_changed(bounds, &mut live);
+        }
         // A queue that is being worked off empties its segments by itself: what little is needed of them is copied only
         // when enough others wait behind it.
         let dead = live.iter().filter(|bytes| **bytes == 0).count();
@@ -95,13 +98,18 @@ impl Owner for QueueOwner {
         let mut engine = self.shared.lock();
         self.forget_failed(&mut engine);
         carried.as_of = self.shared.journal.reach().hot;
+        engine.space.carry_begins();
         self.carry_markers(&mut engine, part, upto, &mut carried, &mut say);
-        let wanted = if engine.space.between(part, &[0, upto]).iter().any(|bytes| *bytes > 0) {
-            let states = engine.slots.values().map(|slot| &slot.state);
-            states.flat_map(|state| messages_below(state, part, upto)).collect()
-        } else {
-            Vec::new()
-        };
+        let mut wanted: Vec<Wanted> =
+            if engine.space.between(part, &[0, upto]).iter().any(|bytes| *bytes > 0) {
+                let states = engine.slots.values().map(|slot| &slot.state);
+                states.flat_map(|state| messages_below(state, part, upto)).collect()
+            } else {
+                Vec::new()
+            };
+        if part == Part::Hot {
+            wanted.extend(changed_below(&engine, upto));
+        }
         drop(engine);
         for Wanted { queue, sequence, from, standing } in wanted {
             // What cannot be read was damaged on the disk; its segment then stays, see `Journal::reclaim`.
@@ -118,6 +126,7 @@ impl Owner for QueueOwner {
     fn carried(&self, part: Part, upto: u64, places: &[Place]) {
         let carried = std::mem::take(&mut *self.shared.last_carry.lock());
         let mut engine = self.shared.lock();
+        let changed = engine.space.carry_ends();
         let mut moves: BTreeMap<u32, Vec<(u64, u64, u64)>> = BTreeMap::new();
         for (copied, place) in carried.copies.iter().zip(places) {
             let at = location::of(*place);
@@ -130,7 +139,9 @@ impl Owner for QueueOwner {
         }
         for (queue, mut moves) in moves {
             moves.sort_unstable();
-            note_messages(&mut engine, queue, &moves, carried.as_of);
+            note_messages(&mut engine, queue, &moves, carried.as_of, |sequence| {
+                changed.contains(&(queue, sequence))
+            });
         }
         match part {
             Part::Hot => engine.space.graves_carried(upto),
@@ -153,7 +164,8 @@ impl QueueOwner {
             if let Copied::Message { queue, sequence, .. } = copied
                 && let Some(slot) = engine.slots.get(&queue)
             {
-                let marker = slot.state.location_of(sequence).unwrap_or(failed.as_of);
+                let body = slot.state.location_of(sequence);
+                let marker = body.filter(|at| at & location::COLD == 0).unwrap_or(failed.as_of);
                 engine.space.bury(queue, sequence, end, marker);
             }
         }
@@ -252,38 +264,70 @@ pub(crate) fn catalogue_of(state: &QueueState) -> Vec<Fact<'_>> {
 }
 
 fn messages_below(state: &QueueState, part: Part, upto: u64) -> Vec<Wanted> {
-    let queue = state.id;
     let mut wanted = Vec::new();
     for (_, lane) in state.ready.lanes() {
         let old = lane.run.iter().filter(|item| location::is_below(item.location, part, upto));
-        wanted.extend(old.map(|Item { sequence, location, since, .. }| Wanted {
-            queue,
-            sequence,
-            from: location,
-            standing: Standing { state: None, at: 0, since, holding: false, details: None },
-        }));
+        wanted.extend(old.map(|item| in_line(state.id, item)));
     }
-    for slot in state.held.all() {
-        let Held { sequence, location, at, state: at_state, holding, .. } = state.held.get(slot);
-        if location::is_below(location, part, upto) {
-            let details = state.held.details(slot).cloned().map(Box::new);
-            let since = details.as_ref().map_or(at, |details| details.since);
-            let standing = Standing { state: Some(at_state), at, since, holding, details };
-            wanted.push(Wanted { queue, sequence, from: location, standing });
-        }
-    }
+    let old = |slot: &SlotId| location::is_below(state.held.get(*slot).location, part, upto);
+    wanted.extend(state.held.all().filter(old).map(|slot| held(state, slot)));
     wanted.sort_unstable_by_key(|wanted| wanted.sequence);
     wanted
 }
 
-/// Notes that messages of a queue were copied: (sequence, from, to), by sequence.
-fn note_messages(engine: &mut Engine, queue: u32, moves: &[(u64, u64, u64)], as_of: u64) {
+/// The messages with a copy in the cold part which hot entries below `upto` have changed since.
+fn changed_below(engine: &Engine, upto: u64) -> Vec<Wanted> {
+    let mut wanted = Vec::new();
+    for (queue, graves) in engine.space.graves_below(upto) {
+        let Some(slot) = engine.slots.get(&queue) else { continue };
+        let state = &slot.state;
+        let living = graves.into_iter().filter_map(|sequence| state.find(sequence));
+        let living = living.map(|found| match found {
+            Found::InRun(_, item) => in_line(queue, item),
+            Found::Held(slot) => held(state, slot),
+        });
+        // What was edited has a body in the hot part again.
+        wanted.extend(living.filter(|wanted| wanted.from & location::COLD != 0));
+    }
+    wanted
+}
+
+fn in_line(queue: u32, item: Item) -> Wanted {
+    let Item { sequence, location, since, .. } = item;
+    let standing = Standing { state: None, at: 0, since, holding: false, details: None };
+    Wanted { queue, sequence, from: location, standing }
+}
+
+fn held(state: &QueueState, slot: SlotId) -> Wanted {
+    let Held { sequence, location, at, state: at_state, holding, .. } = state.held.get(slot);
+    let details = state.held.details(slot).cloned().map(Box::new);
+    let since = details.as_ref().map_or(at, |details| details.since);
+    let standing = Standing { state: Some(at_state), at, since, holding, details };
+    Wanted { queue: state.id, sequence, from: location, standing }
+}
+
+/// Notes that messages of a queue were copied: (sequence, from, to), by sequence. The copies are of what was known below
+/// `as_of`; `changed` says which may have changed since.
+fn note_messages(
+    engine: &mut Engine,
+    queue: u32,
+    moves: &[(u64, u64, u64)],
+    as_of: u64,
+    changed: impl Fn(u64) -> bool,
+) {
     let Some(slot) = engine.slots.get_mut(&queue) else { return };
+    let mut missed = HashSet::new();
     for (sequence, at) in slot.state.relocate_all(moves, &mut engine.space) {
-        // It changed while it was copied: the entry that says so guards against the copy. If it is gone, its marker is
-        // somewhere from `as_of` on.
+        // Its body changed while it was copied: the entry that says so guards against the copy. If it is gone, its marker
+        // is somewhere from `as_of` on.
         let marker = slot.state.location_of(sequence).unwrap_or(as_of);
         engine.space.bury(queue, sequence, at, marker);
+        missed.insert(sequence);
+    }
+    for (sequence, _, at) in moves.iter().filter(|(sequence, ..)| !missed.contains(sequence)) {
+        let size = slot.state.place_of(*sequence).map_or(0, |(_, size)| size);
+        let changed_from = changed(*sequence).then_some(as_of);
+        engine.space.copied(queue, *sequence, *at, size, changed_from);
     }
 }
 
@@ -291,7 +335,8 @@ fn note_messages(engine: &mut Engine, queue: u32, moves: &[(u64, u64, u64)], as_
 pub(crate) fn note_copy(engine: &mut Engine, copied: Copied, at: u64, as_of: u64) {
     match copied {
         Copied::Message { queue, sequence, from } => {
-            note_messages(engine, queue, &[(sequence, from, at)], as_of);
+            // Nobody watched what happened since.
+            note_messages(engine, queue, &[(sequence, from, at)], as_of, |_| true);
         }
         Copied::Catalogue { queue } => {
             if let Some(slot) = engine.slots.get_mut(&queue) {

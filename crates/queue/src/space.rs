@@ -1,7 +1,7 @@
 //! How many bytes of which stretch of the journal are needed: kept as messages come and go, so that nobody has to
 //! look at them all.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, HashSet, VecDeque};
 
 use logmill_storage::Part;
 
@@ -77,11 +77,16 @@ impl Buckets {
 ///
 /// A grave is a message that is gone and has a copy in the cold part: its marker must be carried there before the hot
 /// segment that holds it goes. In its run a grave's `location` is that of the marker, its `since` the offset of the copy.
+///
+/// A message that lives, has a copy in the cold part and has changed since has a grave too, dug for the copy: `location` is
+/// then the first entry that the copy does not know, `size` the message's. It must be copied anew before that entry goes.
 #[derive(Debug, Default)]
 pub(crate) struct Space {
     hot: Buckets,
     cold: Buckets,
     graves: BTreeMap<u32, Run>,
+    /// What changed since a carry looked at it that has not ended yet.
+    changed: Option<HashSet<(u32, u64)>>,
 }
 
 impl Space {
@@ -107,8 +112,80 @@ impl Space {
         if location & location::COLD != 0 && marker & location::COLD == 0 {
             let since = (location & !location::COLD).cast_signed();
             let graves = self.graves.entry(queue).or_default();
+            // A carry that failed may have left a later copy.
+            let since = graves.get(sequence).map_or(since, |grave| grave.since.max(since));
             graves.remove(sequence);
             graves.insert(Item { sequence, location: marker, since, size: 0 });
+        }
+    }
+
+    /// Whether changes of messages have to be noted: there are copies, or some are being made.
+    #[inline]
+    pub(crate) fn notes_changes(&self) -> bool {
+        self.changed.is_some() || !self.cold.bytes.is_empty()
+    }
+
+    /// Notes that the entry at `marker` changes a message whose body is at `location`.
+    pub(crate) fn note_change(
+        &mut self,
+        queue: u32,
+        sequence: u64,
+        location: u64,
+        size: u32,
+        marker: u64,
+    ) {
+        if marker & location::COLD != 0 {
+            return;
+        }
+        if let Some(changed) = &mut self.changed {
+            changed.insert((queue, sequence));
+        }
+        if location & location::COLD == 0 {
+            return;
+        }
+        let since = (location & !location::COLD).cast_signed();
+        let graves = self.graves.entry(queue).or_default();
+        // Of several changes since the last copy the first counts.
+        if graves.get(sequence).is_none_or(|grave| grave.since < since) {
+            graves.remove(sequence);
+            graves.insert(Item { sequence, location: marker, since, size });
+        }
+    }
+
+    /// Begins to note what changes while copies are made.
+    pub(crate) fn carry_begins(&mut self) {
+        self.changed = Some(HashSet::new());
+    }
+
+    /// What changed since the carry began.
+    pub(crate) fn carry_ends(&mut self) -> HashSet<(u32, u64)> {
+        self.changed.take().unwrap_or_default()
+    }
+
+    /// Notes that the message has a copy at `copy`, and has changed since, from `changed_from` on.
+    pub(crate) fn copied(
+        &mut self,
+        queue: u32,
+        sequence: u64,
+        copy: u64,
+        size: u32,
+        changed_from: Option<u64>,
+    ) {
+        if let Some(graves) = self.graves.get_mut(&queue) {
+            graves.remove(sequence);
+        }
+        if let Some(as_of) = changed_from {
+            self.note_change(queue, sequence, copy, size, as_of);
+        }
+    }
+
+    /// Adds to the stretches of the hot part between `bounds` what must be copied anew before they go.
+    pub(crate) fn add_changed(&self, bounds: &[u64], live: &mut [u64]) {
+        for grave in self.graves.values().flat_map(Run::iter).filter(|grave| grave.size > 0) {
+            let at = bounds.partition_point(|bound| *bound <= grave.location).saturating_sub(1);
+            if let Some(bytes) = live.get_mut(at) {
+                *bytes += u64::from(grave.size) + OVERHEAD;
+            }
         }
     }
 

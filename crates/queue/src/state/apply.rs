@@ -15,6 +15,9 @@ impl QueueState {
     /// gone change nothing, so that a fold may begin in the middle of the journal.
     #[inline]
     pub(crate) fn apply(&mut self, fact: &Fact<'_>, location: u64, space: &mut Space) {
+        if space.notes_changes() {
+            self.note_changes(fact, location, space);
+        }
         match fact {
             Fact::Sent { sequence, envelope } => {
                 self.advance(envelope.time);
@@ -56,6 +59,25 @@ impl QueueState {
         }
     }
 
+    /// A copy of a message in the cold part does not know what entries say of it that come later.
+    fn note_changes(&self, fact: &Fact<'_>, marker: u64, space: &mut Space) {
+        let mut note = |sequence: u64| {
+            if let Some((location, size)) = self.place_of(sequence) {
+                space.note_change(self.id, sequence, location, size, marker);
+            }
+        };
+        match fact {
+            Fact::Received { marks, .. } | Fact::VisibilityChanged { marks, .. } => {
+                marks.iter().for_each(|mark| note(mark.sequence));
+            }
+            Fact::Returned { sequence, .. }
+            | Fact::Rescheduled { sequence, .. }
+            | Fact::Died { sequence, .. }
+            | Fact::Revived { sequence, .. } => note(*sequence),
+            _ => {}
+        }
+    }
+
     fn apply_rare(&mut self, fact: &Fact<'_>, location: u64, space: &mut Space) {
         if fact.is_of_catalogue() {
             self.catalogue.note(location);
@@ -89,7 +111,7 @@ impl QueueState {
             }
             Fact::Resumed { time, group } => {
                 self.advance(*time);
-                self.forgive(group);
+                self.forgive(group, location, space);
                 self.set_parked(group, false);
             }
             Fact::AttributesSet { time, config } => {
@@ -425,7 +447,7 @@ impl QueueState {
     }
 
     /// Lets the messages of a group that were received too often be received again.
-    fn forgive(&mut self, name: &str) {
+    fn forgive(&mut self, name: &str, marker: u64, space: &mut Space) {
         let Some(group) = self.ready.group_named(name) else { return };
         let slots: Vec<u32> =
             self.ready.lanes_of(group).flat_map(|lane| lane.returned.values().copied()).collect();
@@ -433,6 +455,8 @@ impl QueueState {
             if self.is_exhausted(slot) {
                 let details = self.held.details_mut(slot, self.now);
                 details.forgiven = details.receives;
+                let Held { sequence, location, size, .. } = self.held.get(slot);
+                space.note_change(self.id, sequence, location, size, marker);
             }
         }
     }
@@ -531,9 +555,17 @@ impl QueueState {
 
     /// Where the body of a message is.
     pub(crate) fn location_of(&self, sequence: u64) -> Option<u64> {
-        match self.find(sequence)? {
-            Found::Held(slot) => Some(self.held.get(slot).location),
-            Found::InRun(_, item) => Some(item.location),
-        }
+        self.place_of(sequence).map(|(location, _)| location)
+    }
+
+    /// Where the body of a message is, and its size.
+    pub(crate) fn place_of(&self, sequence: u64) -> Option<(u64, u32)> {
+        Some(match self.find(sequence)? {
+            Found::Held(slot) => {
+                let held = self.held.get(slot);
+                (held.location, held.size)
+            }
+            Found::InRun(_, item) => (item.location, item.size),
+        })
     }
 }
