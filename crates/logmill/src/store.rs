@@ -359,7 +359,8 @@ impl Store {
         self.dir.tick();
     }
 
-    /// Makes everything durable and closes the store, for all its clones.
+    /// Makes everything durable and closes the store, for all its clones and whatever came from it: topics, queues, producers
+    /// and consumers get errors from then on, and the directory can be opened again at once.
     ///
     /// # Errors
     /// [`Error::Storage`](crate::Error::Storage): the first error of a part; every part was closed all the same.
@@ -368,6 +369,7 @@ impl Store {
         let queues = self.queues.map_or(Ok(()), Queues::close);
         let streams = self.streams.close();
         let journal = self.journal.map_or(Ok(()), Journal::close);
+        self.dir.close();
         queues?;
         streams?;
         journal?;

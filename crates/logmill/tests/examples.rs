@@ -1,5 +1,17 @@
 //! The examples do what they say, on real text.
 
+#[path = "../examples/cdc.rs"]
+#[expect(dead_code, reason = "its main is for the command line")]
+mod cdc;
+#[path = "../examples/cron.rs"]
+#[expect(dead_code, reason = "its main is for the command line")]
+mod cron;
+#[path = "../examples/event_sourcing.rs"]
+#[expect(dead_code, reason = "its main is for the command line")]
+mod event_sourcing;
+#[path = "../examples/outbox.rs"]
+#[expect(dead_code, reason = "its main is for the command line")]
+mod outbox;
 #[path = "../examples/prometheus.rs"]
 #[expect(dead_code, reason = "its main is for the command line")]
 mod prometheus;
@@ -61,4 +73,52 @@ fn prometheus_gets_the_numbers_of_the_store_that_serves_them() {
     let ready = "logmill_queue_messages{queue=\"work\",state=\"ready\"} 20";
     assert!(answer.lines().any(|line| line == ready), "{answer}");
     store.close().unwrap();
+}
+
+#[test]
+fn event_sourcing_folds_only_what_came_after_the_snapshot() {
+    let place = tempfile::tempdir().unwrap();
+    let words: Vec<&str> = INPUT.split_whitespace().collect();
+    let (counts, folded) = event_sourcing::run(INPUT, place.path()).unwrap();
+    assert_eq!(counts.next, words.len() as u64);
+    assert_eq!(folded, (words.len() - words.len() / 2) as u64);
+    let the = words.iter().filter(|word| **word == "the").count() as u64;
+    assert!(the > 0);
+    assert_eq!(counts.words["the"], the);
+    assert_eq!(counts.words.values().sum::<u64>(), words.len() as u64);
+}
+
+#[test]
+fn the_outbox_sends_each_row_once_however_often_it_runs() {
+    let place = tempfile::tempdir().unwrap();
+    let rows: Vec<&str> = INPUT.lines().filter(|line| !line.is_empty()).collect();
+    let half = rows.len() / 2;
+    assert_eq!(outbox::run(&rows[..half], place.path()).unwrap(), half as u64);
+    assert_eq!(outbox::run(&rows, place.path()).unwrap(), rows.len() as u64);
+    assert_eq!(outbox::run(&rows, place.path()).unwrap(), rows.len() as u64);
+}
+
+#[test]
+fn cron_fires_on_after_a_restart() {
+    let place = tempfile::tempdir().unwrap();
+    let every = std::time::Duration::from_millis(20);
+    let ran = cron::run("rotate the keys", every, 4, place.path()).unwrap();
+    assert_eq!(ran, ["rotate the keys"; 4]);
+}
+
+#[test]
+fn change_data_capture_keeps_the_latest_of_each_row_and_little_else() {
+    let place = tempfile::tempdir().unwrap();
+    let changes = INPUT.repeat(3);
+    let mut expected = std::collections::BTreeMap::new();
+    let lines = changes.lines().map(str::trim).filter(|line| !line.is_empty());
+    for line in lines.clone() {
+        match line.split_once(' ') {
+            Some((key, value)) => expected.insert(key.to_owned(), value.to_owned()),
+            None => expected.remove(line),
+        };
+    }
+    let (table, records) = cdc::run(&changes, place.path()).unwrap();
+    assert_eq!(table, expected);
+    assert!(records < lines.count(), "{records} records are left");
 }

@@ -32,6 +32,30 @@ fn topics_and_records_survive_close_and_reopen() {
 }
 
 #[test]
+fn a_closed_store_can_be_opened_again_while_what_came_from_it_is_still_held() {
+    let place = tempfile::tempdir().unwrap();
+    let store = Store::open(place.path()).unwrap();
+    let topic = store.create_topic("events", TopicConfig::new()).unwrap();
+    let queue = store.create_queue("work", &logmill::QueueConfig::standard()).unwrap();
+    let (partition, clone) = (topic.partition(0).unwrap(), store.clone());
+    partition.append(&Record::value(b"hello")).unwrap();
+    queue.send(&logmill::Message::new(b"do")).unwrap();
+    store.close().unwrap();
+
+    let again = Store::open(place.path()).unwrap();
+    assert!(partition.append(&Record::value(b"late")).is_err());
+    assert!(queue.send(&logmill::Message::new(b"late")).is_err());
+    assert!(clone.create_topic("late", TopicConfig::new()).is_err());
+    clone.close().unwrap();
+    assert_eq!(values(&again.topic("events").unwrap()), [b"hello"]);
+    assert_eq!(again.queue("work").unwrap().counts().unwrap().ready, 1);
+    assert!(matches!(
+        Store::open(place.path()).unwrap_err().storage(),
+        Some(logmill::storage::Error::Locked { .. })
+    ));
+}
+
+#[test]
 fn dropping_a_store_loses_nothing_that_was_acknowledged() {
     let place = tempfile::tempdir().unwrap();
     let store = Store::open(place.path()).unwrap();

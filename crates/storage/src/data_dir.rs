@@ -106,8 +106,8 @@ impl DataDirOptions {
             problems: Problems::default(),
             clock: self.clock,
             read_only: self.read_only,
-            _locks: locks,
-            open_logs: Mutex::default(),
+            locks: Mutex::new(locks),
+            logs: Mutex::default(),
             log_freed: Condvar::new(),
         });
         let in_use = InUse { inner: Arc::clone(&inner) };
@@ -163,9 +163,17 @@ struct Inner {
     problems: Problems,
     clock: Arc<dyn Clock>,
     read_only: bool,
-    _locks: Option<[Box<dyn Lock>; 2]>,
-    open_logs: Mutex<BTreeMap<PathBuf, Use>>,
+    /// Given back when nobody writes in the directory any more.
+    locks: Mutex<Option<[Box<dyn Lock>; 2]>>,
+    logs: Mutex<Logs>,
     log_freed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Logs {
+    open: BTreeMap<PathBuf, Use>,
+    /// No more are opened; with the last of them the locks go.
+    is_closed: bool,
 }
 
 /// How a log's files are in use by this process.
@@ -187,7 +195,7 @@ pub(crate) struct Claimed {
 impl Claimed {
     /// The user is done with the log, background work may not be.
     pub fn drain(&self) {
-        if let Some(used) = self.dir.inner.open_logs.lock().get_mut(&self.log) {
+        if let Some(used) = self.dir.inner.logs.lock().open.get_mut(&self.log) {
             *used = Use::Draining;
         }
     }
@@ -195,13 +203,16 @@ impl Claimed {
 
 impl Drop for Claimed {
     fn drop(&mut self) {
-        self.dir.inner.open_logs.lock().remove(&self.log);
+        let mut logs = self.dir.inner.logs.lock();
+        logs.open.remove(&self.log);
+        self.dir.inner.unlock_if_done(&logs);
+        drop(logs);
         self.dir.inner.log_freed.notify_all();
     }
 }
 
-/// An open store directory. Clones share it; the lock goes with the last of them, of the logs in it, and of their readers
-/// and tickets.
+/// An open store directory. Clones share it; the lock goes with [`close`](DataDir::close), or else with the last of them, of
+/// the logs in it, and of their readers and tickets.
 #[derive(Clone, Debug)]
 pub struct DataDir {
     inner: Arc<Inner>,
@@ -229,6 +240,12 @@ impl Inner {
             committer.stop();
         }
     }
+
+    fn unlock_if_done(&self, logs: &Logs) {
+        if logs.is_closed && logs.open.is_empty() {
+            drop(self.locks.lock().take());
+        }
+    }
 }
 
 impl DataDir {
@@ -247,18 +264,21 @@ impl DataDir {
 
     /// Takes the right to write `log`, waiting for background work on an earlier handle to finish.
     pub(crate) fn claim(&self, log: &Path) -> Result<Claimed> {
-        let mut open_logs = self.inner.open_logs.lock();
+        let mut logs = self.inner.logs.lock();
         loop {
-            match open_logs.get(log) {
+            match logs.open.get(log) {
+                _ if logs.is_closed => {
+                    return Err(Error::Closed { path: self.inner.path.clone() });
+                }
                 None => break,
-                Some(Use::Draining) => self.inner.log_freed.wait(&mut open_logs),
+                Some(Use::Draining) => self.inner.log_freed.wait(&mut logs),
                 Some(Use::Open) => {
                     let pid = Some(std::process::id());
                     return Err(Error::Locked { path: self.inner.path.join(log), pid });
                 }
             }
         }
-        open_logs.insert(log.to_owned(), Use::Open);
+        logs.open.insert(log.to_owned(), Use::Open);
         Ok(Claimed { dir: self.unused(), log: log.to_owned() })
     }
 
@@ -295,6 +315,16 @@ impl DataDir {
     /// Ends background work: what has begun is finished, the rest is left to the closing of each log.
     pub fn stop_background(&self) {
         self.inner.stop();
+    }
+
+    /// Ends background work and lets go of the directory, for all its clones: no more logs can be opened through them, and
+    /// as soon as each that was opened for writing has been closed or dropped, another writer can have it, whatever readers
+    /// are left.
+    pub fn close(&self) {
+        self.inner.stop();
+        let mut logs = self.inner.logs.lock();
+        logs.is_closed = true;
+        self.inner.unlock_if_done(&logs);
     }
 
     /// What its logs have done since it was opened.

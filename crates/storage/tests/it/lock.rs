@@ -44,6 +44,23 @@ fn a_log_is_open_once_at_a_time_and_can_be_opened_again_when_it_was_dropped() {
 }
 
 #[test]
+fn a_closed_directory_goes_to_the_next_writer_with_the_last_log_that_is_closed() {
+    let place = tempfile::tempdir().unwrap();
+    let dir = DataDir::open(place.path()).unwrap();
+    let log = Log::open(&dir, "1", LogConfig::default()).unwrap();
+    log.append(&Record::value(b"x")).unwrap();
+    dir.close();
+    assert!(matches!(Log::open(&dir, "2", LogConfig::default()), Err(Error::Closed { .. })));
+    assert!(matches!(DataDir::open(place.path()), Err(Error::Locked { .. })));
+    let held = log.clone();
+    log.close().unwrap();
+    let next = DataDir::open(place.path()).unwrap();
+    assert!(matches!(held.append(&Record::value(b"late")), Err(Error::Closed { .. })));
+    assert_eq!(held.get(0).unwrap().unwrap().value.as_deref(), Some(&b"x"[..]));
+    assert_eq!(Log::open(&next, "1", LogConfig::default()).unwrap().end_offset(), 1);
+}
+
+#[test]
 fn a_reader_in_a_directory_opened_for_reading_sees_what_is_durable_and_writes_nothing() {
     let place = tempfile::tempdir().unwrap();
     let dir = DataDir::open(place.path()).unwrap();
