@@ -6,7 +6,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
-use logmill::queue::{MessageState, Section, StoredMessage};
+use logmill::queue::{
+    MessageState, RedriveFilter, RedriveOptions, RedriveStatus, Section, StoredMessage,
+};
 use logmill::{Attribute, Message, Queue, QueueConfig, Receipt, ReceiveOptions, Store};
 use serde_json::{Map, Value, json};
 
@@ -42,6 +44,9 @@ enum Command {
         name: String,
         /// The receipt handle that the latest receive gave
         receipt: String,
+        /// One JSON object a line
+        #[arg(long)]
+        json: bool,
     },
     /// Set how long a received message stays hidden, counted from now; 0 makes it receivable at once
     ChangeVisibility {
@@ -52,6 +57,9 @@ enum Command {
         /// The time from now, such as 30s
         #[arg(value_parser = duration::parse)]
         timeout: Duration,
+        /// One JSON object a line
+        #[arg(long)]
+        json: bool,
     },
     /// Show messages without receiving them
     Peek(Peek),
@@ -59,7 +67,12 @@ enum Command {
     Purge {
         /// The queue
         name: String,
+        /// One JSON object a line
+        #[arg(long)]
+        json: bool,
     },
+    /// Move the messages of a dead-letter queue back to where they died, and wait until that is done
+    Redrive(Redrive),
     /// List the queues
     List {
         /// Only those whose name begins with this
@@ -81,6 +94,9 @@ enum Command {
     Delete {
         /// The queue
         name: String,
+        /// One JSON object a line
+        #[arg(long)]
+        json: bool,
     },
 }
 
@@ -136,7 +152,7 @@ struct Send {
     /// A string attribute; may be repeated
     #[arg(long, value_name = "NAME=VALUE", value_parser = attribute)]
     attribute: Vec<(String, String)>,
-    /// One JSON object a line: message_id, sequence, duplicate
+    /// One JSON object a line: message_id, sequence_number, duplicate
     #[arg(long)]
     json: bool,
 }
@@ -173,6 +189,24 @@ struct Peek {
     #[arg(long, value_name = "N", default_value_t = 10)]
     max: usize,
     /// One JSON object a line; without it, only the bodies are printed
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
+struct Redrive {
+    /// The queue in which the dead messages lie
+    name: String,
+    /// Move all of them to this queue instead
+    #[arg(long, value_name = "QUEUE")]
+    to: Option<String>,
+    /// Only those that died in this queue
+    #[arg(long, value_name = "QUEUE")]
+    died_in: Option<String>,
+    /// At most so many a second
+    #[arg(long, value_name = "N")]
+    rate: Option<u32>,
+    /// One JSON object a line
     #[arg(long)]
     json: bool,
 }
@@ -218,15 +252,27 @@ fn change(store: &Store, command: &Command) -> Outcome {
     match command {
         Command::Send(arguments) => send(&store.queue(&arguments.name)?, arguments),
         Command::Receive(arguments) => receive(&store.queue(&arguments.name)?, arguments),
-        Command::DeleteMessage { name, receipt } => {
-            Ok(store.queue(name)?.delete(&handle(receipt)?).map_err(logmill::Error::from)?)
+        Command::Redrive(arguments) => redrive(store, arguments),
+        Command::DeleteMessage { name, receipt, json } => {
+            let receipt = handle(receipt)?;
+            store.queue(name)?.delete(&receipt).map_err(logmill::Error::from)?;
+            told(*json, || json!({ "queue": name, "deleted": true }))
         }
-        Command::ChangeVisibility { name, receipt, timeout } => Ok(store
-            .queue(name)?
-            .change_visibility(&handle(receipt)?, *timeout)
-            .map_err(logmill::Error::from)?),
-        Command::Purge { name } => Ok(store.queue(name)?.purge().map_err(logmill::Error::from)?),
-        Command::Delete { name } => Ok(store.delete_queue(name)?),
+        Command::ChangeVisibility { name, receipt, timeout, json } => {
+            let receipt = handle(receipt)?;
+            let queue = store.queue(name)?;
+            queue.change_visibility(&receipt, *timeout).map_err(logmill::Error::from)?;
+            let ms = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
+            told(*json, || json!({ "queue": name, "visibility_timeout_ms": ms }))
+        }
+        Command::Purge { name, json } => {
+            store.queue(name)?.purge().map_err(logmill::Error::from)?;
+            told(*json, || json!({ "queue": name, "purged": true }))
+        }
+        Command::Delete { name, json } => {
+            store.delete_queue(name)?;
+            told(*json, || json!({ "queue": name, "deleted": true }))
+        }
         Command::Create(_) | Command::Peek(_) | Command::List { .. } | Command::Describe { .. } => {
             Ok(())
         }
@@ -257,7 +303,7 @@ fn create(store: &Store, arguments: &Create) -> Outcome {
         config = config.content_deduplication(true);
     }
     let queue = store.create_queue(&arguments.name, &config)?;
-    if arguments.json { print_line(&json!({ "name": queue.name() })) } else { Ok(()) }
+    told(arguments.json, || json!({ "name": queue.name() }))
 }
 
 #[expect(clippy::disallowed_methods, reason = "the input is the user's file, not the store's")]
@@ -349,6 +395,55 @@ fn receive(queue: &Queue, arguments: &Receive) -> Outcome {
         }
     }
     Ok(())
+}
+
+/// Between two looks at a redrive that is held back by its rate.
+const LOOK_AGAIN: Duration = Duration::from_millis(5);
+
+/// Sees a redrive through. One that an earlier command did not see to its end has its own filter and target: it comes
+/// first, and is told of in a line of its own.
+fn redrive(store: &Store, arguments: &Redrive) -> Outcome {
+    let queue = store.queue(&arguments.name)?;
+    let mut filter = RedriveFilter::new();
+    if let Some(name) = &arguments.died_in {
+        filter = filter.died_in(name);
+    }
+    let mut options = RedriveOptions::new().filter(filter);
+    if let Some(name) = &arguments.to {
+        options = options.to(name);
+    }
+    if let Some(rate) = arguments.rate {
+        options = options.messages_per_second(rate);
+    }
+    let known = queue.redrives().map_err(logmill::Error::from)?;
+    if let Some(earlier) = known.iter().find(|known| known.status == RedriveStatus::Running) {
+        follow(store, &queue, earlier.id, arguments.json)?;
+    }
+    let id = queue.redrive(&options).map_err(logmill::Error::from)?;
+    follow(store, &queue, id, arguments.json)
+}
+
+/// Waits until a redrive ends.
+fn follow(store: &Store, queue: &Queue, id: u64, as_json: bool) -> Outcome {
+    loop {
+        let known = queue.redrives().map_err(logmill::Error::from)?;
+        let Some(redrive) = known.into_iter().find(|known| known.id == id) else {
+            return Err(Failure::Failed(format!("redrive {id} is not known any more")));
+        };
+        match redrive.status {
+            RedriveStatus::Running => {
+                store.tick();
+                std::thread::park_timeout(LOOK_AGAIN);
+            }
+            RedriveStatus::Failed(why) => {
+                return Err(Failure::Failed(format!("redrive of queue {}: {why}", queue.name())));
+            }
+            _ => {
+                let (name, moved) = (queue.name(), redrive.moved);
+                return told(as_json, || json!({ "queue": name, "redrive": id, "moved": moved }));
+            }
+        }
+    }
 }
 
 fn peek(queue: &Queue, arguments: &Peek) -> Outcome {
@@ -450,6 +545,11 @@ fn describe(queue: &Queue, as_json: bool) -> Outcome {
         writeln!(out, "{name:<24} {value}").map_err(Failure::output)?;
     }
     out.flush().map_err(Failure::output)
+}
+
+/// What a command that only changes something says: nothing, or one object.
+fn told(as_json: bool, object: impl FnOnce() -> Value) -> Outcome {
+    if as_json { print_line(&object()) } else { Ok(()) }
 }
 
 fn print_line(value: &Value) -> Outcome {

@@ -136,3 +136,64 @@ fn peek_list_and_describe_look_without_touching_and_purge_and_delete_do_what_the
     done(dir, &["delete", "a"], "");
     assert!(refused(dir, &["describe", "a"]).contains('a'));
 }
+
+#[test]
+fn redrive_brings_dead_letters_back_where_they_died_and_waits_until_it_is_done() {
+    let place = tempfile::tempdir().unwrap();
+    let dir = place.path();
+    done(dir, &["create", "dead"], "");
+    done(dir, &["create", "dead.fifo", "--fifo"], "");
+    let limit = ["--visibility-timeout", "0s", "--dead-letter", "dead", "--max-receives", "1"];
+    for name in ["a", "b"] {
+        done(dir, &[&["create", name], &limit[..]].concat(), "");
+        done(dir, &["send", name], "one\ntwo\nthree\n");
+        assert_eq!(receive(dir, name, &["--max", "10"]).len(), 3);
+        assert_eq!(receive(dir, name, &["--max", "10"]).len(), 0);
+    }
+    assert_eq!(done(dir, &["describe", "dead", "--json"], "")[0]["ready"], 6);
+    assert!(refused(dir, &["redrive", "dead", "--rate", "0"]).contains("a second"));
+    assert!(refused(dir, &["redrive", "dead", "--to", "dead.fifo"]).contains("FIFO"));
+    assert!(refused(dir, &["redrive", "dead", "--to", "nowhere"]).contains("nowhere"));
+
+    let moved = done(dir, &["redrive", "dead", "--died-in", "a", "--rate", "100", "--json"], "");
+    assert_eq!((&moved[0]["moved"], &moved[0]["queue"]), (&Value::from(3), &Value::from("dead")));
+    assert_eq!(done(dir, &["peek", "a", "--json"], "").len(), 3);
+    assert_eq!(done(dir, &["describe", "b", "--json"], "")[0]["ready"], 0);
+    done(dir, &["redrive", "dead", "--to", "a"], "");
+    assert_eq!(done(dir, &["describe", "a", "--json"], "")[0]["ready"], 6);
+    assert_eq!(done(dir, &["describe", "dead", "--json"], "")[0]["ready"], 0);
+    assert_eq!(receive(dir, "a", &["--max", "1"])[0]["body"], "one", "it may be received again");
+}
+
+#[test]
+fn every_command_that_changes_something_has_an_object_to_say_so_and_empty_hands_are_no_failure() {
+    let place = tempfile::tempdir().unwrap();
+    let dir = place.path();
+    assert_eq!(done(dir, &["create", "q", "--json"], "")[0]["name"], "q");
+    let empty = run(dir, &["receive", "q", "--wait", "10ms", "--json"], "");
+    assert!(empty.status.success() && empty.stdout.is_empty());
+    let sent = done(dir, &["send", "q", "--json"], "body\n");
+    let got = receive(dir, "q", &[]);
+    assert_eq!(sent[0]["message_id"], got[0]["message_id"]);
+    let handle = got[0]["receipt_handle"].as_str().unwrap();
+    let changed = done(dir, &["change-visibility", "q", handle, "1m", "--json"], "");
+    assert_eq!(changed[0]["visibility_timeout_ms"], 60_000);
+    assert_eq!(done(dir, &["delete-message", "q", handle, "--json"], "")[0]["deleted"], true);
+    assert_eq!(done(dir, &["purge", "q", "--json"], "")[0]["purged"], true);
+    assert_eq!(done(dir, &["delete", "q", "--json"], "")[0]["deleted"], true);
+    let unknown = run(dir, &["receive", "q"], "");
+    assert_eq!(unknown.status.code(), Some(1));
+}
+
+#[test]
+fn a_body_that_is_no_text_comes_in_base64_and_a_file_is_sent_line_by_line() {
+    let place = tempfile::tempdir().unwrap();
+    let dir = &place.path().join("store");
+    let file = place.path().join("lines");
+    std::fs::write(&file, b"\xff\xfe\nplain\n").unwrap();
+    done(dir, &["create", "q"], "");
+    done(dir, &["send", "q", "--file", file.to_str().unwrap()], "");
+    let got = receive(dir, "q", &["--max", "2"]);
+    assert_eq!((got[0]["body_base64"].as_str(), got[0].get("body")), (Some("//4="), None));
+    assert_eq!(got[1]["body"], "plain");
+}
