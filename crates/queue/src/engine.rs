@@ -11,6 +11,7 @@ use crate::entry::{Entry, Fact};
 use crate::error::{Error, Result};
 use crate::location::COLD;
 use crate::recent_bodies::RecentBodies;
+use crate::redriving::Ahead;
 use crate::signal::Signal;
 use crate::space::Space;
 use crate::state::QueueState;
@@ -24,6 +25,8 @@ pub(crate) struct Slot {
     pub(crate) waiters: usize,
     pub(crate) signal: Arc<Signal>,
     pub(crate) tally: Tally,
+    /// What the running redrive looks at next.
+    pub(crate) ahead: Option<Ahead>,
 }
 
 /// What has happened in a queue since the store was opened.
@@ -56,6 +59,7 @@ impl Slot {
             waiters: 0,
             signal: Arc::default(),
             tally: Tally::default(),
+            ahead: None,
         }
     }
 }

@@ -34,6 +34,7 @@ mod receipt;
 mod recent;
 mod recent_bodies;
 mod redrive;
+mod redriving;
 mod replay;
 mod retry;
 mod run;

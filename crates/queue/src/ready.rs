@@ -223,6 +223,11 @@ impl Ready {
         self.lanes.ids().find_map(|lane| Some((lane, self.lanes.get(lane).run.get(sequence)?)))
     }
 
+    /// The message in the run of `lane`, if both are there.
+    pub(crate) fn in_lane(&self, lane: LaneId, sequence: u64) -> Option<Item> {
+        self.lanes.find(lane)?.run.get(sequence)
+    }
+
     /// Takes a message out of a run.
     pub(crate) fn remove(&mut self, lane: LaneId, sequence: u64) -> Option<Item> {
         let item = self.lanes.get_mut(lane).run.remove(sequence);

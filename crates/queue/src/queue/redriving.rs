@@ -1,23 +1,13 @@
-//! Moving dead messages back into circulation, step by step in the background.
+//! Moving dead messages back into circulation: asking for it, and how it stands.
 
 use std::borrow::Cow;
 
 use super::Queue;
-use crate::decide::Now;
-use crate::engine::Engine;
-use crate::entry::{Entry, Fact, message_in};
-use crate::envelope::{DeathReason, Envelope};
+use crate::entry::{Entry, Fact};
 use crate::error::{Error, Result};
-use crate::held::State;
 use crate::limits::{Limit, within};
 use crate::redrive::{MoveTask, RedriveFilter, RedriveStatus};
-use crate::shared::{Level, Shared};
-use crate::state::QueueState;
-
-/// Messages that one step looks at.
-const STEP: usize = 500;
-/// Finished redrives that are remembered, as in SQS.
-const REMEMBERED: usize = 10;
+use crate::shared::Level;
 
 /// What a redrive moves, and where to.
 #[derive(Clone, Debug, Default)]
@@ -71,8 +61,8 @@ pub struct Redrive {
 impl Queue {
     /// Begins to move dead messages back: those that lie in this queue because another died of them, and those that
     /// died here and stayed. They keep their id and history, and may be received as often again as before. What comes
-    /// to this queue later stays. The redrive goes on in the background, after a crash too, until it is through or
-    /// cancelled. Returns its number.
+    /// to this queue later stays, and so may what is edited while the redrive goes on. It does that in the background, after
+    /// a crash too, until it is through or cancelled; if its target is deleted, it fails. Returns its number.
     ///
     /// # Errors
     /// [`Error::MoveTaskRunning`]: one at a time. [`Error::QueueDoesNotExist`] (the target), [`Error::RedriveRefused`],
@@ -158,196 +148,5 @@ impl Queue {
         let fact = Fact::MoveTask { task: Cow::Owned(task) };
         shared.commit(&mut engine, &[Entry { queue: self.id, fact }], Level::sync())?;
         self.changed(engine)
-    }
-}
-
-impl Shared {
-    /// Goes on with the redrive of a queue; when to come back, if it is not through.
-    pub(crate) fn step_redrive(
-        &self,
-        engine: &mut Engine,
-        queue: u32,
-        now: Now,
-    ) -> Result<Option<i64>> {
-        let Some(slot) = engine.slots.get(&queue) else { return Ok(None) };
-        let running = slot.state.tasks.values().find(|task| task.status == RedriveStatus::Running);
-        let Some(mut task) = running.cloned() else { return Ok(None) };
-        let rate = i64::from(task.rate);
-        if task.rate > 0 {
-            let due = (now.time.saturating_sub(task.started)).saturating_mul(rate) / 1000 + 1;
-            let left = due.saturating_sub(i64::try_from(task.moved).unwrap_or(i64::MAX));
-            if left <= 0 {
-                let next =
-                    i64::try_from(task.moved).unwrap_or(i64::MAX).saturating_mul(1000) / rate;
-                return Ok(Some(task.started.saturating_add(next)));
-            }
-            return self.step(
-                engine,
-                queue,
-                now,
-                &mut task,
-                usize::try_from(left).unwrap_or(STEP).min(STEP),
-            );
-        }
-        self.step(engine, queue, now, &mut task, STEP)
-    }
-
-    fn step(
-        &self,
-        engine: &mut Engine,
-        queue: u32,
-        now: Now,
-        task: &mut MoveTask,
-        max: usize,
-    ) -> Result<Option<i64>> {
-        let Some(slot) = engine.slots.get(&queue) else { return Ok(None) };
-        let candidates = candidates(&slot.state, task, max);
-        let bodies: Vec<_> = candidates
-            .iter()
-            .map(|at| self.read_locked(engine, at.location))
-            .collect::<Result<_>>()?;
-        let mut next = std::collections::BTreeMap::new();
-        let mut entries = Vec::new();
-        for (candidate, bytes) in candidates.iter().zip(&bodies) {
-            task.cursor = candidate.sequence + 1;
-            let Some(bytes) = bytes else { continue };
-            let malformed = |what: crate::codec::Malformed| Error::Corrupt {
-                offset: candidate.location,
-                what: what.0,
-            };
-            let (_, envelope) = message_in(bytes).map_err(malformed)?;
-            if !matches(&task.filter, candidate, &envelope, engine, queue) {
-                continue;
-            }
-            let sequence = candidate.sequence;
-            let here = candidate.death.is_some();
-            let target = match (task.target, &envelope.past) {
-                (None, _) if here => queue,
-                (None, Some(past)) => {
-                    let died_in = past.death.as_ref().and_then(|death| engine.named(&death.queue));
-                    match died_in
-                        .filter(|slot| slot.state.config.fifo == engine_fifo(engine, queue))
-                    {
-                        Some(slot) => slot.state.id,
-                        None => continue,
-                    }
-                }
-                (None, None) => continue,
-                (Some(target), _) => target,
-            };
-            task.moved += 1;
-            if target == queue {
-                if here {
-                    entries.push(Entry { queue, fact: Fact::Revived { sequence, time: now.time } });
-                }
-                continue;
-            }
-            let Some(slot) = engine.slots.get(&target) else { continue };
-            let target_sequence = *next.entry(target).or_insert(slot.state.next_sequence);
-            next.insert(target, target_sequence + 1);
-            let envelope = renewed(envelope, queue, sequence, now);
-            let fact = Fact::Moved {
-                sequence,
-                time: now.time,
-                reason: None,
-                target,
-                target_sequence,
-                envelope,
-            };
-            entries.push(Entry { queue, fact });
-        }
-        if candidates.len() < max {
-            task.status = RedriveStatus::Completed;
-            task.ended = now.time;
-        }
-        let done = task.status == RedriveStatus::Completed;
-        entries.push(Entry { queue, fact: Fact::MoveTask { task: Cow::Borrowed(task) } });
-        self.commit(engine, &entries, Level::buffered())?;
-        for target in next.keys().chain([&queue]) {
-            if let Some(slot) = engine.slots.get(target).filter(|slot| slot.waiters > 0) {
-                slot.signal.notify_all();
-            }
-        }
-        Ok((!done).then_some(now.time))
-    }
-}
-
-fn engine_fifo(engine: &Engine, queue: u32) -> bool {
-    engine.slots.get(&queue).is_some_and(|slot| slot.state.config.fifo)
-}
-
-/// A message that a redrive looks at.
-struct Candidate {
-    sequence: u64,
-    location: u64,
-    /// How it died, if it died here.
-    death: Option<DeathReason>,
-}
-
-fn candidates(state: &QueueState, task: &MoveTask, max: usize) -> Vec<Candidate> {
-    let mut found = Vec::new();
-    for (_, lane) in state.ready.lanes() {
-        let from =
-            lane.run.iter_from(task.cursor).take_while(|item| item.sequence < task.below).take(max);
-        found.extend(from.map(|item| Candidate {
-            sequence: item.sequence,
-            location: item.location,
-            death: None,
-        }));
-    }
-    for slot in state.held.in_state(State::Ready).chain(state.held.in_state(State::Dead)) {
-        let held = state.held.get(slot);
-        if (task.cursor..task.below).contains(&held.sequence) {
-            let dead = state.held.details(slot).filter(|_| held.state == State::Dead);
-            let death = dead.and_then(|details| DeathReason::of(details.death).ok());
-            found.push(Candidate { sequence: held.sequence, location: held.location, death });
-        }
-    }
-    found.sort_unstable_by_key(|candidate| candidate.sequence);
-    found.truncate(max);
-    found
-}
-
-fn matches(
-    filter: &RedriveFilter,
-    candidate: &Candidate,
-    envelope: &Envelope<'_>,
-    engine: &Engine,
-    queue: u32,
-) -> bool {
-    let elsewhere = envelope.past.as_ref().and_then(|past| past.death.as_ref());
-    let here = candidate.death.map(|reason| (reason, queue));
-    let reason = here.map(|(reason, _)| reason).or_else(|| elsewhere.map(|death| death.reason));
-    let name = match here {
-        Some((_, queue)) => engine.slots.get(&queue).map(|slot| slot.state.name.as_str()),
-        None => elsewhere.map(|death| death.queue.as_str()),
-    };
-    let attribute = || {
-        let attributes = envelope.attributes.decode().unwrap_or_default();
-        let (name, value) = (&filter.attribute.0, filter.attribute.1.as_bytes());
-        attributes.iter().any(|attribute| attribute.name == name && attribute.value == value)
-    };
-    (filter.queue.is_empty() || name == Some(filter.queue.as_str()))
-        && (filter.reason.is_none() || reason == filter.reason)
-        && (filter.group.is_empty() || envelope.group == Some(filter.group.as_str()))
-        && (filter.attribute.0.is_empty() || attribute())
-}
-
-/// A message that begins anew in another queue: its age counts from now, its id and past stay.
-fn renewed(mut envelope: Envelope<'_>, queue: u32, sequence: u64, now: Now) -> Envelope<'_> {
-    envelope.origin =
-        Some(envelope.origin.unwrap_or(crate::message::MessageId { queue, sequence }));
-    envelope.time = now.time;
-    envelope.due = 0;
-    envelope.expires = 0;
-    envelope
-}
-
-impl QueueState {
-    /// The tasks that are remembered beside a new one.
-    pub(crate) fn forget_old_tasks(&mut self) {
-        while self.tasks.len() > REMEMBERED + 1 {
-            self.tasks.pop_first();
-        }
     }
 }

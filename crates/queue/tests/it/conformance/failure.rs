@@ -8,7 +8,7 @@ use logmill_queue::{
 };
 use logmill_storage::io::sim::CrashPlan;
 
-use crate::store::{START, Store, bodies, ms, none, receive_one, send, text};
+use crate::store::{START, Store, bodies, ms, none, receive, receive_one, send, text};
 
 /// A queue with a dead-letter queue after `max` receives.
 fn with_dead_letters(store: &Store, max: u32) -> (Queue, Queue) {
@@ -311,4 +311,86 @@ fn length_limits_reject_drop_or_dead_letter() {
     let bytes = store.create("bytes", QueueConfig::standard().bytes_max(10));
     assert!(bytes.send(&Message::new(&[7; 10])).is_ok());
     assert!(matches!(bytes.send(&Message::new(b"x")), Err(Error::QueueFull { bytes: 10, .. })));
+}
+
+/// A step of a redrive looked at every dead letter anew: 100,000 of them took 200 looks at each.
+#[test]
+fn a_redrive_of_many_skips_what_it_is_not_about_and_takes_the_rest_in_order() {
+    let mut store = Store::new();
+    let queue = store.create("q", QueueConfig::standard().max_receives(1));
+    store.create("other", QueueConfig::standard());
+    let count = 40_000;
+    for from in (0..count).step_by(1000) {
+        let texts: Vec<_> =
+            (from..from + 1000).map(|n| (n.to_string(), format!("g{}", n % 700))).collect();
+        let messages: Vec<_> =
+            texts.iter().map(|(body, group)| Message::new(body.as_bytes()).group(group)).collect();
+        queue.send_batch(&messages).unwrap();
+    }
+    // A part of them dies here, in another order than they were sent.
+    let mut died = 0;
+    while died < count / 4 {
+        let got = receive(&queue, 1000);
+        died += got.len();
+        got.iter().rev().for_each(|message| queue.reject(message.receipt(), "").unwrap());
+    }
+    assert_eq!(queue.counts().unwrap().dead, died as u64);
+    let filter = RedriveFilter::new().group("g3");
+    let about: Vec<_> = (0..count).filter(|n| n % 700 == 3).map(|n| n.to_string()).collect();
+    queue.redrive(&RedriveOptions::new().filter(filter).to("other")).unwrap();
+    for step in 0.. {
+        if step % 20 == 19 {
+            store.kill();
+        }
+        store.queues().tick();
+        let redrive = &store.queue("q").redrives().unwrap()[0];
+        if redrive.status == RedriveStatus::Completed {
+            assert_eq!(redrive.moved, about.len() as u64);
+            break;
+        }
+        store.pass(1);
+    }
+    assert_eq!(bodies(&store.queue("other"), 1000), about);
+    let left = store.queue("q").counts().unwrap();
+    assert_eq!((left.ready + left.dead) as usize, count - about.len());
+}
+
+#[test]
+fn large_dead_letters_are_moved_a_few_at_a_time() {
+    let store = Store::new();
+    let queue = store.create("q", QueueConfig::standard().message_bytes_max(16_000_000));
+    let other = store.create("other", QueueConfig::standard());
+    let body = vec![7; 1_500_000];
+    for _ in 0..6 {
+        queue.send(&Message::new(&body)).unwrap();
+    }
+    queue.redrive(&RedriveOptions::new().to("other")).unwrap();
+    store.queues().tick();
+    let moved = other.counts().unwrap().ready;
+    assert!(moved > 0 && moved < 6, "{moved} in the steps of one look");
+    while queue.counts().unwrap().ready > 0 {
+        store.pass(1);
+        store.queues().tick();
+    }
+    assert_eq!(other.counts().unwrap().ready, 6);
+}
+
+#[test]
+fn a_redrive_whose_target_goes_away_fails_and_says_why() {
+    let store = Store::new();
+    let (queue, dead) = with_dead_letters(&store, 1);
+    let other = store.create("other", QueueConfig::standard());
+    for i in 0..5 {
+        send(&queue, &format!("m{i}"));
+        queue.reject(receive_one(&queue).receipt(), "").unwrap();
+    }
+    dead.redrive(&RedriveOptions::new().to("other").messages_per_second(1)).unwrap();
+    store.queues().tick();
+    assert_eq!(other.counts().unwrap().ready, 1);
+    store.queues().delete("other").unwrap();
+    store.pass(1000);
+    store.queues().tick();
+    let redrive = &dead.redrives().unwrap()[0];
+    assert!(matches!(&redrive.status, RedriveStatus::Failed(why) if why.contains("target")));
+    assert_eq!((redrive.moved, dead.counts().unwrap().ready), (1, 4));
 }
