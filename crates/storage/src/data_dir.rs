@@ -21,6 +21,8 @@ const LOCK: &str = "LOCK";
 const ALIVE: &str = "ALIVE";
 /// How often a process that waits for the lock looks again; the system has no timed wait for it.
 const LOCK_RETRY: Duration = Duration::from_millis(5);
+/// How long a writer waits at least for readers to let go of [`ALIVE`], which takes them microseconds.
+const READERS_LEAVE: Duration = Duration::from_secs(1);
 
 /// How to open a [`DataDir`].
 #[derive(Clone, Debug)]
@@ -116,24 +118,7 @@ impl DataDirOptions {
 }
 
 fn take_locks(io: &dyn Io, path: &Path, wait: Duration) -> Result<[Box<dyn Lock>; 2]> {
-    let failed = |name| move |e| Error::open_as("lock", path.join(name), e);
-    let mut waited = Duration::ZERO;
-    let lock = loop {
-        match io.lock(Path::new(LOCK), LockKind::Exclusive, false).map_err(failed(LOCK))? {
-            Some(lock) => break lock,
-            None if waited >= wait => {
-                return Err(Error::Locked { path: path.to_owned(), pid: owner(io) });
-            }
-            None => {
-                let step = LOCK_RETRY.min(wait - waited);
-                Condvar::new().wait_for(&mut Mutex::new(()).lock(), step);
-                waited += step;
-            }
-        }
-    };
-    // Readers test this second lock for an instant to learn whether a writer lives; they never delay the first.
-    let alive = io.lock(Path::new(ALIVE), LockKind::Exclusive, true).map_err(failed(ALIVE))?;
-    let Some(alive) = alive else {
+    let Some(lock) = take_lock(io, path, LOCK, wait)? else {
         return Err(Error::Locked { path: path.to_owned(), pid: owner(io) });
     };
     // The pid is for messages only, so a disk that is too full to note it does not stop us.
@@ -142,7 +127,33 @@ fn take_locks(io: &dyn Io, path: &Path, wait: Duration) -> Result<[Box<dyn Lock>
             .set_len(0)
             .and_then(|()| write_full(file.as_ref(), std::process::id().to_string().as_bytes(), 0));
     }
+    // Readers take this second lock for an instant to learn whether a writer lives; they never delay the first. One that
+    // was stopped in that instant still has it.
+    let Some(alive) = take_lock(io, path, ALIVE, wait.max(READERS_LEAVE))? else {
+        return Err(Error::Locked { path: path.join(ALIVE), pid: None });
+    };
     Ok([lock, alive])
+}
+
+/// Takes the exclusive lock on `name`; `None` if somebody else still has it after `wait`.
+fn take_lock(
+    io: &dyn Io,
+    path: &Path,
+    name: &str,
+    wait: Duration,
+) -> Result<Option<Box<dyn Lock>>> {
+    let mut waited = Duration::ZERO;
+    loop {
+        let lock = io
+            .lock(Path::new(name), LockKind::Exclusive)
+            .map_err(|e| Error::open_as("lock", path.join(name), e))?;
+        if lock.is_some() || waited >= wait {
+            return Ok(lock);
+        }
+        let step = LOCK_RETRY.min(wait - waited);
+        Condvar::new().wait_for(&mut Mutex::new(()).lock(), step);
+        waited += step;
+    }
 }
 
 fn owner(io: &dyn Io) -> Option<u32> {
@@ -366,7 +377,7 @@ impl DataDir {
         if !self.inner.read_only {
             return Ok(true);
         }
-        match self.inner.io.lock(Path::new(ALIVE), LockKind::Shared, false) {
+        match self.inner.io.lock(Path::new(ALIVE), LockKind::Shared) {
             Ok(lock) => Ok(lock.is_none()),
             // A reader makes no files: without the file there has been no writer, or it may not even be looked at.
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(false),

@@ -95,8 +95,9 @@ pub trait Io: Debug + Send + Sync + 'static {
     fn remove_dir(&self, path: &Path) -> io::Result<()>;
     /// Makes the names in a directory durable.
     fn sync_dir(&self, path: &Path) -> io::Result<()>;
-    /// Takes an advisory lock on a file, making it if needed. `None`: somebody else holds it and `wait` was false.
-    fn lock(&self, path: &Path, kind: LockKind, wait: bool) -> io::Result<Option<Box<dyn Lock>>>;
+    /// Takes an advisory lock on a file; `None`: somebody else holds it. An exclusive one makes the file if needed, a
+    /// shared one never does: whoever only reads leaves no trace.
+    fn lock(&self, path: &Path, kind: LockKind) -> io::Result<Option<Box<dyn Lock>>>;
     /// The kind of file system that holds the directory.
     fn file_system(&self) -> FileSystem;
     /// Free bytes that this process may use.

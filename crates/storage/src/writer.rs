@@ -84,9 +84,8 @@ pub(crate) struct Writer {
     maintenance: Mutex<()>,
     /// What the last sync covered.
     synced: Mutex<Proven>,
-    scheduled: AtomicBool,
-    /// For an interval that is shorter than [`IDLE`].
-    scheduled_soon: AtomicBool,
+    /// The background was asked to look at the log within this many microseconds, and has not come since.
+    scheduled_within: AtomicU64,
     urgent: AtomicBool,
     /// The commit thread was asked to sync, and has not begun.
     commit_wanted: AtomicBool,
@@ -206,8 +205,7 @@ impl Writer {
             live: Mutex::new(LivePage { file: None, page, is_behind: false }),
             maintenance: Mutex::default(),
             synced: Mutex::new(end),
-            scheduled: AtomicBool::new(false),
-            scheduled_soon: AtomicBool::new(false),
+            scheduled_within: AtomicU64::new(u64::MAX),
             urgent: AtomicBool::new(false),
             commit_wanted: AtomicBool::new(false),
             syncs: AtomicU64::new(0),
@@ -269,9 +267,10 @@ impl Writer {
             state.unproven = 0;
             self.request(Duration::ZERO);
         }
-        if !self.scheduled.load(Ordering::Relaxed) || matches!(level, Durability::Interval(_)) {
-            self.schedule(level);
-        }
+        self.schedule(match level {
+            Durability::Interval(interval) => (interval / 2).min(IDLE),
+            Durability::Sync | Durability::Buffered => IDLE,
+        });
         Ok((appended, claim))
     }
 
@@ -411,15 +410,15 @@ impl Writer {
         let _ = self.wait_durable(claim);
     }
 
-    fn schedule(&self, level: Durability) {
-        if !self.scheduled.swap(true, Ordering::AcqRel) {
-            self.request(IDLE);
-        }
-        if let Durability::Interval(interval) = level
-            && interval / 2 < IDLE
-            && !self.scheduled_soon.swap(true, Ordering::AcqRel)
+    /// Has the background look at the log within `delay`.
+    #[inline]
+    fn schedule(&self, delay: Duration) {
+        #[expect(clippy::cast_possible_truncation, reason = "at most `IDLE`")]
+        let within = delay.as_micros() as u64;
+        if within < self.scheduled_within.load(Ordering::Relaxed)
+            && within < self.scheduled_within.fetch_min(within, Ordering::AcqRel)
         {
-            self.request(interval / 2);
+            self.request(delay);
         }
     }
     /// The user is done with the log, background work may not be.

@@ -200,12 +200,10 @@ impl Io for Disk {
         StdFile::from(self.open_beneath(path, LIST, Mode::empty())?).sync_all()
     }
 
-    fn lock(&self, path: &Path, kind: LockKind, wait: bool) -> io::Result<Option<Box<dyn Lock>>> {
-        let operation = match (kind, wait) {
-            (LockKind::Exclusive, true) => FlockOperation::LockExclusive,
-            (LockKind::Exclusive, false) => FlockOperation::NonBlockingLockExclusive,
-            (LockKind::Shared, true) => FlockOperation::LockShared,
-            (LockKind::Shared, false) => FlockOperation::NonBlockingLockShared,
+    fn lock(&self, path: &Path, kind: LockKind) -> io::Result<Option<Box<dyn Lock>>> {
+        let operation = match kind {
+            LockKind::Exclusive => FlockOperation::NonBlockingLockExclusive,
+            LockKind::Shared => FlockOperation::NonBlockingLockShared,
         };
         loop {
             let Some(file) = self.open_lock_file(path, kind)? else { continue };
@@ -238,10 +236,12 @@ impl Io for Disk {
 }
 
 impl Disk {
-    /// The file to lock, made if needed; `None` if somebody else made it between two calls, so try again.
+    /// The file to lock; `None` if somebody else made it between two calls, so try again.
     fn open_lock_file(&self, path: &Path, kind: LockKind) -> io::Result<Option<StdFile>> {
         let opened = match self.open_file(path, Open::Write) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => self.open_file(path, Open::Create),
+            Err(e) if kind == LockKind::Exclusive && e.kind() == io::ErrorKind::NotFound => {
+                self.open_file(path, Open::Create)
+            }
             // Whoever may only read the store can still share its lock.
             Err(e)
                 if kind == LockKind::Shared

@@ -34,7 +34,7 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::Mutex;
 
 use super::{FileSystem, Io, LockKind};
 
@@ -66,8 +66,6 @@ pub struct SimDisk {
 
 struct Machine {
     state: Mutex<State>,
-    /// Somebody may take a lock now, or has died waiting for it.
-    unlocked: Condvar,
 }
 
 struct State {
@@ -126,9 +124,7 @@ impl SimDisk {
             locks: BTreeMap::new(),
             control: Control::default(),
         };
-        SimDisk {
-            machine: Arc::new(Machine { state: Mutex::new(state), unlocked: Condvar::new() }),
-        }
+        SimDisk { machine: Arc::new(Machine { state: Mutex::new(state) }) }
     }
 
     /// What a process started now sees. Handles from before the last kill or crash stay dead.
@@ -158,7 +154,6 @@ impl SimDisk {
     /// Faults and stops are disarmed.
     pub fn kill(&self) {
         self.machine.state.lock().end_processes();
-        self.machine.unlocked.notify_all();
     }
 
     /// Loss of power: as [`kill`](SimDisk::kill), and of everything that was not synced only what `plan` keeps is left;
@@ -172,8 +167,6 @@ impl SimDisk {
             .volume
             .lose_power(|| names.pick(1) == 1, |inode, stale| inode.settle(&mut data, plan, stale));
         state.boot = Random::new(state.boot).next();
-        drop(state);
-        self.machine.unlocked.notify_all();
     }
 
     /// From the counted call `op` on (0 is the first since this disk was made) every call fails as if the process had died

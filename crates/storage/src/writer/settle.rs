@@ -147,8 +147,7 @@ impl Writer {
 
 impl Task for Writer {
     fn run(self: Arc<Self>) {
-        self.scheduled.store(false, Ordering::Release);
-        self.scheduled_soon.store(false, Ordering::Release);
+        self.scheduled_within.store(u64::MAX, Ordering::Release);
         self.urgent.store(false, Ordering::Release);
         let is_closed = self.state.lock().is_closed;
         if is_closed || self.commit.is_poisoned() {
@@ -168,8 +167,8 @@ impl Task for Writer {
             }
             Err(e) => {
                 *self.failure.lock() = Some(e.to_string());
-                if !self.commit.is_poisoned() && !self.scheduled.swap(true, Ordering::AcqRel) {
-                    self.request(IDLE);
+                if !self.commit.is_poisoned() {
+                    self.schedule(IDLE);
                 }
             }
         }

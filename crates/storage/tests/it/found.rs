@@ -153,6 +153,32 @@ fn removed_segments_give_their_space_back_even_if_they_were_read_before() {
     assert!(held.is_empty(), "{held:?}");
 }
 
+/// Once an append with a short interval had asked for a sync, a later one with a shorter interval asked for none of its own.
+#[test]
+fn each_append_is_synced_within_its_own_interval_whatever_others_have_asked_for() {
+    let clock = Arc::new(ManualClock::at(0));
+    let options = DataDirOptions::new().threads(0).clock(clock.clone());
+    let dir = options.open_with(SimDisk::new(1).io()).unwrap();
+    let log =
+        Log::open(&dir, "1", LogConfig::default().durability(Durability::Buffered)).unwrap();
+    let append = |ms| {
+        let durability = Some(Durability::Interval(Duration::from_millis(ms)));
+        let options = AppendOptions { durability, ..AppendOptions::default() };
+        log.append_with(&[Record::value(b"x")], &options).unwrap();
+    };
+    for ms in [5000, 900, 20, 400] {
+        append(ms);
+    }
+    clock.advance(Duration::from_millis(20));
+    dir.tick();
+    assert_eq!(log.durable_offset(), 4);
+    append(400);
+    append(900);
+    clock.advance(Duration::from_millis(400));
+    dir.tick();
+    assert_eq!(log.durable_offset(), 6);
+}
+
 /// The limit counted keys and values alone, so `read` took a log of empty records into memory as a whole, and with a limit
 /// of 0 it never came to the record that it promises.
 #[test]

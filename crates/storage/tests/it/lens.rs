@@ -42,8 +42,8 @@ impl Io for Lens {
     fn sync_dir(&self, path: &Path) -> Result<()> {
         self.inner.sync_dir(path)
     }
-    fn lock(&self, path: &Path, kind: LockKind, wait: bool) -> Result<Option<Box<dyn Lock>>> {
-        self.inner.lock(path, kind, wait)
+    fn lock(&self, path: &Path, kind: LockKind) -> Result<Option<Box<dyn Lock>>> {
+        self.inner.lock(path, kind)
     }
     fn file_system(&self) -> FileSystem {
         self.inner.file_system()

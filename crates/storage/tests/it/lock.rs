@@ -1,8 +1,10 @@
 //! One writer, any number of readers beside it.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use logmill_storage::io::{Disk, Io, LockKind};
 use logmill_storage::{
     AppendOptions, DataDir, DataDirOptions, Durability, Error, Log, LogConfig, Record, Visibility,
 };
@@ -99,7 +101,44 @@ fn a_reader_in_a_directory_opened_for_reading_sees_what_is_durable_and_writes_no
     );
 }
 
-fn listing(path: &std::path::Path) -> Vec<(String, u64)> {
+/// A read-only open used to make the file whose lock says that a writer lives, in a copy of a store that came without it.
+#[test]
+fn a_reader_makes_no_file_not_even_one_to_lock() {
+    let place = tempfile::tempdir().unwrap();
+    let dir = DataDir::open(place.path()).unwrap();
+    let log = Log::open(&dir, "1", LogConfig::default()).unwrap();
+    log.append(&Record::value(b"x")).unwrap();
+    log.close().unwrap();
+    drop(dir);
+    for name in ["LOCK", "ALIVE"] {
+        std::fs::remove_file(place.path().join(name)).unwrap();
+    }
+    let reading = DataDirOptions::new().read_only(true).open(place.path()).unwrap();
+    assert!(!reading.writer_is_alive().unwrap());
+    let follower = Log::open(&reading, "1", LogConfig::default()).unwrap();
+    assert_eq!(follower.read(0, 100).unwrap().len(), 1);
+    let names: Vec<_> =
+        std::fs::read_dir(place.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(names, ["1"]);
+}
+
+/// A reader holds a lock for the instant in which it asks whether a writer lives. A writer used to wait for that without
+/// end, whatever time it was given, so a reader that was stopped just then stopped the writer as well.
+#[test]
+fn a_reader_that_holds_on_to_its_lock_does_not_keep_a_writer_waiting_for_ever() {
+    let place = tempfile::tempdir().unwrap();
+    drop(DataDir::open(place.path()).unwrap());
+    let reader = Disk::open(place.path(), false).unwrap();
+    let held = reader.lock(Path::new("ALIVE"), LockKind::Shared).unwrap().unwrap();
+    match DataDir::open(place.path()) {
+        Err(Error::Locked { path, pid: None }) => assert_eq!(path, place.path().join("ALIVE")),
+        other => panic!("{other:?}"),
+    }
+    drop(held);
+    DataDir::open(place.path()).unwrap();
+}
+
+fn listing(path: &Path) -> Vec<(String, u64)> {
     let mut names: Vec<_> = std::fs::read_dir(path.join("1"))
         .unwrap()
         .map(|entry| entry.unwrap())

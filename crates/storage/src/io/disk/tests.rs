@@ -135,7 +135,7 @@ fn links_fifos_sockets_and_directories_in_a_files_place_are_recognised_and_not_t
                 assert!(is_not_a_file(&error), "{name}: {error:?}");
             }
             assert!(
-                is_not_a_file(&disk.lock(Path::new(name), LockKind::Exclusive, false).unwrap_err()),
+                is_not_a_file(&disk.lock(Path::new(name), LockKind::Exclusive).unwrap_err()),
                 "{name}"
             );
         }
@@ -178,19 +178,17 @@ fn a_new_root_is_made_with_its_parents_and_is_closed_to_others() {
 fn one_exclusive_holder_or_many_shared_ones() {
     let (_directory, disk) = disk();
     let path = Path::new("LOCK");
-    let held = disk.lock(path, LockKind::Exclusive, false).unwrap();
+    let held = disk.lock(path, LockKind::Exclusive).unwrap();
     assert!(held.is_some());
-    assert!(disk.lock(path, LockKind::Exclusive, false).unwrap().is_none());
-    assert!(disk.lock(path, LockKind::Shared, false).unwrap().is_none());
+    assert!(disk.lock(path, LockKind::Exclusive).unwrap().is_none());
+    assert!(disk.lock(path, LockKind::Shared).unwrap().is_none());
     drop(held);
-    let shared = [(); 2].map(|()| disk.lock(path, LockKind::Shared, false).unwrap().unwrap());
-    assert!(disk.lock(path, LockKind::Exclusive, false).unwrap().is_none());
-    std::thread::scope(|threads| {
-        let waiter =
-            threads.spawn(|| disk.lock(path, LockKind::Exclusive, true).unwrap().is_some());
-        drop(shared);
-        assert!(waiter.join().unwrap());
-    });
+    let shared = [(); 2].map(|()| disk.lock(path, LockKind::Shared).unwrap().unwrap());
+    assert!(disk.lock(path, LockKind::Exclusive).unwrap().is_none());
+    drop(shared);
+    assert!(disk.lock(path, LockKind::Exclusive).unwrap().is_some());
+    let absent = disk.lock(Path::new("ABSENT"), LockKind::Shared).unwrap_err();
+    assert_eq!(absent.kind(), io::ErrorKind::NotFound, "whoever only reads makes no file");
 }
 
 #[test]
@@ -265,7 +263,7 @@ fn modes_are_0600_and_0700_under_any_umask() {
     let disk = Disk::open(&root, true).unwrap();
     disk.create_dir(Path::new("d")).unwrap();
     disk.open(Path::new("d/f"), Open::Create).unwrap();
-    disk.lock(Path::new("LOCK"), LockKind::Exclusive, false).unwrap();
+    disk.lock(Path::new("LOCK"), LockKind::Exclusive).unwrap();
     let modes =
         [&base, &root, &root.join("d"), &root.join("d/f"), &root.join("LOCK")].map(|p| mode_of(p));
     std::fs::remove_dir_all(&base).unwrap();

@@ -26,7 +26,6 @@ impl Drop for SimLock {
     fn drop(&mut self) {
         if let Some(mut state) = self.process.state() {
             state.unlock(self.ino);
-            self.process.machine.unlocked.notify_all();
         }
     }
 }

@@ -199,27 +199,20 @@ impl Io for Process {
         verdict(step)
     }
 
-    fn lock(&self, path: &Path, kind: LockKind, wait: bool) -> io::Result<Option<Box<dyn Lock>>> {
+    fn lock(&self, path: &Path, kind: LockKind) -> io::Result<Option<Box<dyn Lock>>> {
         let describe = || format!("lock {}", path.display());
         let ino = self.all_or_nothing(Op::Lock, describe, |state| {
             let ino = match state.volume.find(path) {
-                Err(e) if e.kind() == io::ErrorKind::NotFound => state.volume.create(path)?,
+                Err(e) if kind == LockKind::Exclusive && e.kind() == io::ErrorKind::NotFound => {
+                    state.volume.create(path)?
+                }
                 found => found?,
             };
             state.volume.file(ino)?;
             Ok(ino)
         })?;
-        let mut state = self.state().ok_or_else(cut)?;
-        while !state.try_lock(ino, kind) {
-            if !wait {
-                return Ok(None);
-            }
-            self.machine.unlocked.wait(&mut state);
-            if state.generation != self.generation || state.control.is_stopped() {
-                return Err(cut());
-            }
-        }
-        Ok(Some(Box::new(SimLock { process: self.clone(), ino })))
+        let taken = self.state().ok_or_else(cut)?.try_lock(ino, kind);
+        Ok(taken.then(|| Box::new(SimLock { process: self.clone(), ino }) as Box<dyn Lock>))
     }
 
     fn file_system(&self) -> FileSystem {

@@ -24,7 +24,7 @@ fn every_call_of_a_dead_process_fails_and_changes_nothing() {
         let (disk, file) = durable(20, PAGE);
         let io = disk.io();
         let mut region = file.map(PAGE as u64).unwrap();
-        let lock = io.lock(Path::new("LOCK"), LockKind::Exclusive, false).unwrap().unwrap();
+        let lock = io.lock(Path::new("LOCK"), LockKind::Exclusive).unwrap().unwrap();
         io.sync_dir(Path::new("")).unwrap();
         if crash {
             disk.crash(&CrashPlan::everything())
@@ -43,7 +43,7 @@ fn every_call_of_a_dead_process_fails_and_changes_nothing() {
             io.unlink(path).unwrap_err(),
             io.remove_dir(path).unwrap_err(),
             io.sync_dir(Path::new("")).unwrap_err(),
-            io.lock(path, LockKind::Shared, true).unwrap_err(),
+            io.lock(path, LockKind::Shared).unwrap_err(),
             io.free_space().unwrap_err(),
             io.random(&mut [0]).unwrap_err(),
             file.read_at(&mut [0], 0).unwrap_err(),
@@ -58,11 +58,11 @@ fn every_call_of_a_dead_process_fails_and_changes_nothing() {
         assert!(errors.iter().all(is_cut), "{errors:?}");
         assert_eq!(disk.read_file("a").unwrap(), vec![1; PAGE]);
         assert_eq!(disk.paths(), ["LOCK", "a"]);
-        let held = disk.io().lock(Path::new("LOCK"), LockKind::Exclusive, false).unwrap();
+        let held = disk.io().lock(Path::new("LOCK"), LockKind::Exclusive).unwrap();
         assert!(held.is_some(), "death frees the lock");
         drop(lock);
         assert!(
-            disk.io().lock(Path::new("LOCK"), LockKind::Shared, false).unwrap().is_none(),
+            disk.io().lock(Path::new("LOCK"), LockKind::Shared).unwrap().is_none(),
             "but not the next one's"
         );
     }
@@ -79,27 +79,20 @@ fn a_crash_changes_the_boot_id() {
 }
 
 #[test]
-fn locks_exclude_or_are_shared_and_a_waiter_gets_its_turn() {
+fn locks_exclude_or_are_shared() {
     let disk = SimDisk::new(22);
     let (io, other, path) = (disk.io(), disk.io(), Path::new("LOCK"));
-    let held = io.lock(path, LockKind::Exclusive, false).unwrap();
+    let held = io.lock(path, LockKind::Exclusive).unwrap();
     assert!(held.is_some());
-    assert!(other.lock(path, LockKind::Exclusive, false).unwrap().is_none());
-    assert!(io.lock(path, LockKind::Shared, false).unwrap().is_none());
+    assert!(other.lock(path, LockKind::Exclusive).unwrap().is_none());
+    assert!(io.lock(path, LockKind::Shared).unwrap().is_none());
     drop(held);
-    let shared = [(); 2].map(|()| other.lock(path, LockKind::Shared, false).unwrap().unwrap());
-    assert!(io.lock(path, LockKind::Exclusive, false).unwrap().is_none());
-    std::thread::scope(|threads| {
-        let waiter =
-            threads.spawn(|| io.lock(path, LockKind::Exclusive, true).map(|l| l.is_some()));
-        drop(shared);
-        assert!(waiter.join().unwrap().unwrap());
-        let held = other.lock(path, LockKind::Exclusive, true).unwrap();
-        let waiter = threads.spawn(|| io.lock(path, LockKind::Shared, true).map(|l| l.is_some()));
-        disk.kill();
-        assert!(is_cut(&waiter.join().unwrap().unwrap_err()), "a waiter dies with its process");
-        drop(held);
-    });
+    let shared = [(); 2].map(|()| other.lock(path, LockKind::Shared).unwrap().unwrap());
+    assert!(io.lock(path, LockKind::Exclusive).unwrap().is_none());
+    drop(shared);
+    assert!(io.lock(path, LockKind::Exclusive).unwrap().is_some());
+    let absent = io.lock(Path::new("ABSENT"), LockKind::Shared).unwrap_err();
+    assert_eq!(absent.kind(), io::ErrorKind::NotFound, "whoever only reads makes no file");
 }
 
 #[test]
