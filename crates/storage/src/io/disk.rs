@@ -169,7 +169,11 @@ impl Io for Disk {
                 _ => Kind::Other,
             };
             let len = if kind == Kind::File { u64::try_from(stat.st_size).unwrap_or(0) } else { 0 };
-            let mode = Mode::from_raw_mode(stat.st_mode).bits() & 0o7777;
+            #[cfg_attr(
+                target_os = "linux",
+                expect(clippy::useless_conversion, reason = "it has 16 bits on other systems")
+            )]
+            let mode = (Mode::from_raw_mode(stat.st_mode).bits() & 0o7777).into();
             entries.push(Entry { name: name.to_string_lossy().into_owned(), kind, len, mode });
         }
         Ok(entries)
