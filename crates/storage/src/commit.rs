@@ -125,6 +125,8 @@ impl Commit {
     /// What was appended from `from` on, in `generation` or before, never came to be.
     pub fn roll_back(&self, generation: u64, from: u64) {
         let mut state = self.state.lock();
+        // It covers what earlier ones did from there on: a disk that stays full leaves one.
+        state.rollbacks.retain(|earlier| earlier.from < from);
         state.rollbacks.push(Rollback { generation, from });
         wake(state);
         self.moved.notify_all();
@@ -178,6 +180,19 @@ mod tests {
         commit.advance(6);
         assert_eq!(commit.standing(claim(6, 3)), Standing::RolledBack);
         assert_eq!(commit.standing(claim(6, 4)), Standing::Durable);
+    }
+
+    #[test]
+    fn rollbacks_on_a_disk_that_stays_full_do_not_pile_up() {
+        let commit = Commit::starting_at(0);
+        commit.roll_back(0, 3);
+        for generation in 1..1000 {
+            commit.roll_back(generation, 5);
+        }
+        assert_eq!(commit.state.lock().rollbacks.len(), 2);
+        assert_eq!(commit.standing(claim(4, 0)), Standing::RolledBack);
+        assert_eq!(commit.standing(claim(6, 500)), Standing::RolledBack);
+        assert_eq!(commit.standing(claim(6, 1000)), Standing::Pending);
     }
 
     #[test]
