@@ -128,7 +128,7 @@ fn sources(writer: &Writer, now_ms: i64) -> Result<Vec<Source>> {
         if footer.max_timestamp > youngest {
             break;
         }
-        let head = segment.head(file.as_ref())?.clone();
+        let head = segment.head_to_write(file.as_ref())?.clone();
         sources.push(Source { segment: Arc::clone(segment), file, head, footer });
     }
     Ok(sources)

@@ -30,10 +30,18 @@ pub(crate) const OFFSET_END: u64 = 1 << 63;
 const _: () = assert!(FOOTER_ALIGN as usize >= FOOTER_LEN);
 const _: () = assert!(SLOT_LEN.is_multiple_of(512));
 
-/// Features that this build knows, none yet: any bit that is set is unknown.
-fn check_features(bytes: &[u8]) -> Result<(), Corruption> {
-    let (incompatible, read_only) = (LE::read_u32(&bytes[0..4]), LE::read_u32(&bytes[4..8]));
-    match incompatible | read_only {
+/// This build knows no feature yet, so any bit that is set is unknown. Returns those with which a file may be read all the
+/// same, and not be written.
+fn read_only_features(bytes: &[u8]) -> Result<u32, Corruption> {
+    match LE::read_u32(&bytes[0..4]) {
+        0 => Ok(LE::read_u32(&bytes[4..8])),
+        unknown => Err(Corruption::Features { unknown }),
+    }
+}
+
+/// Whether a file with these read-only-compatible features may be written.
+fn check_writable(features: u32) -> Result<(), Corruption> {
+    match features {
         0 => Ok(()),
         unknown => Err(Corruption::Features { unknown }),
     }
@@ -69,6 +77,8 @@ fn array16(bytes: &[u8]) -> [u8; 16] {
 /// The first 128 bytes of a segment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SegmentHead {
+    /// Bits of features that this build does not know and that forbid it to write the file, and not to read it.
+    pub read_only_features: u32,
     /// The log that it belongs to.
     pub log_id: [u8; 16],
     /// No record in it has a smaller offset.
@@ -89,6 +99,7 @@ impl SegmentHead {
         b[..8].copy_from_slice(HEAD_MAGIC);
         LE::write_u16(&mut b[8..], VERSION);
         LE::write_u16(&mut b[10..], HEAD_LEN as u16);
+        LE::write_u32(&mut b[16..], self.read_only_features);
         b[24..40].copy_from_slice(&self.log_id);
         LE::write_u64(&mut b[40..], self.base_offset);
         LE::write_u32(&mut b[48..], self.epoch);
@@ -99,9 +110,13 @@ impl SegmentHead {
         b
     }
 
+    pub(crate) fn check_writable(&self) -> Result<(), Corruption> {
+        check_writable(self.read_only_features)
+    }
+
     pub(crate) fn decode(b: &[u8; HEAD_LEN]) -> Result<SegmentHead, Corruption> {
         check(b, HEAD_MAGIC, Some(8))?;
-        check_features(&b[12..20])?;
+        let read_only_features = read_only_features(&b[12..20])?;
         if LE::read_u16(&b[10..]) as usize != HEAD_LEN || b[80..124] != [0; 44] {
             return Err(Corruption::Field("segment head"));
         }
@@ -110,6 +125,7 @@ impl SegmentHead {
             return Err(Corruption::Field("an offset beyond 63 bits"));
         }
         Ok(SegmentHead {
+            read_only_features,
             log_id: array16(&b[24..40]),
             base_offset,
             epoch: LE::read_u32(&b[48..]),
@@ -215,6 +231,8 @@ pub enum State {
 /// One slot of the manifest.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Manifest {
+    /// Bits of features that this build does not know and that forbid it to write the log, and not to read it.
+    pub read_only_features: u32,
     /// The valid slot with the larger one counts.
     pub generation: u64,
     /// Random, given once when the log was made.
@@ -257,6 +275,7 @@ impl Manifest {
         LE::write_u16(&mut b[8..], VERSION);
         #[expect(clippy::cast_possible_truncation, reason = "a slot is 4,096 bytes")]
         LE::write_u16(&mut b[10..], (OWNER_AT + self.owner.len()) as u16);
+        LE::write_u32(&mut b[16..], self.read_only_features);
         LE::write_u64(&mut b[24..], self.generation);
         b[32..48].copy_from_slice(&self.log_id);
         LE::write_u32(&mut b[48..], self.epoch);
@@ -276,9 +295,13 @@ impl Manifest {
         b
     }
 
+    pub(crate) fn check_writable(&self) -> Result<(), Corruption> {
+        check_writable(self.read_only_features)
+    }
+
     pub(crate) fn decode(b: &[u8; SLOT_LEN]) -> Result<Manifest, Corruption> {
         check(b, MANIFEST_MAGIC, Some(8))?;
-        check_features(&b[12..20])?;
+        let read_only_features = read_only_features(&b[12..20])?;
         let owner_len = LE::read_u16(&b[128..]) as usize;
         if owner_len > OWNER_LEN_MAX {
             return Err(Corruption::Field("length of the owner's configuration"));
@@ -289,6 +312,7 @@ impl Manifest {
         }
         let [start_offset, offset, segment] = offsets;
         Ok(Manifest {
+            read_only_features,
             generation: LE::read_u64(&b[24..]),
             log_id: array16(&b[32..48]),
             epoch: LE::read_u32(&b[48..]),
@@ -371,6 +395,7 @@ mod tests {
     #[test]
     fn a_head_with_an_offset_beyond_63_bits_is_refused() {
         let mut head = SegmentHead {
+            read_only_features: 0,
             log_id: [7; 16],
             base_offset: OFFSET_END - 1,
             epoch: 1,

@@ -541,6 +541,7 @@ impl Inner {
             }
         };
         let current = manifest.current().clone();
+        manifest::check_writable(&current, &root.join(name))?;
         let known = Known {
             io,
             root,
@@ -717,6 +718,7 @@ fn first_manifest(dir: &DataDir) -> Result<Manifest> {
     let mut log_id = [0; 16];
     dir.io().random(&mut log_id).map_err(|e| Error::io("random", dir.path(), e))?;
     Ok(Manifest {
+        read_only_features: 0,
         generation: 1,
         log_id,
         epoch: 1,

@@ -127,6 +127,9 @@ impl Segment {
             return Ok(file);
         }
         let file = self.io.open(&self.path(), how).map_err(|e| Error::open(self.shown(), e))?;
+        if how == Open::Write {
+            self.head_to_write(file.as_ref())?;
+        }
         *shared = Some(Arc::downgrade(&file));
         Ok(file)
     }
@@ -222,6 +225,13 @@ impl Segment {
             return Err(corrupt(Corruption::Misplaced));
         }
         Ok(self.head.get_or_init(|| head))
+    }
+
+    /// The head, if this build knows enough of the file to write it.
+    pub fn head_to_write(&self, file: &dyn File) -> Result<&SegmentHead> {
+        let head = self.head(file)?;
+        head.check_writable().map_err(|what| self.corrupt(0, self.base_offset, what))?;
+        Ok(head)
     }
 
     pub fn scope(&self, file: &dyn File) -> Result<Scope> {

@@ -79,6 +79,8 @@ pub(super) fn pin(source: &DataDir, name: &str) -> Result<Option<Pinned>> {
         else {
             return Ok(None);
         };
+        // Whoever restores it writes a manifest of its own.
+        manifest::check_writable(&manifest, &source.path().join(name))?;
         match look(&log, log.view(), name, manifest) {
             Ok(Some(pinned)) => return Ok(Some(pinned)),
             // A segment was removed or replaced between two looks.

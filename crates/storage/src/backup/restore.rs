@@ -132,6 +132,7 @@ impl Restore<'_> {
         self.report.logs += 1;
         self.report.epoch = self.report.epoch.max(epoch);
         Ok(Manifest {
+            read_only_features: 0,
             generation: 1,
             log_id: log.log_id,
             epoch,

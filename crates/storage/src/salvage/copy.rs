@@ -237,6 +237,7 @@ impl<'a> Copy<'a> {
         self.finish_segment(head.base_offset)?;
         let name = file_name(head.base_offset, "log");
         let head = SegmentHead {
+            read_only_features: 0,
             log_id: self.log_id,
             // There may be gaps in it.
             generation: head.generation.max(1),
@@ -321,6 +322,7 @@ impl<'a> Copy<'a> {
         let old = self.source.manifest.as_ref();
         let now_ms = self.target.clock().wall_ms();
         let manifest = Manifest {
+            read_only_features: 0,
             generation: 1,
             log_id: self.log_id,
             epoch: self.source.epoch() + 1,

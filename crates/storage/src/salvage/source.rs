@@ -182,6 +182,7 @@ impl<'a> Source<'a> {
                 None => (LE::read_i64(&bytes[56..64]), true),
             };
             let head = SegmentHead {
+                read_only_features: 0,
                 log_id: self.log_id,
                 base_offset: base,
                 epoch,

@@ -108,6 +108,7 @@ impl Writer {
 
     pub(super) fn head(&self, base_offset: u64, now_ms: i64) -> SegmentHead {
         SegmentHead {
+            read_only_features: 0,
             log_id: self.view.log_id,
             base_offset,
             epoch: self.view.epoch(),
