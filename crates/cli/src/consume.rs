@@ -18,8 +18,10 @@ use crate::progress::Progress;
 
 mod members;
 
-/// How long a follower of several partitions waits for one of them before it looks at the others.
+/// How long a follower of several partitions waits for the first of them before it looks at all again.
 const LOOK: Duration = Duration::from_millis(10);
+/// How long it waits at least for each of them, so that looking at thousands does not keep a processor busy.
+const LOOK_EACH: Duration = Duration::from_micros(100);
 /// How long a follower of one partition waits before it asks again; it is woken when something arrives.
 const WAIT: Duration = Duration::from_secs(60);
 
@@ -145,24 +147,23 @@ pub fn run(place: &Place, arguments: &Arguments) -> Outcome {
     }
     let store = place.open_read_only()?;
     let topic = store.topic(&arguments.topic)?;
-    let count = topic.partition_count();
-    let numbers = match arguments.partition {
-        Some(number) => number..number.saturating_add(1),
-        None if count > 1 && matches!(arguments.from, Start::Offset(_)) => {
-            return Err(Failure::Usage(format!(
-                "--from with an offset needs --partition: {} has {count} partitions",
-                arguments.topic
-            )));
-        }
-        None => 0..count,
+    let partitions = match arguments.partition {
+        Some(number) => vec![topic.partition(number)?],
+        None => topic.partitions(),
     };
+    if partitions.len() > 1 && matches!(arguments.from, Start::Offset(_)) {
+        return Err(Failure::Usage(format!(
+            "--from with an offset needs --partition: {} has {} partitions",
+            arguments.topic,
+            partitions.len()
+        )));
+    }
     let mut printer = Printer::new(arguments);
     let mut sources = Vec::new();
-    for number in numbers {
-        let partition = topic.partition(number)?;
+    for partition in partitions {
         let reader = partition.reader(arguments.from.offset(&partition)?)?;
         // docs/format.md: a topic's directory has its id, a partition's its number.
-        let dir = store.path().join(topic.id().to_string()).join(number.to_string());
+        let dir = store.path().join(topic.id().to_string()).join(partition.number().to_string());
         sources.push(Source { dir, partition, reader });
     }
     let printed = match arguments.follow {
@@ -212,7 +213,8 @@ impl Printer {
 
     /// All partitions in turn, waiting where there is nothing new.
     fn follow(&mut self, sources: &mut [Source]) -> Outcome {
-        let wait = if sources.len() == 1 { WAIT } else { LOOK };
+        let count = u32::try_from(sources.len()).unwrap_or(u32::MAX);
+        let wait = if count == 1 { WAIT } else { LOOK.max(LOOK_EACH * count) };
         while self.left > 0 {
             let mut moved = false;
             for source in sources.iter_mut() {
@@ -222,8 +224,9 @@ impl Printer {
             }
             if !moved {
                 self.flush()?;
-                for source in sources.iter() {
-                    source.partition.wait_for(source.reader.position(), wait)?;
+                // Reading from the others looks at them.
+                if let Some(first) = sources.first() {
+                    first.partition.wait_for(first.reader.position(), wait)?;
                 }
             }
         }

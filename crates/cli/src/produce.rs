@@ -123,9 +123,7 @@ pub fn run(place: &Place, arguments: &Arguments) -> Outcome {
             // The failure that stopped us says more than one that follows from it.
             let _ = store.close();
             let lines = if acknowledged == 1 { "line" } else { "lines" };
-            Err(failure.note(&format!(
-                "{acknowledged} {lines} of the input were acknowledged before that"
-            )))
+            Err(failure.note(&format!("acknowledged before that: {acknowledged} {lines} of input")))
         }
     }
 }
