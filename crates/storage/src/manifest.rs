@@ -69,8 +69,7 @@ pub(crate) fn load(
 
 /// Whether this build knows enough of the log in the directory `shown` to write it.
 pub(crate) fn check_writable(manifest: &Manifest, shown: &Path) -> Result<()> {
-    let refused =
-        |what| Error::Corrupt { path: shown.join(NAME), position: 0, offset: 0, what };
+    let refused = |what| Error::Corrupt { path: shown.join(NAME), position: 0, offset: 0, what };
     manifest.check_writable().map_err(refused)
 }
 

@@ -159,8 +159,7 @@ fn each_append_is_synced_within_its_own_interval_whatever_others_have_asked_for(
     let clock = Arc::new(ManualClock::at(0));
     let options = DataDirOptions::new().threads(0).clock(clock.clone());
     let dir = options.open_with(SimDisk::new(1).io()).unwrap();
-    let log =
-        Log::open(&dir, "1", LogConfig::default().durability(Durability::Buffered)).unwrap();
+    let log = Log::open(&dir, "1", LogConfig::default().durability(Durability::Buffered)).unwrap();
     let append = |ms| {
         let durability = Some(Durability::Interval(Duration::from_millis(ms)));
         let options = AppendOptions { durability, ..AppendOptions::default() };
