@@ -47,7 +47,7 @@ struct Core {
     lingering: Mutex<Vec<Arc<Lane>>>,
     /// Batches that are submitted and not acknowledged, oldest first, with their bytes.
     in_flight: Mutex<VecDeque<InFlight>>,
-    /// Bytes sent and not acknowledged.
+    /// Bytes sent and not acknowledged, and what is reserved for more in the batches that are being collected.
     buffered: AtomicUsize,
     is_scheduled: AtomicBool,
     /// The first failure since the last flush.
@@ -213,20 +213,32 @@ impl Producer {
         self.flush()
     }
 
-    /// Bytes that were sent and are not acknowledged.
+    /// Bytes that were sent and are not acknowledged, up to 1 KiB too many for each batch that is being collected.
     pub fn buffered_bytes(&self) -> usize {
         self.core.buffered.load(Ordering::Relaxed)
     }
 }
 
 impl Core {
-    /// The lane for a record.
-    fn lane(&self, record: &ProducerRecord<'_>) -> Result<Arc<Lane>> {
-        if let Some(lanes) = self.topics.read().get(record.topic)
-            && lanes.is_current()
-        {
-            return lanes.lane(record);
-        }
+    fn send(&self, record: &ProducerRecord<'_>, callback: Option<Callback>) -> Result<Delivery> {
+        self.make_room(record.bytes().max(self.config.reservation()));
+        let topics = self.topics.read();
+        let lanes = topics.get(record.topic).filter(|lanes| lanes.is_current());
+        let lane = match lanes {
+            // What has no name calls nobody back and asks no log while it is being collected.
+            Some(lanes) if self.identity.is_none() => {
+                return self.collect(lanes.lane(record)?, record, callback);
+            }
+            Some(lanes) => Some(Arc::clone(lanes.lane(record)?)),
+            None => None,
+        };
+        drop(topics);
+        let lane = lane.map_or_else(|| self.new_lane(record), Ok)?;
+        self.collect(&lane, record, callback)
+    }
+
+    /// The lane for a record of a topic that is not known yet, or not as it is now.
+    fn new_lane(&self, record: &ProducerRecord<'_>) -> Result<Arc<Lane>> {
         let mut topics = self.topics.write();
         if topics.get(record.topic).is_some_and(TopicLanes::is_deleted)
             && let Some(gone) = topics.remove(record.topic)
@@ -243,35 +255,38 @@ impl Core {
         let unknown = || Error::UnknownTopic { name: record.topic.into() };
         let lanes = topics.get_mut(record.topic).ok_or_else(unknown)?;
         lanes.grow(&self.shared, &self.this)?;
-        lanes.lane(record)
+        lanes.lane(record).cloned()
     }
 
-    fn send(&self, record: &ProducerRecord<'_>, callback: Option<Callback>) -> Result<Delivery> {
-        let lane = self.lane(record)?;
-        let bytes = record.bytes();
-        self.make_room(bytes);
+    /// Puts a record into the batch of its lane, and appends the batch if that is full.
+    fn collect(
+        &self,
+        lane: &Arc<Lane>,
+        record: &ProducerRecord<'_>,
+        callback: Option<Callback>,
+    ) -> Result<Delivery> {
         let clock = self.shared.dir.clock();
         let timestamp = record.timestamp.unwrap_or_else(|| clock.wall_ms());
         let mut state = lane.state.lock();
         if let (Some(identity), Some(sequence)) = (&self.identity, record.sequence) {
             drop(identity.enter()?);
-            let known = self.sequences(&lane, &mut state)?.last.max(state.collected_sequence);
+            let known = self.sequences(lane, &mut state)?.last.max(state.collected_sequence);
             if known.is_some_and(|last| sequence <= last) {
                 let behind = state.latest.clone();
                 drop(state);
-                return Ok(self.duplicate(&lane, behind, timestamp, callback));
+                return Ok(self.duplicate(lane, behind, timestamp, callback));
             }
             state.collected_sequence = Some(sequence);
         }
         let batch = match &state.batch {
             Some(batch) => Arc::clone(batch),
             None => {
-                let batch = Batch::new(&lane);
+                let batch = Batch::new(lane);
                 state.batch = Some(Arc::clone(&batch));
                 if !self.config.linger.is_zero() {
                     state.since = clock.monotonic();
                     if !std::mem::replace(&mut state.is_listed, true) {
-                        self.lingering.lock().push(Arc::clone(&lane));
+                        self.lingering.lock().push(Arc::clone(lane));
                     }
                     self.schedule(self.config.linger);
                 }
@@ -283,12 +298,17 @@ impl Core {
         }
         let index = u32::try_from(state.collected.len()).unwrap_or(u32::MAX);
         state.collected.push(record, timestamp);
-        self.buffered.fetch_add(bytes, Ordering::Relaxed);
+        let collected = state.collected.bytes();
+        if collected > state.reserved {
+            let more = (collected - state.reserved).max(self.config.reservation());
+            state.reserved += more;
+            self.buffered.fetch_add(more, Ordering::Relaxed);
+        }
         if let Some(callback) = callback {
             batch.call_back(index, timestamp, callback);
         }
         if self.config.linger.is_zero() || state.collected.bytes() >= self.config.batch_bytes_max {
-            self.submit(&lane, &mut state);
+            self.submit(lane, &mut state);
             lane.batch_done();
         }
         drop(state);
@@ -343,7 +363,7 @@ impl Core {
     /// Appends what a lane has collected. Its fate is the batch's to tell.
     fn submit(&self, lane: &Arc<Lane>, state: &mut LaneState) {
         let Some(batch) = state.batch.take() else { return };
-        let bytes = state.collected.bytes();
+        let bytes = std::mem::take(&mut state.reserved);
         if let Err(error) = self.append(lane, state, &batch) {
             state.sequences = None;
             batch.failed(error);

@@ -59,6 +59,11 @@ impl ProducerConfig {
         self
     }
 
+    /// How much of the limit a batch takes at a time: the count of all is kept by all threads, and not touched by each record.
+    pub(crate) fn reservation(&self) -> usize {
+        (self.buffer_bytes_max / 64).min(1 << 10)
+    }
+
     /// What an acknowledgement means, instead of what each topic says. Default: what each topic says.
     pub fn durability(mut self, durability: Durability) -> Self {
         self.durability = Some(durability);

@@ -18,6 +18,8 @@ use crate::{PartitionId, TopicPartition};
 #[derive(Debug, Default)]
 pub(super) struct LaneState {
     pub(super) collected: Collected,
+    /// What the producer's limit counts for the batch, which is at least what it holds.
+    pub(super) reserved: usize,
     pub(super) batch: Option<Arc<Batch>>,
     /// When the first record of the batch was sent.
     pub(super) since: Duration,
@@ -100,14 +102,14 @@ impl TopicLanes {
     }
 
     /// The lane for a record.
-    pub(super) fn lane(&self, record: &ProducerRecord<'_>) -> Result<Arc<Lane>> {
+    pub(super) fn lane(&self, record: &ProducerRecord<'_>) -> Result<&Arc<Lane>> {
         let partitions = u32::try_from(self.lanes.len()).unwrap_or(u32::MAX);
         let partition = match (record.partition, record.key) {
             (Some(partition), _) => partition,
             (None, Some(key)) => partition_for_key(key, partitions),
             (None, None) => self.sticky.lock().current(partitions),
         };
-        self.lanes.get(partition as usize).cloned().ok_or_else(|| Error::UnknownPartition {
+        self.lanes.get(partition as usize).ok_or_else(|| Error::UnknownPartition {
             topic: record.topic.into(),
             partition,
             partitions,
