@@ -79,7 +79,7 @@ struct Source {
 /// Compacts the log as far as it is sealed.
 pub(crate) fn run(writer: &Writer, memory: &mut Memory) -> Result<CompactionReport> {
     writer.settle()?;
-    let config = writer.config.compaction;
+    let config = writer.live_config.compaction();
     let now_ms = writer.view.dir.clock().wall_ms();
     let sources = sources(writer, now_ms)?;
     let mut report = CompactionReport { segments: sources.len(), ..CompactionReport::default() };
@@ -119,7 +119,8 @@ pub(crate) fn run(writer: &Writer, memory: &mut Memory) -> Result<CompactionRepo
 
 /// The oldest sealed segments, up to the first with a record that is younger than the minimum lag.
 fn sources(writer: &Writer, now_ms: i64) -> Result<Vec<Source>> {
-    let min_lag = i64::try_from(writer.config.compaction.min_lag.as_millis()).unwrap_or(i64::MAX);
+    let min_lag = writer.live_config.compaction().min_lag;
+    let min_lag = i64::try_from(min_lag.as_millis()).unwrap_or(i64::MAX);
     let youngest = if min_lag > 0 { now_ms.saturating_sub(min_lag) } else { i64::MAX };
     let mut sources = Vec::new();
     for segment in writer.view.segments().iter() {

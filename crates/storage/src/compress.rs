@@ -25,10 +25,18 @@ const RATIO_MAX: u64 = if cfg!(feature = "zstd") { 1 << 15 } else { 256 };
 
 pub(crate) const NONE: u8 = 0;
 const LZ4: u8 = 3;
-#[cfg(feature = "zstd")]
 const ZSTD: u8 = 4;
 
 impl Compression {
+    /// Kafka's number of it.
+    pub(crate) const fn codec(self) -> u8 {
+        match self {
+            Compression::None => NONE,
+            Compression::Lz4 => LZ4,
+            Compression::Zstd => ZSTD,
+        }
+    }
+
     /// What a frame with Kafka's codec number was compressed with.
     pub(crate) const fn of_codec(codec: u8) -> Compression {
         match codec {

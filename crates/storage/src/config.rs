@@ -77,7 +77,8 @@ impl Default for CompactionConfig {
     }
 }
 
-/// The settings of a [`Log`](crate::Log). They are given at every open and not stored; all of them may change between opens.
+/// The settings of a [`Log`](crate::Log). They are given at every open and not stored; all of them may change
+/// between opens, many with [`Log::set_config`](crate::Log::set_config) at any time.
 #[derive(Clone, Debug)]
 pub struct LogConfig {
     pub(crate) durability: Durability,

@@ -46,6 +46,7 @@ mod intent;
 pub mod io;
 mod journal;
 mod layout;
+mod live_config;
 mod log;
 mod manifest;
 #[doc(hidden)]

@@ -412,6 +412,18 @@ impl Log {
         report
     }
 
+    /// Takes over from `config` what may change while the log is open: compression, the size and age of segments, the
+    /// largest record, retention and compaction. What is in the log stays as it is; the active segment goes by its old size.
+    /// The rest of `config` counts at the next open.
+    ///
+    /// # Errors
+    /// [`Error::InvalidConfig`]; [`Error::ReadOnly`]. Then nothing changes.
+    pub fn set_config(&self, config: &LogConfig) -> Result<()> {
+        config.validate()?;
+        self.writer()?.live_config.set(config);
+        Ok(())
+    }
+
     /// Ends the active segment, if it holds anything; the next append begins a new one.
     ///
     /// # Errors

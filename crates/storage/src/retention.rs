@@ -54,12 +54,13 @@ pub(crate) fn retain(segments: &[SegmentFacts], policy: &Retention, now_ms: i64)
 /// Removes what the log's policy says, and returns the start offset.
 pub(crate) fn apply(writer: &Writer) -> Result<u64> {
     let start = writer.view.start();
-    if writer.config.retention == Retention::default() {
+    let policy = writer.live_config.retention();
+    if policy == Retention::default() {
         return Ok(start);
     }
     let facts = facts(writer)?;
     let now_ms = writer.view.dir.clock().wall_ms();
-    let kept_from = retain(&facts, &writer.config.retention, now_ms).max(start);
+    let kept_from = retain(&facts, &policy, now_ms).max(start);
     // An earlier removal may have been cut short by an error.
     let is_left_over = facts.get(1).is_some_and(|second| second.base_offset <= start);
     if kept_from > start || is_left_over { writer.delete_before(kept_from) } else { Ok(start) }

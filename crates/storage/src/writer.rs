@@ -24,6 +24,7 @@ use crate::data_dir::Claimed;
 use crate::error::{Error, Result};
 use crate::io::{File, FileSystem, Open, write_full};
 use crate::layout::{HEAD_LEN, Live, Proven, SegmentHead, State as LogState};
+use crate::live_config::LiveConfig;
 use crate::manifest::ManifestFile;
 use crate::planted::{self, Bug};
 use crate::producers::{Check, Producers};
@@ -73,7 +74,9 @@ pub struct Appended {
 #[derive(Debug)]
 pub(crate) struct Writer {
     pub view: Arc<View>,
-    pub config: LogConfig,
+    /// As it was opened. What may change since is in [`LiveConfig`].
+    config: LogConfig,
+    pub live_config: LiveConfig,
     commit: Commit,
     state: Mutex<State>,
     /// Segments that are no longer appended to and have no footer yet, oldest first.
@@ -217,6 +220,7 @@ impl Writer {
             kept_readers: start.kept_readers,
             claimed: Mutex::new(Some(claimed)),
             view,
+            live_config: LiveConfig::new(&config),
             config,
         })
     }
@@ -277,10 +281,11 @@ impl Writer {
     /// An upper bound of the batch's encoded size; refuses what can never be appended.
     fn measure(&self, records: &[Record<'_>]) -> Result<u64> {
         let mut total = 0;
+        let max = self.live_config.record_bytes_max();
         for record in records {
             let bytes = record.encoded_len_max();
-            if bytes > self.config.record_bytes_max {
-                return Err(Error::RecordTooLarge { bytes, max: self.config.record_bytes_max });
+            if bytes > max {
+                return Err(Error::RecordTooLarge { bytes, max });
             }
             match record.timestamp {
                 Some(timestamp) if timestamp.unsigned_abs() > TIMESTAMP_MAX.unsigned_abs() => {
@@ -348,7 +353,7 @@ impl Writer {
                 durable_upto: (durable > active.witnessed).then_some(durable),
                 producer: options.producer.map(|p| p.after(len_u32(records) - len_u32(left))),
                 continues: !rest.is_empty(),
-                compression: self.config.compression,
+                compression: self.live_config.compression(),
                 ..FrameSpec::default()
             };
             active.witnessed = durable;

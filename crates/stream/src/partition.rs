@@ -27,8 +27,10 @@ const LOOK_AGAIN: Duration = Duration::from_millis(10);
 #[derive(Debug)]
 pub(crate) struct OpenLog {
     log: Log,
-    /// The topic's settings, counted, when the log was opened: later ones need a log opened anew.
-    settings_version: u64,
+    /// The topic's settings, counted, when the log was opened: how readers see it goes by these.
+    opened_with: u64,
+    /// Those that its appends and segments go by.
+    settings_version: AtomicU64,
 }
 
 impl std::ops::Deref for OpenLog {
@@ -40,6 +42,16 @@ impl std::ops::Deref for OpenLog {
 }
 
 impl OpenLog {
+    /// Goes by the topic's settings of now, as far as an open log can.
+    fn follow(&self, topic: &TopicCore) -> Result<()> {
+        if self.settings_version.load(Ordering::Relaxed) != topic.settings_version() {
+            let (version, config) = topic.log_config();
+            self.log.set_config(&config)?;
+            self.settings_version.store(version, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
     /// The log itself. It may be closed for being idle while somebody has this.
     pub(crate) fn clone_log(&self) -> Log {
         self.log.clone()
@@ -159,11 +171,16 @@ impl PartitionCore {
         }
         let mut slot = self.slot.lock();
         match &*slot {
-            Slot::Open(open) if open.settings_version == topic.settings_version() => {
+            Slot::Open(open) if open.opened_with == topic.settings_version() => {
                 return Ok(Arc::clone(open));
             }
-            // Settings changed. While somebody works with the log it stays as it is.
-            Slot::Open(open) if Arc::strong_count(open) > 1 => return Ok(Arc::clone(open)),
+            // Settings changed, and somebody works with the log, which is not opened anew under his hands.
+            Slot::Open(open) if Arc::strong_count(open) > 1 => {
+                if !shared.dir.is_read_only() {
+                    open.follow(topic)?;
+                }
+                return Ok(Arc::clone(open));
+            }
             Slot::Open(_) => close(&mut slot)?,
             Slot::Closed => {}
             Slot::Gone => return Err(Error::UnknownTopic { name: topic.name().into() }),
@@ -172,7 +189,9 @@ impl PartitionCore {
         let log = Log::open(&shared.dir, &PartitionCore::log_name(self.id), config)?;
         let waker: Weak<dyn Wake> = Arc::downgrade(&(Arc::clone(self) as Arc<dyn Wake>));
         log.on_append(waker);
-        let open = Arc::new(OpenLog { log, settings_version });
+        let version = AtomicU64::new(settings_version);
+        let open =
+            Arc::new(OpenLog { log, opened_with: settings_version, settings_version: version });
         *slot = Slot::Open(Arc::clone(&open));
         drop(slot);
         shared.open_logs.opened(self);

@@ -173,7 +173,8 @@ impl Topic {
     }
 
     /// Changes the settings that `config` sets. New segments, appends and retention go by them from the next use of a
-    /// partition on; a shorter retention holds for the records that are there already.
+    /// partition on; a shorter retention holds for the records that are there already. How far readers see, which follows
+    /// from the durability, changes in each partition when nobody reads it.
     ///
     /// # Errors
     /// [`Error::InvalidSetting`]; [`Error::PartitionsNotChanged`] if `config` gives another number of partitions: that

@@ -24,7 +24,7 @@ pub(super) fn run(
     plan: &Plan,
     report: &mut CompactionReport,
 ) -> Result<bool> {
-    for group in groups(sources, plan, writer.config.segment_bytes_max) {
+    for group in groups(sources, plan, writer.live_config.segment_bytes_max()) {
         let fates = &plan.fates[group.clone()];
         if !fates.iter().any(|fate| fate.changes) {
             continue;

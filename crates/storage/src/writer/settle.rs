@@ -127,7 +127,7 @@ impl Writer {
 
     /// Has the background come back for segments that grow too old while nothing is appended.
     pub fn watch_age(&self) {
-        if self.config.retention.age.is_none() {
+        if !self.live_config.has_age_limit() {
             return;
         }
         let ms = |d: Duration| u64::try_from(d.as_millis()).unwrap_or(u64::MAX);

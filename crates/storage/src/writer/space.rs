@@ -18,8 +18,8 @@ impl Writer {
             let is_full = active.end() + size + FOOTER_ROOM > active.full_at
                 || next_offset + u64::from(count) - active.scope.base_offset > u64::from(u32::MAX);
             let age_ms = now_ms.saturating_sub(active.scope.base_timestamp);
-            let is_old = u128::try_from(age_ms)
-                .is_ok_and(|ms| ms >= self.config.segment_age_max.as_millis());
+            let is_old =
+                u64::try_from(age_ms).is_ok_and(|ms| ms >= self.live_config.segment_age_max_ms());
             if (is_full || is_old) && active.end() > HEAD_LEN as u64 {
                 self.retire(state)?;
             }
@@ -28,7 +28,7 @@ impl Writer {
         let needed = |active: &Active| active.end() + size + FOOTER_ROOM;
         let reserved = match &mut state.active {
             Some(active) => {
-                active.reserve(needed(active), self.config.segment_bytes_max, zero_ahead)
+                active.reserve(needed(active), self.live_config.segment_bytes_max(), zero_ahead)
             }
             None => self.begin_segment(state, size, now_ms, zero_ahead),
         };
@@ -61,7 +61,7 @@ impl Writer {
                     file,
                     scope,
                     reserved: end_position,
-                    full_at: self.config.segment_bytes_max,
+                    full_at: self.live_config.segment_bytes_max(),
                     stored: end_position,
                     max_timestamp: state.max_timestamp,
                     witnessed: 0,
@@ -140,7 +140,7 @@ impl Writer {
         let head = self.head(state.next_offset, now_ms);
         let segment = self.new_segment(head.base_offset);
         let needed = HEAD_LEN as u64 + size + FOOTER_ROOM;
-        let generous = state.reserve.min(self.config.segment_bytes_max).max(needed);
+        let generous = state.reserve.min(self.live_config.segment_bytes_max()).max(needed);
         let (file, reserved) = match segment.create(&head, generous) {
             Ok(file) => (file, generous),
             Err(Error::DiskFull { .. }) if generous > needed => {
@@ -148,10 +148,15 @@ impl Writer {
             }
             Err(e) => return Err(e),
         };
-        let active =
-            self.activate(segment, file, reserved, HEAD_LEN as u64, self.config.segment_bytes_max)?;
+        let active = self.activate(
+            segment,
+            file,
+            reserved,
+            HEAD_LEN as u64,
+            self.live_config.segment_bytes_max(),
+        )?;
         let active = state.active.insert(active);
-        active.reserve(needed, self.config.segment_bytes_max, zero_ahead)
+        active.reserve(needed, self.live_config.segment_bytes_max(), zero_ahead)
     }
 
     /// Turns the spare file into the active segment; `false` if there is none, or it is too small.

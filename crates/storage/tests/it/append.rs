@@ -1,6 +1,10 @@
 //! Appending and reading back.
 
-use logmill_storage::{DataDir, Durability, Log, LogConfig, Record, WritePath};
+use logmill_storage::io::sim::SimDisk;
+use logmill_storage::{
+    Compression, DataDir, DataDirOptions, Durability, Error, Log, LogConfig, Record, Retention,
+    WritePath,
+};
 
 fn all(log: &Log) -> Vec<(u64, Vec<u8>)> {
     let mut reader = log.reader(log.start_offset()).unwrap();
@@ -58,4 +62,44 @@ fn what_is_appended_is_read_back_in_order_over_many_segments_and_after_every_way
             }
         }
     }
+}
+
+#[test]
+fn an_open_log_goes_by_new_settings_from_the_next_append_on() {
+    let disk = SimDisk::new(1);
+    let dir = DataDirOptions::new().threads(0).open_with(disk.io()).unwrap();
+    let log = Log::open(&dir, "1", LogConfig::default()).unwrap();
+    let value = [7; 3_000];
+    let append_ten = || {
+        for _ in 0..10 {
+            log.append(&Record::value(&value)).unwrap();
+        }
+    };
+    let sealed_bytes = || {
+        log.roll().unwrap();
+        log.settle().unwrap();
+        log.stats().unwrap().bytes
+    };
+    append_ten();
+    let plain = sealed_bytes();
+    log.set_config(&LogConfig::default().compression(Compression::Lz4)).unwrap();
+    append_ten();
+    let compressed = sealed_bytes() - plain;
+    assert!(compressed < plain / 10, "{plain} bytes, then {compressed}");
+
+    let small = LogConfig::default().segment_bytes_max(4 << 10).record_bytes_max(4 << 10);
+    log.set_config(&small).unwrap();
+    assert!(matches!(
+        log.append(&Record::value(&[7; 5_000])),
+        Err(Error::RecordTooLarge { max: 4_096, .. })
+    ));
+    append_ten();
+    assert_eq!(log.stats().unwrap().segments, 12);
+    let few = Retention { records: Some(5), ..Retention::default() };
+    log.set_config(&small.clone().retention(few)).unwrap();
+    log.settle().unwrap();
+    assert_eq!(log.apply_retention().unwrap(), 25);
+
+    assert!(log.set_config(&small.segment_bytes_max(1)).is_err());
+    assert_eq!(log.append(&Record::value(&value)).unwrap(), 30);
 }

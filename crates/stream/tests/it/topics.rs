@@ -111,6 +111,28 @@ fn settings_change_while_the_topic_is_in_use() {
 }
 
 #[test]
+fn settings_change_under_a_reader_that_has_the_log_open() {
+    let place = tempfile::tempdir().unwrap();
+    let store = TestStore::open(place.path());
+    let topic = store.streams.create_topic("t", &TopicConfig::new()).unwrap();
+    let partition = topic.partition(0).unwrap();
+    partition.append(&Record::value(&[0; 2_000])).unwrap();
+    let mut reader = partition.reader(0).unwrap();
+    topic.alter(TopicConfig::new().record_bytes_max(1_024)).unwrap();
+    assert!(matches!(
+        partition.append(&Record::value(&[0; 2_000])),
+        Err(Error::Storage(logmill_storage::Error::RecordTooLarge { max: 1_024, .. }))
+    ));
+    topic.alter(TopicConfig::new().record_bytes_max(4_096)).unwrap();
+    partition.append(&Record::value(&[0; 2_000])).unwrap();
+    let mut seen = 0;
+    while let Some(batch) = reader.next_batch().unwrap() {
+        seen += batch.records().count();
+    }
+    assert_eq!(seen, 2);
+}
+
+#[test]
 fn a_deleted_topic_is_gone_with_its_files_and_a_new_one_of_its_name_is_empty() {
     let place = tempfile::tempdir().unwrap();
     let store = TestStore::open(place.path());
