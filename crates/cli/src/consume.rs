@@ -21,7 +21,7 @@ mod members;
 /// How long a follower of several partitions waits for the first of them before it looks at all again.
 const LOOK: Duration = Duration::from_millis(10);
 /// How long it waits at least for each of them, so that looking at thousands does not keep a processor busy.
-const LOOK_EACH: Duration = Duration::from_micros(100);
+const LOOK_EACH: Duration = Duration::from_micros(500);
 /// How long a follower of one partition waits before it asks again; it is woken when something arrives.
 const WAIT: Duration = Duration::from_secs(60);
 

@@ -266,7 +266,8 @@ impl Queues {
     /// in flight until their visibility timeout.
     ///
     /// # Errors
-    /// [`Error::Storage`]: what was acknowledged is safe, and the next open takes longer.
+    /// [`Error::Storage`]: what was acknowledged is safe, and the next open takes longer. If that is all, for want of space
+    /// for the state, it is none.
     pub fn close(self) -> Result<()> {
         let mut engine = self.shared.lock();
         if engine.is_closed {
@@ -284,7 +285,10 @@ impl Queues {
         if self.shared.owns_journal.load(Ordering::Acquire) {
             self.shared.journal.clone().close()?;
         }
-        written
+        match written {
+            Err(Error::Storage(logmill_storage::Error::DiskFull { .. })) => Ok(()),
+            written => written,
+        }
     }
 
     fn handle(&self, id: u32, name: &str) -> Queue {

@@ -362,6 +362,7 @@ impl Journal {
         write_full(file.as_ref(), &head, 0)
             .and_then(|()| write_full(file.as_ref(), state, head.len() as u64))
             .and_then(|()| file.sync_data())
+            .inspect_err(|_| drop(io.unlink(&temporary)))
             .map_err(failed("write"))?;
         io.rename(&temporary, &path).map_err(failed("rename"))?;
         io.sync_dir(&self.path).map_err(failed("sync directory of"))

@@ -191,13 +191,20 @@ impl Streams {
     /// the streams'.
     ///
     /// # Errors
-    /// [`Error::Storage`]: the first that was met. Everything was tried.
+    /// [`Error::Storage`]: the first that was met. Everything was tried. That there is no space for a checkpoint is none.
     pub fn close(&self) -> Result<()> {
         let mut result = Ok(());
         let cores = self.shared.topics.read().sorted();
         for partition in cores.iter().flat_map(|core| core.partitions()) {
             result = result.and(partition.retire());
         }
-        if self.shared.dir.is_read_only() { result } else { result.and(self.shared.checkpoint()) }
+        if self.shared.dir.is_read_only() {
+            return result;
+        }
+        match self.shared.checkpoint() {
+            // The next open reads the journal instead.
+            Err(Error::Storage(logmill_storage::Error::DiskFull { .. })) => result,
+            written => result.and(written),
+        }
     }
 }

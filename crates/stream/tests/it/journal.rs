@@ -1,6 +1,9 @@
 //! The journal: what streams need of it survives the loss of its old segments and of its checkpoints.
 
-use logmill_storage::{DataDir, DataDirOptions, Durability, Entry, Journal, LogConfig, Part};
+use logmill_storage::io::sim::SimDisk;
+use logmill_storage::{
+    DataDir, DataDirOptions, Durability, Entry, Journal, LogConfig, Part, Record,
+};
 use logmill_stream::{GroupDescription, Streams, StreamsOptions, TopicConfig};
 
 use crate::support::{append, drain, manual, named};
@@ -141,4 +144,30 @@ fn a_checkpoint_that_is_lost_or_damaged_changes_nothing() {
     store.dir.io().unlink(path).unwrap();
     drop(store);
     assert_eq!(open(place.path()).facts(), facts, "lost");
+}
+
+/// The command appended a line, printed its offset, and then failed with "no space": whoever believed it sent the line again.
+#[test]
+fn a_disk_too_full_for_a_checkpoint_does_not_fail_a_close_that_has_kept_everything() {
+    let disk = SimDisk::new(1);
+    let open = || {
+        let dir = DataDirOptions::new().threads(0).open_with(disk.io()).unwrap();
+        let journal = Journal::open(&dir, "0", LogConfig::default()).unwrap();
+        let streams = Streams::open(&dir, &journal, &StreamsOptions::default()).unwrap();
+        (journal, streams)
+    };
+    let (journal, streams) = open();
+    let topic = streams.create_topic("t", &TopicConfig::new()).unwrap();
+    topic.partition(0).unwrap().append(&Record::value(b"kept")).unwrap();
+    disk.set_capacity(Some(0));
+    assert!(streams.checkpoint().is_err(), "there must be no space for it");
+    streams.close().unwrap();
+    journal.close().unwrap();
+    assert!(!disk.paths().iter().any(|path| path.ends_with(".tmp")), "{:?}", disk.paths());
+    drop((topic, streams));
+    let (_journal, streams) = open();
+    assert_eq!(
+        streams.topic("t").unwrap().partition(0).unwrap().get(0).unwrap().unwrap().offset,
+        0
+    );
 }
