@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use logmill::Store;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::duration;
 use crate::failure::{Failure, Outcome};
@@ -34,11 +35,13 @@ impl Place {
 
     /// Opens the store for writing, making it if need be.
     pub fn open(&self) -> Outcome<Store> {
+        raise_file_limit();
         Store::builder().lock_wait(self.lock_wait).open(self.dir()?).map_err(Failure::from)
     }
 
     /// Opens the store for reading beside whatever writes to it.
     pub fn open_read_only(&self) -> Outcome<Store> {
+        raise_file_limit();
         Store::builder().read_only(true).open(self.existing_dir()?).map_err(Failure::from)
     }
 
@@ -54,4 +57,11 @@ impl Place {
             )))
         }
     }
+}
+
+/// Lets this process open as many files as it may: a shell's soft limit is lower than what thousands of partitions take.
+fn raise_file_limit() {
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    // Where it fails, the limit is as it was, and whatever meets it says so.
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
 }

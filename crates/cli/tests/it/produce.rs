@@ -1,6 +1,7 @@
 //! `produce`: what becomes a record, and when its offset is printed.
 
 use std::io::{BufRead, BufReader, Write};
+use std::process::{Command, Stdio};
 
 use crate::support::{Numbers, Store, parsed};
 
@@ -176,4 +177,22 @@ fn a_second_writer_is_refused_with_the_pid_of_the_first_or_waits_for_it() {
     assert!(first.wait().unwrap().success());
     assert!(second.wait().unwrap().success());
     assert_eq!(store.run(&["consume", "events"]).ok(), b"first\nsecond\n");
+}
+
+/// Lines for 300 partitions at once take more files than a soft limit of 256 allows; a shell's 1,024 were not enough either
+/// for a thousand partitions.
+#[test]
+fn the_soft_limit_of_open_files_does_not_limit_the_partitions_of_one_run() {
+    let store = Store::new();
+    store.create_topic("events", 300);
+    let lines: String = (0..3000).map(|n| format!("{n}\n")).collect();
+    let mut command = Command::new("sh");
+    command
+        .args(["-c", "ulimit -S -n 256; exec \"$@\"", "sh", env!("CARGO_BIN_EXE_logmill"), "--dir"])
+        .arg(store.dir())
+        .args(["produce", "events", "--key-field", "1", "--durability", "buffered"]);
+    let mut child = command.stdin(Stdio::piped()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(lines.as_bytes()).unwrap();
+    assert!(child.wait().unwrap().success());
+    assert_eq!(store.run(&["consume", "events"]).ok().split(|byte| *byte == b'\n').count(), 3001);
 }
