@@ -72,6 +72,15 @@ fn main() {
         rounds(|| commits as f64 / seconds(|| streams::commit(&mut consumer, "t", commits)) / 1e3);
     println!("commits, buffered                   {rate:8.0} k/s       target 100");
 
+    let before = store.stats().expect("stats").activity.syncs;
+    let rate = streams::synced_commits(&store, "t", 32, 200);
+    let syncs = store.stats().expect("stats").activity.syncs - before;
+    println!(
+        "commits, synced, 32 groups          {:8.0} k/s       {:.1} commits a sync",
+        rate / 1e3,
+        32.0 * 200.0 / syncs as f64
+    );
+
     let p50 = |times: Vec<Duration>| times[times.len() / 2].as_secs_f64() * 1e6;
     drop(groups);
     let bare = p50(streams::bare_hand_overs(4_000));

@@ -60,6 +60,34 @@ pub fn commit(consumer: &mut Consumer, topic: &str, count: u64) {
     }
 }
 
+/// Synced commits of one position by `groups` consumers at once, each with a group and a thread of its own, `each` of them;
+/// commits a second.
+pub fn synced_commits(store: &Store, topic: &str, groups: usize, each: u64) -> f64 {
+    let config = ConsumerConfig::new().start_at(StartAt::Earliest).auto_commit(None);
+    let at = logmill::TopicPartition { topic: topic.into(), partition: 0 };
+    let mut consumers: Vec<_> = (0..groups)
+        .map(|group| {
+            let group = format!("synced-{group}");
+            let mut consumer = store.consumer_with(&group, config.clone()).expect("consumer");
+            consumer.subscribe(&[topic]).expect("subscribe");
+            consumer.poll(Duration::ZERO).expect("poll");
+            consumer
+        })
+        .collect();
+    let begin = Instant::now();
+    thread::scope(|scope| {
+        for consumer in &mut consumers {
+            let at = &at;
+            scope.spawn(move || {
+                for offset in 0..each {
+                    consumer.commit_offsets(&[(at.clone(), offset.into())]).expect("commit");
+                }
+            });
+        }
+    });
+    (groups as u64 * each) as f64 / begin.elapsed().as_secs_f64()
+}
+
 /// Synced appends of lone records by `threads` threads, `each` of them, to the topics in turn; records a second.
 pub fn synced(topics: &[Topic], threads: usize, each: usize) -> f64 {
     let value = payload(100, 1);

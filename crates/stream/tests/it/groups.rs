@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use logmill_storage::io::sim::{CrashPlan, SimDisk};
-use logmill_storage::{DataDirOptions, Durability, Journal, LogConfig};
+use logmill_storage::{AppendOptions, DataDirOptions, Durability, Entry, Journal, LogConfig};
 use logmill_stream::{
     Assignor, Consumer, ConsumerConfig, Error, GroupPhase, OffsetAndMetadata, OutOfRange,
     RebalanceListener, Refusal, ResetTo, StartAt, Streams, StreamsOptions, TopicConfig,
@@ -92,6 +92,36 @@ fn what_one_member_did_not_commit_its_successor_gets() {
     assert_eq!(drain(&mut second), [""; 0]);
     drop(first);
     assert_eq!(drain(&mut second), ["b", "c"]);
+}
+
+#[test]
+fn synced_commits_of_many_groups_share_a_sync_with_whatever_else_is_in_the_journal() {
+    let place = tempfile::tempdir().unwrap();
+    let store = TestStore::open(place.path());
+    let topic = store.topic("t", 1);
+    append(&topic, 0, &["x"; 20]);
+    let mut consumers: Vec<_> =
+        (0..5).map(|group| store.subscriber(&format!("g{group}"), "t")).collect();
+    for consumer in &mut consumers {
+        assert_eq!(drain(consumer).len(), 20);
+    }
+    let at = topic.partition(0).unwrap().name();
+    let before = store.dir.activity().syncs;
+    let mut tickets = Vec::new();
+    for offset in 1..=20 {
+        for consumer in &mut consumers {
+            let position = [(at.clone(), OffsetAndMetadata::from(offset))];
+            tickets.push(consumer.commit_offsets_async(&position).unwrap().unwrap());
+        }
+    }
+    let other = Entry { owner: 77, bytes: b"another owner's" };
+    let options = AppendOptions { durability: Some(Durability::Sync), ..AppendOptions::default() };
+    let other = store.journal.submit(&[other], &options).unwrap();
+    assert_eq!(store.dir.activity().syncs, before);
+    other.wait().unwrap();
+    assert_eq!(store.dir.activity().syncs, before + 1);
+    tickets.into_iter().for_each(|ticket| ticket.wait().unwrap());
+    assert_eq!(store.dir.activity().syncs, before + 1, "they were safe by then");
 }
 
 #[test]
