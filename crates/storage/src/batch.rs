@@ -41,9 +41,9 @@ const RECORD_LEN_MIN: usize = 7;
 pub struct Producer {
     /// The producer; not negative.
     pub id: i64,
-    /// Rises when a new incarnation takes over; older ones are then fenced.
+    /// Rises when a new incarnation takes over; older ones are then fenced. Not negative.
     pub epoch: i16,
-    /// The sequence number of the batch's first record; after `i32::MAX` comes 0.
+    /// The sequence number of the batch's first record, not negative; after `i32::MAX` comes 0.
     pub sequence: i32,
 }
 
@@ -345,10 +345,7 @@ fn take_producer(bytes: &mut &[u8]) -> Result<Producer, Corruption> {
         epoch: LE::read_i16(&taken[8..10]),
         sequence: LE::read_i32(&taken[10..14]),
     };
-    if producer.id < 0 || producer.epoch < 0 || producer.sequence < 0 {
-        return Err(Corruption::Field("producer"));
-    }
-    Ok(producer)
+    if producer.is_valid() { Ok(producer) } else { Err(Corruption::Field("producer")) }
 }
 
 /// The records of a batch. An error means bytes that no version of this engine wrote; nothing follows it.

@@ -94,7 +94,11 @@ impl Commit {
     pub fn standing_or_wake(&self, claim: Claim, waker: &Waker) -> Standing {
         let mut state = self.state.lock();
         let standing = state.standing(claim, &self.poisoned);
-        if standing == Standing::Pending && !state.wakers.iter().any(|kept| kept.will_wake(waker)) {
+        // A task that asks again has mostly been the last one too. Looking through all of them would make thousands of
+        // waiting tasks pay for each other, and one that is there twice is woken twice.
+        if standing == Standing::Pending
+            && !state.wakers.last().is_some_and(|kept| kept.will_wake(waker))
+        {
             state.wakers.push(waker.clone());
         }
         standing

@@ -4,6 +4,8 @@ use std::fmt;
 use std::io;
 use std::path::PathBuf;
 
+use crate::batch::Producer;
+
 /// The result of everything in this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -72,6 +74,11 @@ pub enum Error {
     InvalidName {
         /// What was given.
         name: String,
+    },
+    /// A producer's id, epoch or sequence is negative. Nothing was written.
+    InvalidProducer {
+        /// What was given.
+        producer: Producer,
     },
     /// A producer's batch does not follow its last one. Nothing was written.
     OutOfOrderSequence {
@@ -274,6 +281,10 @@ impl fmt::Display for Error {
                 write!(f, "{name:?} is not the name of a log, such as 0 or 7/3")
             }
             Error::EmptyBatch => f.write_str("a batch needs at least one record"),
+            Error::InvalidProducer { producer: Producer { id, epoch, sequence } } => write!(
+                f,
+                "producer {id}, epoch {epoch}, sequence {sequence}: none of them may be negative"
+            ),
             Error::OutOfOrderSequence { producer_id, expected, found } => {
                 write!(f, "producer {producer_id}: sequence {expected} expected, {found} found")
             }

@@ -137,7 +137,8 @@ impl Log {
     /// As [`append_batch`](Self::append_batch), with a durability or a producer of its own.
     ///
     /// # Errors
-    /// As [`append`](Self::append), and [`Error::OutOfOrderSequence`], [`Error::ProducerFenced`].
+    /// As [`append`](Self::append), and [`Error::InvalidProducer`], [`Error::OutOfOrderSequence`],
+    /// [`Error::ProducerFenced`].
     #[inline]
     pub fn append_with(&self, records: &[Record<'_>], options: &AppendOptions) -> Result<Appended> {
         let writer = self.writer()?;

@@ -46,6 +46,11 @@ const fn advance(sequence: i32, by: u32) -> i32 {
 }
 
 impl Producer {
+    /// No reader takes a frame with a negative id, epoch or sequence.
+    pub(crate) const fn is_valid(self) -> bool {
+        self.id >= 0 && self.epoch >= 0 && self.sequence >= 0
+    }
+
     /// The same producer, `count` records on.
     pub(crate) const fn after(self, count: u32) -> Producer {
         Producer { sequence: advance(self.sequence, count), ..self }
@@ -59,6 +64,9 @@ impl Producers {
 
     /// Judges a batch of `count` records.
     pub fn check(&self, producer: Producer, count: u32) -> Result<Check> {
+        if !producer.is_valid() {
+            return Err(Error::InvalidProducer { producer });
+        }
         let Some(recent) = self.by_id.get(&producer.id) else { return Ok(Check::Next) };
         let Some(last) = recent.back() else { return Ok(Check::Next) };
         if producer.epoch < last.epoch {

@@ -22,6 +22,28 @@ fn by(id: i64, epoch: i16, sequence: i32) -> AppendOptions {
     AppendOptions { producer: Some(Producer { id, epoch, sequence }), ..AppendOptions::default() }
 }
 
+/// A batch of such a producer was acknowledged, and no reader took the frame: the log could not be opened again.
+#[test]
+fn a_producer_with_a_negative_number_is_refused_and_nothing_is_written() {
+    let disk = SimDisk::new(1);
+    let (dir, log) = open(&disk);
+    for options in [by(-1, 0, 0), by(1, -1, 0), by(1, 0, -1), by(i64::MIN, i16::MIN, i32::MIN)] {
+        let refused = log.append_with(&[Record::value(b"x")], &options);
+        assert!(
+            matches!(refused, Err(Error::InvalidProducer { producer }) if Some(producer) == options.producer),
+            "{refused:?}"
+        );
+    }
+    assert_eq!(log.end_offset(), 0);
+    log.append_with(&[Record::value(b"x")], &by(i64::MAX, i16::MAX, i32::MAX)).unwrap();
+    log.append_with(&[Record::value(b"x")], &by(i64::MAX, i16::MAX, 0)).unwrap();
+    drop((log, dir));
+    disk.kill();
+    let (_dir, log) = open(&disk);
+    assert_eq!(log.read(0, usize::MAX).unwrap().len(), 2);
+    assert_eq!(log.last_sequence(i64::MAX).unwrap(), Some((i16::MAX, 0)));
+}
+
 #[test]
 fn a_retry_after_any_crash_is_appended_once_and_keeps_its_offset() {
     for settle in [false, true] {

@@ -200,6 +200,23 @@ fn compressed_batches_come_back_as_they_were_and_take_less_space() {
 }
 
 #[test]
+fn what_shrinks_most_is_not_mistaken_for_what_would_fill_the_memory() {
+    let zeros = vec![0; (16 << 20) - 100];
+    for codec in [Compression::Lz4, Compression::Zstd] {
+        if codec == Compression::Zstd && cfg!(not(feature = "zstd")) {
+            continue;
+        }
+        let place = tempfile::tempdir().unwrap();
+        let dir = DataDir::open(place.path()).unwrap();
+        let log = Log::open(&dir, "1", LogConfig::default().compression(codec)).unwrap();
+        log.append(&Record::value(&zeros)).unwrap();
+        log.append_batch(&vec![Record::value(b""); 1 << 20]).unwrap();
+        assert!(log.get(0).unwrap().unwrap().value.unwrap() == zeros);
+        assert_eq!(log.read(1, usize::MAX).unwrap().len(), 1 << 20);
+    }
+}
+
+#[test]
 fn the_first_offset_at_or_after_a_time_is_found_whatever_order_the_timestamps_have() {
     let disk = SimDisk::new(1);
     let clock = Arc::new(ManualClock::at(START_MS));
