@@ -403,8 +403,9 @@ impl Log {
     /// [`Error::ReadOnly`].
     /// # Cost
     /// Reads all sealed segments two times, and once more for each [`CompactionConfig::memory_bytes`](crate::CompactionConfig)
-    /// of new keys, and writes what changes. Memory: that much, and a bit for each record. A log whose sealed segments are as
-    /// the last compaction of this process left them is not read at all.
+    /// of new keys, and writes what changes, which is read once before it takes the place of anything. Memory: that much,
+    /// and a bit for each record. A log whose sealed segments are as the last compaction of this process left them is not
+    /// read at all.
     pub fn compact(&self) -> Result<CompactionReport> {
         let writer = self.writer()?;
         let report = compaction::run(writer, &mut self.inner.compaction.lock());

@@ -68,6 +68,7 @@ pub(crate) struct SegmentWriter {
 #[derive(Debug)]
 pub(crate) struct Written {
     pub temporary: Temporary,
+    pub file: Arc<dyn File>,
     pub head: SegmentHead,
     pub footer: Footer,
     pub index: Index,
@@ -188,6 +189,7 @@ impl SegmentWriter {
             source,
         })?;
         debug_assert!(footer.data_end >= HEAD_LEN as u64);
-        Ok(Written { temporary: self.temporary, head: self.head, footer, index: self.index })
+        let SegmentWriter { temporary, file, head, index, .. } = self;
+        Ok(Written { temporary, file, head, footer, index })
     }
 }

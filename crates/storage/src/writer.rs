@@ -43,7 +43,8 @@ const PENDING_MAX: usize = 256 << 10;
 const UNPROVEN_MAX: u64 = 8 << 20;
 /// The background looks at a log this long after an append at the latest.
 const IDLE: Duration = Duration::from_millis(500);
-const TIMESTAMP_MAX: i64 = 1 << 61;
+/// No timestamp is further from 1970 than this many ms, so that any two of them can be subtracted.
+pub(crate) const TIMESTAMP_MAX: i64 = 1 << 61;
 pub(crate) const SPARE: &str = "spare";
 
 /// What one append asks for.

@@ -7,6 +7,7 @@ use super::passes::Marks;
 use crate::batch::Batch;
 use crate::error::Result;
 use crate::record::RecordView;
+use crate::writer::TIMESTAMP_MAX;
 
 /// What a frame may grow by, for the groups that compaction adds.
 const FRAME_GROWTH: u64 = 24;
@@ -115,7 +116,8 @@ impl<'a> Judge<'a> {
         self.commit = batch.continues().then_some(commit);
         let horizon = batch.delete_horizon().unwrap_or_else(|| {
             let ms = i64::try_from(tombstone_retention.as_millis()).unwrap_or(i64::MAX);
-            now_ms.saturating_add(ms)
+            // For ever is a timestamp too, and is stored as the distance from another one.
+            now_ms.saturating_add(ms).clamp(-TIMESTAMP_MAX, TIMESTAMP_MAX)
         });
         let mut stays = std::mem::take(&mut kept.stays);
         stays.clear();

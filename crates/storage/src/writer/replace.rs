@@ -1,6 +1,7 @@
 //! Puts a compacted segment in the place of those that it was made of.
 
 use super::*;
+use crate::error::Corruption;
 use crate::io::File;
 use crate::segment_writer::Written;
 
@@ -20,10 +21,15 @@ impl Writer {
         let Some(range) = self.range_of(inputs) else { return Ok(false) };
         // A log that was left as closed is not looked at for what a crash may leave of this.
         self.mark_open()?;
-        let Written { temporary, head, footer, index } = written;
+        let Written { temporary, file, head, footer, index } = written;
         let (io, dir) = (self.view.dir.io(), &self.view.path);
         let data_end = footer.data_end;
         let output = self.new_segment(head.base_offset);
+        // What it was made of goes for good, so it is first read as any reader would.
+        let walked = output.walk(&file, data_end)?;
+        if (walked.hash, walked.count) != (footer.hash, footer.count) {
+            return Err(output.corrupt(data_end, footer.base_offset, Corruption::Hash));
+        }
         output.set_sealed(head, footer);
         for (segment, file) in inputs {
             segment.pin(Arc::clone(file));

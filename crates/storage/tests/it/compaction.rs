@@ -283,6 +283,30 @@ fn a_tombstone_stays_for_its_time_from_the_first_compaction_that_meets_it_and_th
     assert!(log.compact().unwrap().is_idle());
 }
 
+/// The end of such a tombstone's time was further from its own time than 64 bits can say, and what was written in the place
+/// of the segment could not be read.
+#[test]
+fn a_tombstone_of_before_1970_can_be_kept_for_ever() {
+    let bench = Bench::new(9);
+    let dir = bench.dir();
+    let config = compacting(CompactionConfig {
+        tombstone_retention: Duration::MAX,
+        ..CompactionConfig::default()
+    });
+    let log = Log::open(&dir, "1/0", config).unwrap();
+    for ms in [-1, -(1 << 61), 1 << 61] {
+        log.append(&Record::value(b"v").key(b"gone").timestamp(ms)).unwrap();
+        log.append(&Record::tombstone(b"gone").timestamp(ms)).unwrap();
+        put(&log, "here", "v");
+        seal(&log);
+        log.compact().unwrap();
+        bench.clock.advance(DAY * 365);
+        let shown = strings(&records(&log)).into_iter().map(|(_, s)| s).collect::<Vec<_>>();
+        assert_eq!(shown, ["gone=-", "here=v"]);
+    }
+    sound(&bench);
+}
+
 #[test]
 fn tombstones_that_need_not_be_kept_go_at_once_with_what_they_delete() {
     let bench = Bench::new(8);
