@@ -21,6 +21,9 @@ use crate::record::{self, Record, RecordView};
 use crate::varint::{self, unzigzag, zigzag};
 
 pub(crate) const HEAD_LEN: usize = 16;
+/// No frame is longer: it holds the largest record and what goes with it at the most.
+#[expect(clippy::cast_possible_truncation, reason = "little more than 1 GiB")]
+const LENGTH_MAX: u32 = (compress::UNCOMPRESSED_MAX + (64 << 10)) as u32;
 
 const CODEC_MASK: u16 = 0b111;
 const COUNT: u16 = 1 << 3;
@@ -104,7 +107,7 @@ impl FrameHead {
             return Err(Corruption::Checksum { expected: expected.into(), found: found.into() });
         }
         let head = FrameHead::fields(bytes);
-        if head.length == 0 || head.flags & ZERO_FLAGS != 0 {
+        if head.length == 0 || head.length > LENGTH_MAX || head.flags & ZERO_FLAGS != 0 {
             return Err(Corruption::Field("frame head"));
         }
         Ok(Some(head))

@@ -12,12 +12,16 @@
 use byteorder::{ByteOrder, LittleEndian as LE};
 
 use crate::error::Corruption;
+use crate::io::{File, read_full};
 use crate::journal::Reach;
 
 pub(crate) const MAGIC: &[u8; 8] = b"LOGMILLC";
 pub(crate) const HEAD_LEN: usize = 56;
 const VERSION: u16 = 1;
 const PREFIX: &str = "checkpoint-";
+const CHUNK: usize = 64 << 10;
+/// A longer file is no checkpoint.
+const LEN_MAX: u64 = 1 << 32;
 
 /// What a checkpoint says about itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,6 +83,45 @@ impl CheckpointHead {
         let reach = Reach { hot: LE::read_u64(&head[40..]), cold: LE::read_u64(&head[48..]) };
         Ok((CheckpointHead { log_id, owner: LE::read_u64(&head[32..]), reach }, state))
     }
+}
+
+/// The bytes of a checkpoint file. Memory is taken for a state only once its checksum is known to be right: a sparse file
+/// takes none.
+pub(crate) fn read(file: &dyn File) -> std::io::Result<Result<Vec<u8>, Corruption>> {
+    let truncated = |expected, found| Ok(Err(Corruption::Truncated { expected, found }));
+    let len = file.len()?;
+    if len > LEN_MAX {
+        return truncated(LEN_MAX, len);
+    }
+    let mut chunk = vec![0; CHUNK];
+    let got = read_full(file, &mut chunk, 0)?;
+    let Some(head) = chunk[..got].first_chunk::<HEAD_LEN>() else {
+        return truncated(HEAD_LEN as u64, got as u64);
+    };
+    if head[..8] != MAGIC[..] {
+        return Ok(Err(Corruption::Magic));
+    }
+    let found = LE::read_u32(&head[8..]);
+    let mut hasher = crc32fast::Hasher::new();
+    hasher.update(&chunk[12..got]);
+    let mut len = got;
+    while len.is_multiple_of(CHUNK) {
+        let got = read_full(file, &mut chunk, len as u64)?;
+        if got == 0 {
+            break;
+        }
+        hasher.update(&chunk[..got]);
+        len += got;
+    }
+    let expected = hasher.finalize();
+    if expected != found {
+        return Ok(Err(Corruption::Checksum { expected, found }));
+    }
+    let mut bytes = Vec::new();
+    bytes.try_reserve_exact(len).map_err(|_| std::io::ErrorKind::OutOfMemory)?;
+    bytes.resize(len, 0);
+    let got = read_full(file, &mut bytes, 0)?;
+    if got == len { Ok(Ok(bytes)) } else { truncated(len as u64, got as u64) }
 }
 
 fn crc(head: &[u8; HEAD_LEN], state: &[u8]) -> u32 {

@@ -196,6 +196,9 @@ impl Frames {
         let left = usize::try_from(self.limit - self.position).unwrap_or(usize::MAX);
         let want = len.max(self.fill).min(left.max(len));
         self.fill = (self.fill * 2).min(BUFFER_MAX);
+        self.buffer
+            .try_reserve(want.saturating_sub(self.buffer.len()))
+            .map_err(|_| io::ErrorKind::OutOfMemory)?;
         self.buffer.resize(want, 0);
         let got = read_full(self.file.as_ref(), &mut self.buffer, self.position);
         self.buffer.truncate(*got.as_ref().unwrap_or(&0));

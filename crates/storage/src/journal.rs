@@ -25,7 +25,7 @@ use crate::checkpoint::{self, CheckpointHead};
 use crate::config::{Durability, LogConfig, Retention};
 use crate::data_dir::DataDir;
 use crate::error::{Corruption, Error, Result};
-use crate::io::{Open, read_full, write_full};
+use crate::io::{Open, write_full};
 use crate::log::Log;
 use crate::record::{Record, RecordView};
 use crate::ticket::Ticket;
@@ -371,11 +371,7 @@ impl Journal {
     /// The latest checkpoint of `owner`, if there is one that fits this journal: how far it goes, and the state.
     pub fn load_checkpoint(&self, owner: u64) -> Option<(Reach, Vec<u8>)> {
         let file = self.dir.io().open(&self.checkpoint_path(owner), Open::Read).ok()?;
-        let len = usize::try_from(file.len().ok()?).ok()?;
-        let mut bytes = Vec::new();
-        bytes.try_reserve_exact(len).ok()?;
-        bytes.resize(len, 0);
-        read_full(file.as_ref(), &mut bytes, 0).ok().filter(|got| *got == len)?;
+        let mut bytes = checkpoint::read(file.as_ref()).ok()?.ok()?;
         let (head, _) = CheckpointHead::decode(&bytes).ok()?;
         let (hot, cold) = (&self.hot, &self.cold);
         let fits = (head.log_id, head.owner) == (hot.view().log_id, owner)

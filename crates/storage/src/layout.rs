@@ -26,6 +26,11 @@ pub(crate) const OWNER_LEN_MAX: usize = SLOT_LEN - 4 - OWNER_AT;
 
 /// Every offset is below this, so that an offset and the counts that go with it never overflow.
 pub(crate) const OFFSET_END: u64 = 1 << 63;
+/// Positions in indexes have 32 bits, so no segment is longer.
+pub(crate) const SEGMENT_BYTES_MAX: u64 = 1 << 32;
+
+/// What counts up at each recovery, store or rewriting must have a next number.
+const NO_NEXT: Corruption = Corruption::Field("the last number that there is");
 
 const _: () = assert!(FOOTER_ALIGN as usize >= FOOTER_LEN);
 const _: () = assert!(SLOT_LEN.is_multiple_of(512));
@@ -124,12 +129,16 @@ impl SegmentHead {
         if base_offset >= OFFSET_END {
             return Err(Corruption::Field("an offset beyond 63 bits"));
         }
+        let (epoch, generation) = (LE::read_u32(&b[48..]), LE::read_u32(&b[52..]));
+        if epoch.max(generation) == u32::MAX {
+            return Err(NO_NEXT);
+        }
         Ok(SegmentHead {
             read_only_features,
             log_id: array16(&b[24..40]),
             base_offset,
-            epoch: LE::read_u32(&b[48..]),
-            generation: LE::read_u32(&b[52..]),
+            epoch,
+            generation,
             base_timestamp: LE::read_i64(&b[56..]),
             superseded_hash: array16(&b[64..80]),
         })
@@ -214,7 +223,7 @@ impl Footer {
             && footer.end_offset >= footer.base_offset
             && footer.end_offset < OFFSET_END
             && footer.count <= footer.end_offset - footer.base_offset
-            && footer.data_end >= HEAD_LEN as u64;
+            && (HEAD_LEN as u64..=SEGMENT_BYTES_MAX).contains(&footer.data_end);
         if plausible { Ok(footer) } else { Err(Corruption::Field("footer")) }
     }
 }
@@ -311,11 +320,15 @@ impl Manifest {
             return Err(Corruption::Field("an offset beyond 63 bits"));
         }
         let [start_offset, offset, segment] = offsets;
+        let (generation, epoch) = (LE::read_u64(&b[24..]), LE::read_u32(&b[48..]));
+        if generation == u64::MAX || epoch == u32::MAX {
+            return Err(NO_NEXT);
+        }
         Ok(Manifest {
             read_only_features,
-            generation: LE::read_u64(&b[24..]),
+            generation,
             log_id: array16(&b[32..48]),
-            epoch: LE::read_u32(&b[48..]),
+            epoch,
             state: match LE::read_u32(&b[52..]) {
                 0 => State::Open,
                 1 => State::Clean,

@@ -22,8 +22,9 @@ use crate::reader::Reader;
 use crate::record::Record;
 use crate::recovery::{self, Known, RecoveryReport, Scan, Verdict};
 use crate::segment;
+use crate::tail::Wake;
 use crate::ticket::{SyncTicket, Ticket};
-use crate::view::{Bounds, View, Wake};
+use crate::view::{Bounds, View};
 use crate::writer::{AppendOptions, Appended, Start, Writer};
 
 /// How many readers are kept for `get`.

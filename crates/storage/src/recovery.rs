@@ -9,7 +9,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::batch::HEAD_LEN as FRAME_HEAD_LEN;
+use crate::batch::{FrameHead, HEAD_LEN as FRAME_HEAD_LEN};
 use crate::error::{Corruption, Error, Result};
 use crate::frames::Step;
 use crate::io::{File, Io, Kind, Open, is_not_a_file, read_full, write_full};
@@ -19,6 +19,10 @@ use crate::resync::Resync;
 use crate::segment::{self, Segment};
 
 const QUARANTINE: &str = "quarantine";
+/// How far before the proven point the frame that ends there is looked for: most are short.
+const LOOKS_BACK: [u64; 2] = [4 << 10, 2 << 20];
+/// What looks like it by its length alone is verified so often at the most.
+const TRIES_BACK: u32 = 64;
 
 /// What the bytes behind the end of the log may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -247,7 +251,10 @@ impl Known<'_> {
                     (footer.end_offset, footer.data_end) == (end.offset, end.position)
                 }
                 (None, Some(_)) => true,
-                (None, None) => file.len().map_err(segment.failed("stat"))? == end.position,
+                (None, None) => {
+                    file.len().map_err(segment.failed("stat"))? == end.position
+                        && self.is_borne_out(segment, &file, &end)?
+                }
             };
             if !fits || (next.is_none() && segment.base_offset() != end.segment) {
                 return Ok(None);
@@ -281,6 +288,60 @@ impl Known<'_> {
             scanned_bytes: 0,
             epoch: self.manifest.epoch,
         }))
+    }
+
+    /// Whether the last frame before `point` ends there and at its offset. What comes before is not looked at, but if this
+    /// one is gone (its file was cut, or lost its end to zeros), then what is appended behind it could never be read. A frame
+    /// that is longer than the longest look is believed.
+    fn is_borne_out(
+        &self,
+        segment: &Segment,
+        file: &Arc<dyn File>,
+        point: &Proven,
+    ) -> Result<bool> {
+        let start = HEAD_LEN as u64;
+        if point.position <= start {
+            return Ok(point.position == start && point.offset == segment.base_offset());
+        }
+        if segment.head(file.as_ref()).is_err() {
+            // Then neither readers nor appends come past it, and what is before it can be read.
+            return Ok(true);
+        }
+        let mut window = Vec::new();
+        let mut tries = 0;
+        for look in LOOKS_BACK {
+            let from = point.position.saturating_sub(look).max(start);
+            window.resize(usize::try_from(point.position - from).unwrap_or(0), 0);
+            let got =
+                read_full(file.as_ref(), &mut window, from).map_err(segment.failed("read"))?;
+            if got < window.len() {
+                return Ok(false);
+            }
+            for (i, bytes) in window.windows(FRAME_HEAD_LEN).enumerate().rev() {
+                let left = window.len() - i;
+                if bytes.first_chunk().and_then(FrameHead::unverified).map(|head| head.frame_len())
+                    != Some(left)
+                {
+                    continue;
+                }
+                // Hostile bytes may hold any number of lengths that fit.
+                tries += 1;
+                if tries > TRIES_BACK {
+                    return Ok(false);
+                }
+                let at = from + i as u64;
+                let mut frames = segment.frames(Arc::clone(file), at, point.position)?;
+                if let Step::Frame(head) = frames.peek().map_err(segment.failed("read"))?
+                    && let Ok(batch) = frames.take(head)
+                {
+                    return Ok(batch.last_offset() + 1 == point.offset);
+                }
+            }
+            if from == start {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// Looks at every segment's head and footer, and at all frames that are not proven.
@@ -348,10 +409,8 @@ impl Known<'_> {
             }
             let head = match segment.head(file.as_ref()) {
                 Ok(head) => head,
-                // The last segment may have been made and never synced in full.
-                Err(_)
-                    if i + 1 == bases.len() && *base >= witness && is_zero_head(file.as_ref()) =>
-                {
+                // The last segment may have been made and never synced in full. Whatever holds frames had a head before.
+                Err(_) if i + 1 == bases.len() && *base >= witness && is_zero(&segment, &file)? => {
                     ended = true;
                     scan.later.push(segment);
                     continue;
@@ -435,13 +494,14 @@ impl Known<'_> {
         witness: &mut u64,
     ) -> Result<EndOfSegment> {
         let len = segment.len(file.as_ref())?;
-        let resumed =
+        let is_here =
             self.from.segment == segment.base_offset() && self.from.position >= HEAD_LEN as u64;
-        let begin = if resumed { self.from.position } else { HEAD_LEN as u64 };
-        if len < begin {
-            let what = Corruption::Truncated { expected: begin, found: len };
+        if is_here && len < self.from.position {
+            let what = Corruption::Truncated { expected: self.from.position, found: len };
             return Err(segment.corrupt(len, segment.base_offset(), what));
         }
+        let resumed = is_here && self.is_borne_out(segment, file, &self.from)?;
+        let begin = if resumed { self.from.position } else { HEAD_LEN as u64 };
         scan.end = Proven {
             offset: if resumed { self.from.offset } else { segment.base_offset() },
             segment: segment.base_offset(),
@@ -516,16 +576,16 @@ impl Known<'_> {
         let mut found = if later.is_empty() { Later::Nothing } else { Later::Empty };
         for segment in later {
             let file = segment.open(Open::Read)?;
-            let Ok(head) = segment.head(file.as_ref()) else { continue };
-            *epoch = (*epoch).max(head.epoch);
             let len = segment.len(file.as_ref())?;
-            if let Some(footer) = segment.footer(file.as_ref())? {
-                *witness = (*witness).max(footer.end_offset);
-            }
             if last_non_zero(file.as_ref(), HEAD_LEN as u64, len).map_err(segment.failed("read"))?
                 > 0
             {
                 found = Later::Frames;
+            }
+            let Ok(head) = segment.head(file.as_ref()) else { continue };
+            *epoch = (*epoch).max(head.epoch);
+            if let Some(footer) = segment.footer(file.as_ref())? {
+                *witness = (*witness).max(footer.end_offset);
             }
             let start = Proven {
                 offset: segment.base_offset(),
@@ -545,8 +605,10 @@ struct EndOfSegment {
     damage: Corruption,
 }
 
-fn is_zero_head(file: &dyn File) -> bool {
-    zero_at(file, 0, HEAD_LEN as u64, u64::MAX).is_ok_and(|found| found.is_none())
+/// Whether the file holds nothing but zeros.
+fn is_zero(segment: &Segment, file: &Arc<dyn File>) -> Result<bool> {
+    let len = segment.len(file.as_ref())?;
+    Ok(last_non_zero(file.as_ref(), 0, len).map_err(segment.failed("read"))? == 0)
 }
 
 /// The position of the first byte that is not zero among `len` bytes at `position`.
@@ -596,15 +658,16 @@ fn last_set(bytes: &[u8]) -> Option<usize> {
 fn find_witness(segment: &Segment, file: &Arc<dyn File>, end: Proven, len: u64) -> Result<u64> {
     let scope = segment.scope(file.as_ref())?;
     let mut resync = Resync::new(file, &scope, len);
-    let (mut position, mut witness) = (end.position, 0);
-    while let Some(at) = resync.next(position).map_err(segment.failed("read"))? {
-        let mut frames = segment.frames(Arc::clone(file), at, len)?;
-        if let Step::Frame(head) = frames.peek().map_err(segment.failed("read"))?
+    let mut frames = segment.frames(Arc::clone(file), end.position, len)?;
+    let mut witness = 0;
+    while let Some(at) = resync.next(frames.position()).map_err(segment.failed("read"))? {
+        frames.seek(at);
+        while let Step::Frame(head) = frames.peek().map_err(segment.failed("read"))?
             && let Ok(batch) = frames.take(head)
         {
             witness = witness.max(batch.durable_upto().unwrap_or(0));
         }
-        position = frames.position().max(at + 1);
+        frames.seek(frames.position().max(at + 1));
     }
     Ok(witness)
 }

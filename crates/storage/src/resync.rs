@@ -22,46 +22,51 @@ pub(crate) struct Resync<'a> {
     /// How many more bytes candidates may cost, so that a file made of false heads takes no quadratic time.
     budget: u64,
     window: Vec<u8>,
+    /// Position of `window[0]`. The window is kept from one search to the next: frames may follow each other closely.
+    window_at: u64,
 }
 
 impl<'a> Resync<'a> {
     /// A search before the position `limit`.
     pub fn new(file: &'a Arc<dyn File>, scope: &'a Scope, limit: u64) -> Resync<'a> {
         let budget = limit.saturating_mul(8).saturating_add(64 << 20);
-        Resync { file, scope, limit, budget, window: Vec::new() }
+        Resync { file, scope, limit, budget, window: Vec::new(), window_at: 0 }
     }
 
     /// The position of the first frame at or after `from` that verifies and decodes.
     pub fn next(&mut self, from: u64) -> io::Result<Option<u64>> {
-        self.window.resize(WINDOW + HEAD_LEN, 0);
         let mut position = from;
         while position < self.limit {
-            let got = read_full(self.file.as_ref(), &mut self.window, position)?;
-            let mut i = 0;
-            while i < WINDOW && i + HEAD_LEN <= got {
-                let Some(bytes) = self.window[i..].first_chunk::<HEAD_LEN>() else { break };
-                match FrameHead::decode(self.scope, bytes) {
-                    Ok(Some(head)) => {
-                        let at = position + i as u64;
-                        if self.is_frame(&head, at)? {
-                            return Ok(Some(at));
-                        }
-                    }
-                    Ok(None) => {
-                        // A head that ends in the first byte that is not zero cannot begin in the zeros before.
-                        let zeros = self.window[i..got].iter().take_while(|b| **b == 0).count();
-                        i += zeros - HEAD_LEN;
-                    }
-                    Err(_) => {}
+            let i = self.fill(position)?;
+            let Some(bytes) = self.window[i..].first_chunk::<HEAD_LEN>() else { break };
+            match FrameHead::decode(self.scope, bytes) {
+                Ok(Some(head)) if self.is_frame(&head, position)? => return Ok(Some(position)),
+                Ok(None) => {
+                    // A head that ends in the first byte that is not zero cannot begin in the zeros before.
+                    let zeros = self.window[i..].iter().take_while(|b| **b == 0).count();
+                    position += (zeros - HEAD_LEN) as u64;
                 }
-                i += 1;
+                Ok(Some(_)) | Err(_) => {}
             }
-            if got < self.window.len() {
-                return Ok(None);
-            }
-            position += i as u64;
+            position += 1;
         }
         Ok(None)
+    }
+
+    /// Has a head's bytes at `position` in the window, if the file has them; returns their index.
+    #[inline]
+    fn fill(&mut self, position: u64) -> io::Result<usize> {
+        if let Some(i) = position.checked_sub(self.window_at)
+            && i + HEAD_LEN as u64 <= self.window.len() as u64
+        {
+            #[expect(clippy::cast_possible_truncation, reason = "inside the window")]
+            return Ok(i as usize);
+        }
+        self.window.resize(WINDOW, 0);
+        self.window_at = position;
+        let got = read_full(self.file.as_ref(), &mut self.window, position);
+        self.window.truncate(*got.as_ref().unwrap_or(&0));
+        got.map(|_| 0)
     }
 
     fn is_frame(&mut self, head: &FrameHead, at: u64) -> io::Result<bool> {

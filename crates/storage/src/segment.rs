@@ -15,11 +15,8 @@ use crate::error::{Corruption, Error, Result};
 use crate::frames::{Frames, Step};
 use crate::index::Index;
 use crate::io::{File, Io, Open, read_full, write_full};
-use crate::layout::{FOOTER_LEN, Footer, HEAD_LEN, OFFSET_END, SegmentHead};
+use crate::layout::{FOOTER_LEN, Footer, HEAD_LEN, OFFSET_END, SEGMENT_BYTES_MAX, SegmentHead};
 use crate::planted::{self, Bug};
-
-/// Positions in indexes have 32 bits, so no segment is longer.
-pub(crate) const SEGMENT_BYTES_MAX: u64 = 1 << 32;
 
 /// `{base_offset:020}.{extension}`.
 pub(crate) fn file_name(base_offset: u64, extension: &str) -> String {

@@ -1,11 +1,11 @@
 //! What readers share: the segments of a log, and how far they may look.
 
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use parking_lot::{Condvar, Mutex, RwLock};
+use parking_lot::RwLock;
 
 use crate::config::Visibility;
 use crate::data_dir::DataDir;
@@ -13,15 +13,10 @@ use crate::error::{Error, Result};
 use crate::follower::Follower;
 use crate::planted::{self, Bug};
 use crate::segment::Segment;
+use crate::tail::{Tail, Wake};
 
 /// How often a log that is written by another process is looked at while somebody waits.
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
-
-/// Somebody who wants to know that there is more to read.
-pub trait Wake: Send + Sync {
-    /// Called after the high watermark moved, by whoever moved it: must not block.
-    fn wake(&self);
-}
 
 /// The part of a log that readers see.
 pub(crate) struct View {
@@ -39,14 +34,6 @@ pub(crate) struct View {
     tail: Tail,
     /// Where a log of another process gets its news; `None` in the writer's process.
     pub follower: Option<Follower>,
-}
-
-#[derive(Default)]
-struct Tail {
-    /// Threads in `wait_for`, and wakers: the writer looks here before it takes the lock.
-    interested: AtomicUsize,
-    wakers: Mutex<Vec<Weak<dyn Wake>>>,
-    moved: Condvar,
 }
 
 impl std::fmt::Debug for View {
@@ -155,76 +142,38 @@ impl View {
     pub fn set_stored(&self, stored: u64) {
         self.stored.store(stored, Ordering::Release);
         if !self.shows_durable_only {
-            self.notify();
+            self.tail.notify();
         }
     }
 
     pub fn set_durable(&self, durable: u64) {
         self.durable.fetch_max(durable, Ordering::AcqRel);
-        if self.shows_durable_only || self.tail.interested.load(Ordering::SeqCst) > 0 {
-            self.notify();
-        }
-    }
-
-    #[inline]
-    fn notify(&self) {
-        // Pairs with the increment in `wait_for` and `on_append`: either they see the new end, or we see them.
-        std::sync::atomic::fence(Ordering::SeqCst);
-        if self.tail.interested.load(Ordering::Relaxed) > 0 {
-            self.notify_slow();
-        }
-    }
-
-    #[cold]
-    fn notify_slow(&self) {
-        let mut gone = 0;
-        let mut wakers = self.tail.wakers.lock();
-        wakers.retain(|waker| match waker.upgrade() {
-            Some(waker) => {
-                waker.wake();
-                true
-            }
-            None => {
-                gone += 1;
-                false
-            }
-        });
-        self.tail.interested.fetch_sub(gone, Ordering::SeqCst);
-        drop(wakers);
-        self.tail.moved.notify_all();
+        self.tail.notify();
     }
 
     /// Asks for a call whenever the high watermark has moved.
     pub fn on_append(&self, waker: Weak<dyn Wake>) {
-        self.tail.wakers.lock().push(waker);
-        self.tail.interested.fetch_add(1, Ordering::SeqCst);
+        self.tail.on_move(waker);
     }
 
     /// Blocks until the high watermark is above `offset`, or `timeout` has passed; returns which.
     pub fn wait_for(&self, offset: u64, visibility: Visibility, timeout: Duration) -> Result<bool> {
         let clock = self.dir.clock();
         let deadline = clock.monotonic().saturating_add(timeout);
-        self.tail.interested.fetch_add(1, Ordering::SeqCst);
-        let result = loop {
-            if let Some(follower) = &self.follower
-                && let Err(e) = follower.refresh(self)
-            {
-                break Err(e);
-            }
-            let mut guard = self.tail.wakers.lock();
-            std::sync::atomic::fence(Ordering::SeqCst);
-            if self.high_watermark(visibility) > offset {
-                break Ok(true);
+        let watch = self.tail.watch();
+        loop {
+            if let Some(follower) = &self.follower {
+                follower.refresh(self)?;
             }
             let left = deadline.saturating_sub(clock.monotonic());
-            if left.is_zero() {
-                break Ok(false);
-            }
             let nap = if self.follower.is_some() { left.min(LOOK_AGAIN) } else { left };
-            self.tail.moved.wait_for(&mut guard, nap);
-        };
-        self.tail.interested.fetch_sub(1, Ordering::SeqCst);
-        result
+            if watch.sleep_unless(nap, || self.high_watermark(visibility) > offset) {
+                return Ok(true);
+            }
+            if left.is_zero() {
+                return Ok(false);
+            }
+        }
     }
 
     pub fn out_of_range(&self, offset: u64, visibility: Visibility) -> Error {

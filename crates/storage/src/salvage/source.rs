@@ -12,15 +12,12 @@ use crate::batch::Scope;
 use crate::data_dir::DataDir;
 use crate::error::{Corruption, Error, Result};
 use crate::io::{File, Kind, Open, read_full};
-use crate::layout::{FOOTER_LEN, Footer, HEAD_LEN, Manifest, SegmentHead};
+use crate::layout::{FOOTER_LEN, Footer, HEAD_LEN, Manifest, SEGMENT_BYTES_MAX, SegmentHead};
 use crate::manifest;
 use crate::recovery;
 use crate::resync::Resync;
 use crate::segment::{file_name, parse_name};
 use crate::verify::Problem;
-
-/// Positions in a segment have 32 bits in its indexes, so no segment is longer.
-const SEGMENT_BYTES_MAX: u64 = 1 << 32;
 
 /// The files of a log.
 #[derive(Debug)]

@@ -1,6 +1,7 @@
 //! What lies beside the segments of a log: names, the manifest, and files that can be lost without harm.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use super::log::Subjects;
 use super::report::{Problem, Severity};
@@ -10,14 +11,14 @@ use crate::checkpoint::{self, CheckpointHead};
 use crate::data_dir::{DataDir, is_log_name};
 use crate::error::Corruption;
 use crate::index::IndexFile;
-use crate::io::{Entry, Kind, Open, read_full};
+use crate::io::{Entry, File, Kind, Open, read_full};
 use crate::layout::{HEAD_LEN, LIVE_LEN, Live, Manifest, SLOT_LEN, SegmentHead};
 use crate::manifest;
 use crate::producers::Producers;
 use crate::segment::{file_name, parse_name};
 
-/// Files that can be made anew are not read beyond this.
-const DISPOSABLE_MAX: u64 = 1 << 30;
+/// Indexes and producer snapshots are not read beyond this, here as elsewhere.
+const DISPOSABLE_MAX: u64 = 64 << 20;
 
 /// Names, kinds and modes.
 pub(super) fn look_at_entries(
@@ -117,12 +118,16 @@ impl Subjects<'_> {
         }
     }
 
+    fn open_disposable(&self, name: &str) -> std::io::Result<Option<Arc<dyn File>>> {
+        match self.open(name) {
+            Ok(file) => Ok(Some(file)),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(e),
+        }
+    }
+
     fn read_disposable(&self, name: &str) -> std::io::Result<Option<Vec<u8>>> {
-        let file = match self.open(name) {
-            Ok(file) => file,
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-            Err(e) => return Err(e),
-        };
+        let Some(file) = self.open_disposable(name)? else { return Ok(None) };
         let len = usize::try_from(file.len()?.min(DISPOSABLE_MAX)).unwrap_or(usize::MAX);
         let mut bytes = Vec::new();
         bytes.try_reserve_exact(len).map_err(|_| std::io::ErrorKind::OutOfMemory)?;
@@ -141,7 +146,13 @@ impl Subjects<'_> {
                 continue;
             }
             let path = self.shown.join(&entry.name);
-            let bytes = match self.read_disposable(&entry.name) {
+            let read = match owner {
+                Some(_) => self
+                    .open_disposable(&entry.name)
+                    .and_then(|file| file.map(|file| checkpoint::read(file.as_ref())).transpose()),
+                None => self.read_disposable(&entry.name).map(|bytes| bytes.map(Ok)),
+            };
+            let bytes = match read {
                 Ok(Some(bytes)) => bytes,
                 Ok(None) => continue,
                 Err(e) => {
@@ -149,13 +160,13 @@ impl Subjects<'_> {
                     continue;
                 }
             };
-            let decoded = match (producers_at, owner) {
+            let decoded = bytes.and_then(|bytes| match (producers_at, owner) {
                 (Some(at), _) => Producers::decode_any(&bytes)
                     .map(|(log_id, offset, _)| (log_id, offset) == (self.log_id, at)),
                 (_, Some(owner)) => CheckpointHead::decode(&bytes)
                     .map(|(head, _)| (head.log_id, head.owner) == (self.log_id, owner)),
                 (None, None) => decode_live(&bytes).map(|live| live.log_id == self.log_id),
-            };
+            });
             // A live writer replaces them while we look.
             match decoded {
                 Ok(true) => {}

@@ -12,9 +12,8 @@ use crate::error::Corruption;
 use crate::frames::{Frames, Step};
 use crate::index::Index;
 use crate::io::{File, read_full};
-use crate::layout::{FOOTER_LEN, Footer, HEAD_LEN, SegmentHead};
+use crate::layout::{FOOTER_LEN, Footer, HEAD_LEN, SEGMENT_BYTES_MAX, SegmentHead};
 use crate::resync::Resync;
-use crate::segment::SEGMENT_BYTES_MAX;
 
 /// A segment file that is open.
 #[derive(Debug)]

@@ -263,7 +263,8 @@ fn all() -> Vec<Case> {
 #[test]
 fn every_evil_store_has_the_outcome_that_its_line_says_in_bounded_memory_and_time() {
     if std::env::var_os("LOGMILL_EVIL").is_none() {
-        let limits = format!("ulimit -v {MEMORY_KIB} -t {PROCESSOR_SECONDS}; exec \"$@\"");
+        let limits =
+            format!("ulimit -v {MEMORY_KIB} && ulimit -t {PROCESSOR_SECONDS} && exec \"$@\"");
         let output = Command::new("sh")
             .args(["-c", &limits, "sh"])
             .arg(std::env::current_exe().unwrap())

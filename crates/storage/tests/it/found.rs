@@ -10,8 +10,8 @@ use std::time::Duration;
 use logmill_storage::io::sim::{CrashPlan, Fault, Op, SimDisk};
 use logmill_storage::verify::verify;
 use logmill_storage::{
-    AppendOptions, DataDir, DataDirOptions, Durability, Error, Log, LogConfig, ManualClock, Record,
-    RecordView,
+    AppendOptions, DataDir, DataDirOptions, Durability, Error, Journal, Log, LogConfig,
+    ManualClock, Record, RecordView,
 };
 
 use crate::format;
@@ -304,4 +304,106 @@ fn durable_records_that_are_gone_from_before_an_empty_last_segment_are_missed() 
         }
         other => panic!("{:?}", other.map(|log| log.recovery().clone())),
     }
+}
+
+/// Sealed records, and one more, synced, in a second segment that begins at offset 10.
+fn a_second_segment_after_a_power_loss() -> SimDisk {
+    let disk = SimDisk::new(1);
+    let log = Log::open(&dir_on(&disk), "0", LogConfig::default()).unwrap();
+    for n in 0..10u8 {
+        log.append(&Record::value(&[n; 100])).unwrap();
+    }
+    log.roll().unwrap();
+    log.settle().unwrap();
+    log.append(&Record::value(b"acknowledged")).unwrap();
+    disk.crash(&CrashPlan::nothing());
+    disk
+}
+
+/// A segment whose head had rotted to zeros was taken for one that was begun and never written, though frames followed: it
+/// was removed, with an acknowledged record in it, and no copy was kept.
+#[test]
+fn a_last_segment_that_has_lost_its_head_and_holds_frames_is_not_removed() {
+    let disk = a_second_segment_after_a_power_loss();
+    let path = "0/00000000000000000010.log";
+    // The live page is never synced, so it may not know of the record.
+    disk.remove_file("0/live").unwrap();
+    disk.corrupt(path, 0, 128, |bytes| bytes.fill(0)).unwrap();
+    let before = disk.read_file(path);
+    let opened = Log::open(&dir_on(&disk), "0", LogConfig::default());
+    assert!(matches!(opened, Err(Error::Corrupt { position: 0, offset: 10, .. })));
+    assert_eq!(disk.read_file(path), before);
+}
+
+/// The same for a segment behind the end, whatever is wrong with its head: it is set aside.
+#[test]
+fn a_segment_behind_the_end_with_a_damaged_head_and_frames_is_set_aside() {
+    for damage in [|bytes: &mut [u8]| bytes.fill(0), |bytes: &mut [u8]| bytes[20] ^= 1] {
+        let disk = SimDisk::new(1);
+        let log = Log::open(&dir_on(&disk), "0", LogConfig::default()).unwrap();
+        let options =
+            AppendOptions { durability: Some(Durability::Buffered), ..AppendOptions::default() };
+        log.append_with(&[Record::value(b"lost")], &options).unwrap();
+        log.roll().unwrap();
+        log.append_with(&[Record::value(b"kept")], &options).unwrap();
+        disk.kill();
+        disk.corrupt("0/00000000000000000000.log", 128, 40, |bytes| bytes.fill(0)).unwrap();
+        disk.corrupt("0/00000000000000000001.log", 0, 128, damage).unwrap();
+        disk.remove_file("0/live").unwrap();
+        let log = Log::open(&dir_on(&disk), "0", LogConfig::default()).unwrap();
+        assert_eq!(log.recovery().quarantined.len(), 1, "{:?}", log.recovery());
+    }
+}
+
+/// The last frame before the proven point had lost its bytes, the file had the right length: the log opened as a clean one,
+/// and what was appended behind the hole was acknowledged and could not be read.
+#[test]
+fn a_proven_end_that_the_frames_do_not_bear_out_is_lost_records_whether_the_log_was_closed_or_not()
+{
+    for closed in [true, false] {
+        for value in [10, 10_000, 500_000] {
+            let disk = SimDisk::new(1);
+            let log = Log::open(&dir_on(&disk), "0", LogConfig::default()).unwrap();
+            for _ in 0..3 {
+                log.append(&Record::value(&vec![7; value])).unwrap();
+            }
+            log.settle().unwrap();
+            if closed {
+                log.close().unwrap();
+            }
+            disk.kill();
+            let path = "0/00000000000000000000.log";
+            let last = format::frames(&disk.read_file(path).unwrap()).last().unwrap();
+            let sound = Log::open(&dir_on(&disk.fork(1)), "0", LogConfig::default()).unwrap();
+            assert_eq!((sound.recovery().clean, sound.recovery().scanned_bytes), (closed, 0));
+            disk.corrupt(path, last.start as u64, last.len(), |bytes| bytes.fill(0)).unwrap();
+            match Log::open(&dir_on(&disk), "0", LogConfig::default()) {
+                Err(Error::Corrupt { position, offset, .. }) => {
+                    assert_eq!((position, offset), (last.start as u64, 2));
+                }
+                other => panic!("{:?}", other.map(|log| log.recovery().clone())),
+            }
+            assert!(matches!(follow(&disk), Err(Error::Corrupt { offset: 2, .. })));
+        }
+    }
+}
+
+/// A checkpoint that was a sparse file got as much memory as the file was long, before anybody looked at its checksum.
+#[test]
+fn a_sparse_checkpoint_costs_no_memory() {
+    let place = tempfile::tempdir().unwrap();
+    let dir = DataDir::open(place.path()).unwrap();
+    let journal = Journal::open(&dir, "0", LogConfig::default()).unwrap();
+    journal.checkpoint(5, journal.reach(), &[7; 100_000]).unwrap();
+    assert_eq!(journal.load_checkpoint(5), Some((journal.reach(), vec![7; 100_000])));
+    let path = place.path().join("0/checkpoint-5");
+    let file = std::fs::OpenOptions::new().write(true).open(path).unwrap();
+    for len in [1 << 30, 1 << 40] {
+        file.set_len(len).unwrap();
+        assert_eq!(journal.load_checkpoint(5), None);
+    }
+    let peak = std::fs::read_to_string("/proc/self/status").unwrap();
+    let peak = peak.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    let kib: u64 = peak.trim().trim_end_matches(" kB").parse().unwrap();
+    assert!(kib < 700 << 10, "{kib} KiB");
 }

@@ -52,6 +52,17 @@ fn manifest(path: &Path, at: usize, value: &[u8]) {
     });
 }
 
+/// Changes a segment's footer and gives it the checksum that it should have.
+fn footer(path: &Path, at: usize, value: &[u8]) {
+    change(path, |bytes| {
+        let start = bytes.len() - 128;
+        let footer = &mut bytes[start..];
+        put(footer, at, value);
+        let crc = crc32(&[&footer[..124]]);
+        put(footer, 124, &crc.to_le_bytes());
+    });
+}
+
 /// Changes the first frame of a segment and gives its head, and all of it, the checksums that they should have.
 fn frame(path: &Path, edit: impl FnOnce(&mut [u8])) {
     change(path, |bytes| {
@@ -74,6 +85,7 @@ pub fn cases() -> Vec<Case> {
     cases.extend(heads());
     cases.extend(manifests());
     cases.extend(frames());
+    cases.extend(numbers());
     cases
 }
 
@@ -96,7 +108,9 @@ fn lengths() -> Vec<Case> {
             set_len(&last(s), len);
         }));
     }
-    for name in ["manifest", "live", "spare", "00000000000000000000.producers", "x.tmp"] {
+    for name in
+        ["manifest", "live", "spare", "00000000000000000000.producers", "checkpoint-5", "x.tmp"]
+    {
         for len in [1, 4095, TIB] {
             let kind = if len == TIB { "1 TiB, sparse".to_owned() } else { format!("{len} bytes") };
             cases.push(case(format!("{name}: {kind}"), move |s| {
@@ -222,4 +236,25 @@ fn frames() -> Vec<Case> {
             ]
         })
         .collect()
+}
+
+/// What is counted up had no next number, and positions no place in a segment: with overflow checks that was a panic. A frame
+/// in a sparse file was given the memory that it asked for, 4 GiB.
+fn numbers() -> Vec<Case> {
+    vec![
+        case("footer: data that ends nowhere", |s| footer(&s.segment(1), 56, &[255; 8])),
+        case("footer: data that ends behind any segment", |s| {
+            footer(&s.segment(1), 56, &[0, 0, 0, 0, 2, 0, 0, 0]);
+        }),
+        killed("manifest: the last epoch, after a kill", |s| {
+            manifest(&s.path("1/manifest"), 48, &[255; 4]);
+        }),
+        case("manifest: the last generation", |s| manifest(&s.path("1/manifest"), 24, &[255; 8])),
+        killed("last segment: the last epoch, after a kill", |s| head(&last(s), 48, &[255; 4])),
+        case("middle segment: the last generation", |s| head(&s.segment(1), 52, &[255; 4])),
+        killed("frame of the tail: a length of 4 GiB, in as long a file", |s| {
+            frame(&last(s), |f| put(f, 4, &[0, 0, 0, 0xF0]));
+            set_len(&last(s), 1 << 32);
+        }),
+    ]
 }
