@@ -55,6 +55,10 @@ impl Writer {
         self.mark_open()?;
         match *end_position {
             Some(end_position) if scope.epoch == self.view.epoch() => {
+                if self.is_mapped() {
+                    // A copy of a store may have holes where the segment had zeros.
+                    file.reserve(0, end_position).map_err(segment.failed("reserve"))?;
+                }
                 state.active = Some(Active {
                     way: self.way(&file, end_position)?,
                     segment: Arc::clone(&segment),
@@ -86,8 +90,8 @@ impl Writer {
         Ok(())
     }
 
-    pub(super) fn way(&self, file: &Arc<dyn File>, reserved: u64) -> Result<Way> {
-        let is_mapped = match self.config.write_path {
+    fn is_mapped(&self) -> bool {
+        match self.config.write_path {
             WritePath::Mapped => true,
             WritePath::Positional => false,
             WritePath::Auto => {
@@ -97,8 +101,11 @@ impl Writer {
                         FileSystem::Ext4 | FileSystem::Tmpfs
                     )
             }
-        };
-        if is_mapped {
+        }
+    }
+
+    pub(super) fn way(&self, file: &Arc<dyn File>, reserved: u64) -> Result<Way> {
+        if self.is_mapped() {
             let region = file.map(reserved).map_err(|e| Error::io("map", self.view.shown(), e))?;
             Ok(Way::Mapped { region, zeroed: reserved })
         } else {

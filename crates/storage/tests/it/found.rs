@@ -1,6 +1,7 @@
 //! Defects that the tests of this crate have found, each with its story.
 
 use std::future::Future;
+use std::os::unix::fs::FileExt;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
@@ -11,7 +12,7 @@ use logmill_storage::io::sim::{CrashPlan, Fault, Op, SimDisk};
 use logmill_storage::verify::verify;
 use logmill_storage::{
     AppendOptions, DataDir, DataDirOptions, Durability, Error, Journal, Log, LogConfig,
-    ManualClock, Record, RecordView,
+    ManualClock, Record, RecordView, WritePath,
 };
 
 use crate::format;
@@ -151,6 +152,41 @@ fn removed_segments_give_their_space_back_even_if_they_were_read_before() {
         .filter(|path| is_removed(path))
         .collect();
     assert!(held.is_empty(), "{held:?}");
+}
+
+/// `cp --sparse=always` makes holes of zeros. Holes are not mapped, since a store there can kill the process, so a log that
+/// was closed and copied like that could not be appended to again.
+#[test]
+fn a_copy_of_a_log_with_holes_where_there_were_zeros_is_appended_to() {
+    let place = tempfile::tempdir().unwrap();
+    let config =
+        || LogConfig::default().durability(Durability::Buffered).write_path(WritePath::Mapped);
+    let dir = DataDir::open(place.path()).unwrap();
+    let log = Log::open(&dir, "1", config()).unwrap();
+    log.append(&Record::value(&[0; 1 << 20])).unwrap();
+    log.append(&Record::value(b"after")).unwrap();
+    log.close().unwrap();
+    drop(dir);
+    let path = place.path().join("1/00000000000000000000.log");
+    let bytes = std::fs::read(&path).unwrap();
+    let copy = std::fs::File::create(&path).unwrap();
+    copy.set_len(bytes.len() as u64).unwrap();
+    for (block, position) in bytes.chunks(4096).zip((0..).step_by(4096)) {
+        if block.iter().any(|byte| *byte != 0) {
+            copy.write_all_at(block, position).unwrap();
+        }
+    }
+    drop(copy);
+    let dir = DataDir::open(place.path()).unwrap();
+    let log = Log::open(&dir, "1", config()).unwrap();
+    log.append(&Record::value(b"more")).unwrap();
+    let lens: Vec<_> = log
+        .read(0, usize::MAX)
+        .unwrap()
+        .iter()
+        .map(|record| record.value.as_ref().unwrap().len())
+        .collect();
+    assert_eq!(lens, [1 << 20, 5, 4]);
 }
 
 /// Once an append with a short interval had asked for a sync, a later one with a shorter interval asked for none of its own.
