@@ -1,5 +1,6 @@
 //! What a backlog costs: memory, the price of a receive, the time of an open. `cargo run --release -p logmill-benches
-//! --example backlog [MESSAGES] [DELAYED]`; 10 M and 1 M by default, about 4 GB of disk.
+//! --example backlog [one|many|delayed [MESSAGES]]`; all three by default, with 10 M, 10 M and 1 M messages, one after the
+//! other in some 2 GB of disk.
 
 use std::process::Command;
 use std::time::Duration;
@@ -122,21 +123,28 @@ fn main() {
             let kill = Command::new("kill").args(["-9", &std::process::id().to_string()]).status();
             unreachable!("{kill:?}");
         }
-        _ => {
-            let messages = number(0, 10_000_000);
-            backlog("one queue ", 1, messages, 1.3);
-            backlog("100 queues", 100, messages, 2.0);
-            let scratch = Scratch::new("delayed");
-            let store = open(scratch.path());
-            let queues = queues(&store, 1);
-            let before = anonymous();
-            fill(&queues, number(1, 1_000_000), Some(Duration::from_secs(3600)));
-            println!(
-                "delayed   : memory                  {:7.1} MiB  target 64",
-                anonymous() - before
-            );
-            drop(queues);
-            store.close().expect("close");
+        only => {
+            let runs = |name| only.is_none_or(|only| only == name);
+            if runs("one") {
+                backlog("one queue ", 1, number(1, 10_000_000), 1.3);
+            }
+            if runs("many") {
+                backlog("100 queues", 100, number(1, 10_000_000), 2.0);
+            }
+            if runs("delayed") {
+                delayed(number(1, 1_000_000));
+            }
         }
     }
+}
+
+fn delayed(messages: usize) {
+    let scratch = Scratch::new("delayed");
+    let store = open(scratch.path());
+    let queues = queues(&store, 1);
+    let before = anonymous();
+    fill(&queues, messages, Some(Duration::from_secs(3600)));
+    println!("delayed   : memory                  {:7.1} MiB  target 64", anonymous() - before);
+    drop(queues);
+    store.close().expect("close");
 }

@@ -186,7 +186,9 @@ impl Queue {
             Some(wait) => limits::duration(Limit::ReceiveWait, wait, 0, 24 * 3_600_000)?,
             None => config.receive_wait_ms,
         };
-        let deadline = self.shared.now().time.saturating_add(wait_ms);
+        // Who does not wait needs no look at the clock for it.
+        let deadline =
+            if wait_ms > 0 { self.shared.now().time.saturating_add(wait_ms) } else { i64::MIN };
         Ok(Ask { max, lease_ms, waits: wait_ms > 0, deadline, attempt_id: options.attempt_id })
     }
 

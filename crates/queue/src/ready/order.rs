@@ -66,6 +66,8 @@ impl Iterator for InLane<'_> {
 /// first; in a standard queue by priority, quiet tenants before noisy ones, then by age.
 pub(crate) struct Order<'a> {
     ready: &'a Ready,
+    /// The one lane that there is, of messages without a group: nothing to merge and nothing to block.
+    single: Option<(LaneId, InLane<'a>)>,
     waiting: btree_set::Iter<'a, Rank>,
     next: Option<Rank>,
     open: Vec<(LaneId, InLane<'a>, u32)>,
@@ -75,13 +77,18 @@ pub(crate) struct Order<'a> {
 impl<'a> Order<'a> {
     pub(crate) fn of(ready: &'a Ready) -> Order<'a> {
         let mut waiting = ready.available.iter();
-        let next = waiting.next().copied();
-        Order { ready, waiting, next, open: Vec::new(), merge: BinaryHeap::new() }
+        let mut next = waiting.next().copied();
+        let alone =
+            |rank: &Rank| ready.available.len() == 1 && ready.lane(rank.lane).group == NO_GROUP;
+        let single =
+            next.take_if(|rank| alone(rank)).map(|rank| (rank.lane, InLane::of(ready, rank.lane)));
+        Order { ready, single, waiting, next, open: Vec::new(), merge: BinaryHeap::new() }
     }
 
     /// Nothing more of the lane that the last candidate came from: it failed for good and its group stands still, or
     /// what follows is not durable yet.
     pub(crate) fn skip_lane(&mut self, lane: LaneId) {
+        self.single = None;
         let group = self.ready.lane(lane).group;
         let open = &self.open;
         let blocked = |id: usize| {
@@ -138,6 +145,9 @@ impl<'a> Order<'a> {
 
     /// The next message and its lane.
     pub(crate) fn next(&mut self) -> Option<(LaneId, Candidate)> {
+        if let Some((lane, messages)) = &mut self.single {
+            return messages.next().map(|candidate| (*lane, candidate));
+        }
         loop {
             let best = self.merge.peek().map(|Reverse((rank, _))| *rank);
             if let Some(rank) = self.next
