@@ -1,6 +1,7 @@
 //! What a backlog costs: memory, the price of a receive, the time of an open. `cargo run --release -p logmill-benches
-//! --example backlog [one|many|delayed [MESSAGES]]`; all three by default, with 10 M, 10 M and 1 M messages, one after the
-//! other in some 2 GB of disk.
+//! --example backlog [one|many|delayed|stuck [MESSAGES]]`; all of them by default, one after the other in some 2 GB of disk.
+//! The backlogs have 10 M messages in one queue and in 100, and 1 M delayed ones; `stuck` sends and deletes 10 M beside one
+//! that is never deleted.
 
 use std::process::Command;
 use std::time::Duration;
@@ -134,6 +135,9 @@ fn main() {
             if runs("delayed") {
                 delayed(number(1, 1_000_000));
             }
+            if runs("stuck") {
+                stuck(number(1, 10_000_000));
+            }
         }
     }
 }
@@ -147,4 +151,47 @@ fn delayed(messages: usize) {
     println!("delayed   : memory                  {:7.1} MiB  target 64", anonymous() - before);
     drop(queues);
     store.close().expect("close");
+}
+
+/// One message that nobody ever deletes beside very many that come and go.
+fn stuck(messages: usize) {
+    let scratch = Scratch::new("stuck");
+    let store = open(scratch.path());
+    let queues = queues(&store, 1);
+    let queue = &queues[0];
+    queue.send(&Message::new(b"stuck").delay(Duration::from_secs(86_400))).expect("send");
+    let options = ReceiveOptions::new().max(BATCH);
+    let mut done = 0;
+    while done < messages {
+        fill(&queues, 10 * BATCH, None);
+        loop {
+            let got = queue.receive(&options).expect("receive");
+            if got.is_empty() {
+                break;
+            }
+            done += got.len();
+            let receipts: Vec<_> = got.iter().map(|message| *message.receipt()).collect();
+            assert!(queue.delete_batch(&receipts).expect("delete").iter().all(Result::is_ok));
+        }
+    }
+    let space = store.stats().expect("stats").space;
+    drop(queues);
+    store.close().expect("close");
+    println!("stuck     : segments left           {:5}    target 4", segments(scratch.path()));
+    println!(
+        "stuck     : {} segments removed, {:.3} bytes written for each that was sent",
+        space.segments,
+        space.write_amplification()
+    );
+}
+
+fn segments(dir: &std::path::Path) -> usize {
+    let entries =
+        std::fs::read_dir(dir).expect("directory").map(|entry| entry.expect("entry").path());
+    entries
+        .map(|path| match path.is_dir() {
+            true => segments(&path),
+            false => usize::from(path.extension().is_some_and(|extension| extension == "log")),
+        })
+        .sum()
 }

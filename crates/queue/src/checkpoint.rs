@@ -68,7 +68,7 @@ pub(crate) fn load(bytes: &[u8]) -> Decoded<Engine> {
     }
     for _ in 0..input.count()? {
         let queue = input.u32()?;
-        engine.space.set_graves(queue, Run::load(&mut input)?);
+        engine.space.set_graves(queue, Run::load(&mut input, |_| {})?);
     }
     input.end()?;
     engine.checkpoint_len = bytes.len() as u64;
@@ -214,13 +214,15 @@ fn load_queue(input: &mut Input<'_>, engine: &mut Engine) -> Decoded<QueueState>
     for _ in 0..input.count()? {
         let group = if input.byte()? == 0 { None } else { Some(input.text()?) };
         let lane = state.ready.lane_for(group, input.byte()?);
-        let run = Run::load(input)?;
-        for item in run.iter() {
-            engine.space.add(item.location, item.size);
-        }
+        let (mut bytes, mut space) = (0, engine.space.add_many());
+        let run = Run::load(input, |item| {
+            bytes += u64::from(item.size);
+            space.add(item.location, item.size);
+        })?;
+        space.end();
         // An empty lane would go before its held messages come.
         state.ready.hold(lane);
-        state.load_run(lane, run);
+        state.load_run(lane, run, bytes);
         lanes.push(lane);
     }
     for _ in 0..input.count()? {

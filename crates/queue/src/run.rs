@@ -84,6 +84,7 @@ fn encode(out: &mut Vec<u8>, last: &Item, item: &Item) {
     }
 }
 
+#[inline]
 fn decode(input: &mut Input<'_>, last: &Item) -> Decoded<Item> {
     let head = input.varint()?;
     let mut item = *last;
@@ -381,8 +382,9 @@ impl Run {
         }
     }
 
-    /// The run that [`Run::save`] wrote; every item is decoded once, so that later decoding cannot fail.
-    pub(crate) fn load(input: &mut Input<'_>) -> Decoded<Run> {
+    /// The run that [`Run::save`] wrote; every item is decoded once, so that later decoding cannot fail, and is shown to
+    /// `each` meanwhile.
+    pub(crate) fn load(input: &mut Input<'_>, mut each: impl FnMut(&Item)) -> Decoded<Run> {
         let mut run = Run::default();
         let mut last_sequence = 0;
         for _ in 0..input.count()? {
@@ -397,6 +399,7 @@ impl Run {
                     return Err(Malformed("a run out of sequence order"));
                 }
                 last_sequence = last.sequence;
+                each(&last);
                 if first.is_none() {
                     first = Some((last, bytes.len() - left.0.len()));
                 }
@@ -548,16 +551,16 @@ mod tests {
         });
         let mut bytes = Vec::new();
         run.save(&mut bytes);
-        let loaded = Run::load(&mut Input(&bytes)).unwrap();
+        let loaded = Run::load(&mut Input(&bytes), |_| {}).unwrap();
         assert_eq!(loaded.len(), run.len());
         assert!(loaded.iter().eq(run.iter()));
         for cut in 0..bytes.len() {
-            assert!(Run::load(&mut Input(&bytes[..cut])).is_err());
+            assert!(Run::load(&mut Input(&bytes[..cut]), |_| {}).is_err());
         }
         for at in 0..bytes.len() {
             let mut damaged = bytes.clone();
             damaged[at] ^= 0x55;
-            if let Ok(mut run) = Run::load(&mut Input(&damaged)) {
+            if let Ok(mut run) = Run::load(&mut Input(&damaged), |_| {}) {
                 while run.pop().is_some() {}
             }
         }

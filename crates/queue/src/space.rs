@@ -73,6 +73,37 @@ impl Buckets {
     }
 }
 
+/// Adds neighbouring entries together: a checkpoint may name ten millions.
+#[derive(Debug)]
+pub(crate) struct AddMany<'a> {
+    space: &'a mut Space,
+    /// The first of those that are not added yet, and their bytes.
+    at: u64,
+    bytes: u64,
+}
+
+impl AddMany<'_> {
+    #[inline]
+    pub(crate) fn add(&mut self, at: u64, size: u32) {
+        if at / BUCKET != self.at / BUCKET {
+            self.flush();
+            self.at = at;
+        }
+        self.bytes += u64::from(size) + OVERHEAD;
+    }
+
+    pub(crate) fn end(mut self) {
+        self.flush();
+    }
+
+    fn flush(&mut self) {
+        if self.bytes > 0 {
+            let bytes = std::mem::take(&mut self.bytes);
+            self.space.part(self.at).add(self.at & !location::COLD, bytes);
+        }
+    }
+}
+
 /// The needed bytes of both parts of the journal, and the graves.
 ///
 /// A grave is a message that is gone and has a copy in the cold part: its marker must be carried there before the hot
@@ -98,6 +129,11 @@ impl Space {
     #[inline]
     pub(crate) fn add(&mut self, at: u64, size: u32) {
         self.part(at).add(at & !location::COLD, u64::from(size) + OVERHEAD);
+    }
+
+    /// Notes that many entries are needed, neighbours after each other.
+    pub(crate) fn add_many(&mut self) -> AddMany<'_> {
+        AddMany { space: self, at: 0, bytes: 0 }
     }
 
     /// Notes that the entry at `at` is not needed any more.

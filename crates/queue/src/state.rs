@@ -163,9 +163,8 @@ impl QueueState {
         self.last_due = due;
     }
 
-    /// Takes over the run of a checkpoint.
-    pub(crate) fn load_run(&mut self, lane: LaneId, run: Run) {
-        let bytes: u64 = run.iter().map(|item| u64::from(item.size)).sum();
+    /// Takes over the run of a checkpoint, whose messages have `bytes`.
+    pub(crate) fn load_run(&mut self, lane: LaneId, run: Run, bytes: u64) {
         self.counts.ready += run.len();
         self.counts.waiting_bytes += bytes;
         self.ready.load_run(lane, run);

@@ -238,6 +238,14 @@ impl Journal {
         Reach { hot: self.hot.end_offset(), cold: self.cold.end_offset() }
     }
 
+    /// Bytes of the segments of the hot part that are full and begin at `offset` or later: what an open has to read, with
+    /// the latest segment, that begins there.
+    pub fn full_bytes_from(&self, offset: u64) -> u64 {
+        let segments = self.hot.view().segments();
+        let later = segments.iter().filter(|segment| segment.base_offset() >= offset);
+        later.filter_map(|segment| Some(segment.known_footer()?.data_end)).sum()
+    }
+
     /// The hot part's epoch: it rises durably with every open after a crash, so what names it cannot be mistaken for
     /// something of a time that a power loss took back.
     pub fn epoch(&self) -> u32 {

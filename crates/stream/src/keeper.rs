@@ -18,6 +18,8 @@ pub(crate) const LOOK_EVERY: Duration = Duration::from_secs(1);
 const SWEEP_EACH: u64 = 10;
 /// After so many bytes of entries there is a checkpoint, unless the state is larger: then after as many as that.
 const CHECKPOINT_BYTES: u64 = 1 << 20;
+/// And after so many bytes of the journal, whoever wrote them: an open would have to read them.
+const JOURNAL_BYTES: u64 = 32 << 20;
 
 /// At each so many looks, groups that nobody used for too long are forgotten.
 const EXPIRE_EACH: u64 = 60;
@@ -45,7 +47,7 @@ impl Task for Shared {
         self.expire_members();
         self.expire_leases();
         self.visit_closed();
-        if self.known.lock().is_checkpoint_due(CHECKPOINT_BYTES) {
+        if self.is_checkpoint_due() {
             let _ = self.checkpoint();
         }
         let task: Weak<dyn Task> = Arc::downgrade(&(Arc::clone(&self) as Arc<dyn Task>));
@@ -54,9 +56,19 @@ impl Task for Shared {
 }
 
 impl Shared {
+    fn is_checkpoint_due(&self) -> bool {
+        let known = self.known.lock();
+        let behind = || Some(self.journal().ok()??.full_bytes_from(known.checkpointed()));
+        known.is_checkpoint_due(CHECKPOINT_BYTES)
+            || behind().is_some_and(|bytes| bytes > known.checkpoint_bytes().max(JOURNAL_BYTES))
+    }
+
     pub(crate) fn checkpoint(&self) -> Result<()> {
         let Some(journal) = self.journal()? else { return Ok(()) };
         let mut known = self.known.lock();
+        // Our entries are journaled and taken in under this lock, and intents under theirs, which is taken below: nothing
+        // before this offset is unknown.
+        known.reached(journal.reach().hot);
         let intents_are_done = self.intents.get().is_none_or(|intents| {
             let live = |part| intents.live_bytes(part, &[0, u64::MAX]).iter().sum::<u64>();
             live(Part::Hot) + live(Part::Cold) == 0

@@ -35,6 +35,8 @@ pub(crate) struct Known {
     intents_from: Reach,
     /// Bytes of our entries since the last checkpoint.
     unchecked_bytes: u64,
+    /// The last checkpoint knows everything in the hot part before this.
+    checkpointed: u64,
     /// Bytes of the last checkpoint.
     checkpoint_bytes: u64,
 }
@@ -74,10 +76,26 @@ impl Known {
         Ok(())
     }
 
+    /// Notes that the hot part has nothing of ours before `offset` that is not taken in.
+    pub(crate) fn reached(&mut self, offset: u64) {
+        self.next.hot = self.next.hot.max(offset);
+    }
+
+    /// The last checkpoint knows everything in the hot part before this.
+    pub(crate) fn checkpointed(&self) -> u64 {
+        self.checkpointed
+    }
+
+    /// Bytes of the last checkpoint.
+    pub(crate) fn checkpoint_bytes(&self) -> u64 {
+        self.checkpoint_bytes
+    }
+
     /// The state and all that goes with it, for a checkpoint.
     /// `intents_are_done` says that none that was journaled is needed any more.
     pub(crate) fn checkpoint(&mut self, intents_are_done: bool) -> Vec<u8> {
         self.unchecked_bytes = 0;
+        self.checkpointed = self.next.hot;
         if intents_are_done {
             self.intents_from = self.next;
         }
@@ -122,6 +140,7 @@ impl Known {
             snapshot,
             first,
             intents_from,
+            checkpointed: next.hot,
             checkpoint_bytes,
             ..Known::default()
         })
