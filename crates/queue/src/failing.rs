@@ -14,10 +14,11 @@ use crate::error::{Error, Result};
 use crate::held::{Attempt, Outcome, State};
 use crate::queue::past_of;
 use crate::shared::{Level, Shared};
-use crate::state::Found;
+use crate::state::{Found, QueueState};
 
-/// Messages that are put away in one batch.
+/// Messages that are put away in one batch, and, where they move, their bytes beyond the first.
 const AT_ONCE: usize = 1000;
+const AT_ONCE_BYTES: u64 = 4 << 20;
 
 impl Shared {
     /// Everything below it is durable.
@@ -81,8 +82,8 @@ impl Shared {
         }
     }
 
-    /// Moves messages to the queue's dead-letter queue with their whole past, or keeps them here as dead if there is
-    /// none, in one batch. How many that were; those that cannot be read stay.
+    /// Moves messages to the queue's dead-letter queue with their whole past, each in one entry, or keeps them here as
+    /// dead if there is none. How many that were; those that cannot be read stay.
     #[expect(clippy::too_many_arguments, reason = "these are the parts of a dead letter")]
     pub(crate) fn dead_letter(
         &self,
@@ -96,11 +97,8 @@ impl Shared {
     ) -> Result<usize> {
         let state = &engine.slot(queue)?.state;
         let (name, target) = (state.name.clone(), state.config.dead_letter.clone());
-        let target = target.as_deref().and_then(|name| engine.named(name)).map(|slot| {
-            let state = &slot.state;
-            (state.id, state.next_sequence, state.config.fifo)
-        });
-        let Some((target, next, fifo)) = target else {
+        let target = target.as_deref().and_then(|name| engine.named(name));
+        let Some(target) = target.map(|slot| slot.state.id) else {
             let died = |sequence: &u64| {
                 let fact = Fact::Died { sequence: *sequence, time, reason, text };
                 Entry { queue, fact }
@@ -110,6 +108,32 @@ impl Shared {
             engine.slot(queue)?.tally.dead_lettered += sequences.len() as u64;
             return Ok(sequences.len());
         };
+        let mut moved = 0;
+        let mut left = sequences;
+        while !left.is_empty() {
+            let (first, rest) = left.split_at(at_once(&engine.slot(queue)?.state, left));
+            moved +=
+                self.move_dead(engine, (queue, &name), target, first, reason, time, text, level)?;
+            left = rest;
+        }
+        Ok(moved)
+    }
+
+    /// Moves messages to a dead-letter queue in one batch.
+    #[expect(clippy::too_many_arguments, reason = "these are the parts of a dead letter")]
+    fn move_dead(
+        &self,
+        engine: &mut Engine,
+        (queue, name): (u32, &str),
+        target: u32,
+        sequences: &[u64],
+        reason: DeathReason,
+        time: i64,
+        text: &str,
+        level: Level,
+    ) -> Result<usize> {
+        let state = &engine.slot(target)?.state;
+        let (next, fifo) = (state.next_sequence, state.config.fifo);
         let mut bodies = Vec::with_capacity(sequences.len());
         for sequence in sequences {
             let state = &engine.slot(queue)?.state;
@@ -147,7 +171,7 @@ impl Shared {
             let own = crate::message::MessageId { queue, sequence: *sequence };
             envelope.origin = Some(envelope.origin.unwrap_or(own));
             let mut whole = Past::joined(envelope.past.take().as_deref(), past);
-            whole.death = Some(Death { queue: name.clone(), reason, at: time });
+            whole.death = Some(Death { queue: name.to_owned(), reason, at: time });
             envelope.past = Some(Box::new(whole));
             envelope.due = 0;
             envelope.expires = 0;
@@ -242,7 +266,41 @@ impl Shared {
     }
 }
 
+/// How many of the first of `sequences` are moved in one batch.
+fn at_once(state: &QueueState, sequences: &[u64]) -> usize {
+    let mut bytes = 0;
+    let fits = |sequence: &&u64| {
+        let first = bytes == 0;
+        bytes += state.place_of(**sequence).map_or(0, |(_, size)| u64::from(size));
+        first || bytes <= AT_ONCE_BYTES
+    };
+    sequences.iter().take_while(fits).count()
+}
+
 /// Marks without a generation, for deletions that need no receipt.
 pub(crate) fn marks(sequences: &[u64]) -> Cow<'static, [Mark]> {
     sequences.iter().map(|sequence| Mark { sequence: *sequence, generation: 0 }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::QueueConfig;
+    use crate::envelope::Envelope;
+    use crate::space::Space;
+
+    #[test]
+    fn a_batch_of_dead_letters_is_bounded_in_bytes_and_holds_at_least_one() {
+        let mut state = QueueState::new(1, "q", QueueConfig::standard(), 0);
+        let body = vec![7; 5_000_000];
+        for (sequence, len) in (1..).zip([1_500_000, 1_500_000, 1_500_000, 5_000_000, 10]) {
+            let envelope = Envelope::plain(0, &body[..len]);
+            state.apply(&Fact::Sent { sequence, envelope }, sequence, &mut Space::default());
+        }
+        assert_eq!(at_once(&state, &[1, 2, 3, 4, 5]), 2);
+        assert_eq!(at_once(&state, &[3, 4, 5]), 1);
+        assert_eq!(at_once(&state, &[4, 5]), 1);
+        assert_eq!(at_once(&state, &[5, 99]), 2, "one that is gone takes no room");
+        assert_eq!(at_once(&state, &[99, 4]), 2);
+    }
 }

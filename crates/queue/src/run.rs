@@ -174,6 +174,11 @@ impl Run {
         self.front.as_ref()
     }
 
+    /// The last item.
+    pub(crate) fn last(&self) -> Option<&Item> {
+        self.chunks.back().map(|chunk| &chunk.last).filter(|_| self.front.is_some())
+    }
+
     /// The last item's sequence, or 0.
     pub(crate) fn last_sequence(&self) -> u64 {
         self.chunks.back().map_or(0, |chunk| chunk.last.sequence)

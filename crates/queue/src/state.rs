@@ -98,6 +98,8 @@ pub(crate) struct QueueState {
     pub(crate) schedules: BTreeMap<String, Schedule>,
     /// The time that the fold has come to.
     pub(crate) now: i64,
+    /// The latest message that was put in line, by sequence.
+    last_in_line: Item,
     /// The latest delay's end in a FIFO queue: a later message's delay does not end before an earlier one's.
     last_due: i64,
     /// The latest purge: below which sequence, and where its marker is.
@@ -146,6 +148,7 @@ impl QueueState {
             tasks: BTreeMap::new(),
             schedules: BTreeMap::new(),
             now,
+            last_in_line: Item::default(),
             last_due: 0,
             purged: None,
             catalogue: Catalogued::default(),
@@ -165,6 +168,9 @@ impl QueueState {
 
     /// Takes over the run of a checkpoint, whose messages have `bytes`.
     pub(crate) fn load_run(&mut self, lane: LaneId, run: Run, bytes: u64) {
+        if let Some(last) = run.last().filter(|last| last.sequence > self.last_in_line.sequence) {
+            self.last_in_line = *last;
+        }
         self.counts.ready += run.len();
         self.counts.waiting_bytes += bytes;
         self.ready.load_run(lane, run);
@@ -272,9 +278,27 @@ impl QueueState {
             .for_each(|(at, size)| space.remove(at, size));
     }
 
+    /// Whether a message that could first be received at `since` may stand in line, where messages expire one after the
+    /// other: it does not hold up a later one, nor does an earlier one hold it up. A 64th of the retention period is
+    /// nothing. (A dead letter keeps its age, and a long delay may end before many a later message is old.)
+    #[inline]
+    fn is_in_order(&self, sequence: u64, since: i64) -> bool {
+        let slack = self.config.retention_ms / 64;
+        if sequence > self.last_in_line.sequence && since >= self.last_in_line.since - slack {
+            return true;
+        }
+        let eldest = self.ready.eldest().map(|(_, eldest)| eldest);
+        eldest.is_none_or(|eldest| {
+            sequence < self.last_in_line.sequence && since <= eldest.since + slack
+        })
+    }
+
     /// Puts a message without a past in line.
     #[inline]
     fn line_up(&mut self, lane: LaneId, item: Item) {
+        if item.sequence > self.last_in_line.sequence {
+            self.last_in_line = item;
+        }
         self.counts.add(State::Ready, item.size);
         self.ready.push(lane, item);
     }
@@ -364,7 +388,7 @@ impl QueueState {
     /// Makes a held message ready: in line, if it has no past.
     fn make_ready(&mut self, slot: SlotId, time: i64) {
         let Held { sequence, location, size, lane, at, .. } = self.held.get(slot);
-        if self.held.details(slot).is_none() {
+        if self.held.details(slot).is_none() && self.is_in_order(sequence, at) {
             self.leave(slot, time);
             self.held.remove(slot);
             self.line_up(lane, Item { sequence, location, since: at, size });
@@ -372,7 +396,7 @@ impl QueueState {
             return;
         }
         let expiry = {
-            let details = self.held.details_mut(slot, time);
+            let details = self.held.details_mut(slot, at);
             if details.since == 0 {
                 details.since = time;
             }

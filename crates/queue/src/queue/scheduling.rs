@@ -245,10 +245,15 @@ impl Shared {
             envelope.expires = envelope.expires.saturating_add(now.time);
         }
         let sent = Entry { queue, fact: Fact::Sent { sequence, envelope } };
-        self.commit(engine, &[sent, fired], self.level(None, None))?;
+        let level = self.level(None, engine.slot(queue)?.state.config.durability);
+        let at = self.commit(engine, &[sent, fired], level)?;
         let slot = engine.slot(queue)?;
         slot.tally.sent += 1;
-        if slot.waiters > 0 {
+        if level.waits() {
+            // Shown when it is durable, so that no tick is seen twice: the keeper sees to that next.
+            slot.unsynced.push_back(at);
+            engine.abandoned.insert(queue);
+        } else if slot.waiters > 0 {
             slot.signal.notify_one();
         }
         Ok(())

@@ -200,11 +200,12 @@ impl QueueState {
         let size = envelope.size();
         let delayed = envelope.due > self.now;
         let since = envelope.due.max(envelope.time);
-        if !delayed && envelope.expires == 0 {
+        let in_line = !delayed && envelope.expires == 0 && self.is_in_order(sequence, since);
+        if in_line {
             self.line_up(lane, Item { sequence, location, since, size });
             return;
         }
-        let details = (envelope.expires != 0).then(|| {
+        let details = (envelope.expires != 0 || !delayed).then(|| {
             let since = if delayed { envelope.due } else { since };
             Box::new(Details {
                 since,

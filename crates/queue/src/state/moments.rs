@@ -38,8 +38,8 @@ impl QueueState {
 
     /// The messages whose life is over at the time that the fold has come to; at most `max`.
     ///
-    /// The messages of one run expire in sequence order, so that a step back of the clock between two sends delays the
-    /// second's expiry until the first's.
+    /// The messages of the runs expire in sequence order: [`is_in_order`](Self::is_in_order) sees to it that none of them
+    /// is held up for long by that.
     pub(crate) fn expired(&self, max: usize) -> Vec<Expired> {
         let held = self.held.expired(self.now, max).into_iter().map(|slot| self.held.get(slot));
         let mut expired: Vec<Expired> = held

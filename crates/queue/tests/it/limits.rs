@@ -199,6 +199,7 @@ fn every_limit_of_a_call_has_its_typed_error() {
         ));
         broken(queue.change_visibility(held.receipt(), long), Limit::VisibilityTimeout);
         broken(queue.nack(held.receipt(), &"x".repeat(4097)), Limit::ReasonBytes);
+        broken(queue.reject(held.receipt(), &"x".repeat(4097)), Limit::ReasonBytes);
         broken(queue.nack_after(held.receipt(), CENTURY * 2, ""), Limit::Delay);
         broken(queue.delete_batch(&[]), Limit::BatchEntries);
         broken(queue.delete_batch(&[*held.receipt(); 1001]), Limit::BatchEntries);
@@ -226,4 +227,22 @@ fn every_limit_of_a_call_has_its_typed_error() {
         assert!(matches!(store.queues().queue("nowhere"), Err(Error::QueueDoesNotExist { .. })));
     });
     assert_eq!(fifo.receive(&ReceiveOptions::new()).unwrap().len(), 0);
+}
+
+#[test]
+fn what_is_not_held_any_more_cannot_be_extended_and_a_closed_store_says_so() {
+    let store = Store::new();
+    let queue = store.create("q", QueueConfig::standard());
+    send(&queue, "m");
+    let held = receive_one(&queue);
+    queue.nack_after(held.receipt(), ms(1000), "later").unwrap();
+    nothing_is_written(&store, || {
+        let refused = queue.change_visibility(held.receipt(), ms(1000)).unwrap_err();
+        assert!(matches!(refused, Error::MessageNotInflight { .. }), "{refused}");
+    });
+    store.queues().clone().close().unwrap();
+    assert!(matches!(queue.send(&Message::new(b"m")), Err(Error::Closed)));
+    assert!(matches!(queue.receive(&ReceiveOptions::new()), Err(Error::Closed)));
+    assert!(matches!(queue.delete(held.receipt()), Err(Error::Closed)));
+    assert!(matches!(store.queues().queue("q"), Err(Error::Closed)));
 }

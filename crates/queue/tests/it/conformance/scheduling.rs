@@ -6,8 +6,9 @@ use logmill_queue::{
     DeathReason, DeduplicationWindow, Edit, Error, Message, MessageState, Missed, QueueConfig,
     ReceiveOptions, Repeat, ReplayFrom, Section,
 };
+use logmill_storage::io::sim::CrashPlan;
 
-use crate::store::{START, Store, bodies, ms, none, receive_one, send, text};
+use crate::store::{START, Store, bodies, ms, none, receive, receive_one, send, text};
 
 #[test]
 fn row_52_a_delay_of_any_length_survives_a_restart() {
@@ -286,4 +287,55 @@ fn the_age_of_the_oldest_claimable_message_leaves_out_what_cannot_be_claimed() {
     assert_eq!(queue.oldest_claimable_age().unwrap(), Some(ms(150)));
     receive_one(&queue);
     assert_eq!(queue.oldest_claimable_age().unwrap(), Some(ms(50)));
+}
+
+/// A retention that began late held up the end of all later messages: they lived up to twice the period.
+#[test]
+fn a_message_whose_retention_began_late_does_not_hold_up_the_end_of_later_ones() {
+    let hour = 3_600_000;
+    let mut store = Store::new();
+    let config = QueueConfig::standard().retention(ms(24 * hour));
+    let queue = store.create("q", config.clone());
+    queue.send(&Message::new(b"late").delay(ms(20 * hour))).unwrap();
+    send(&queue, "plain");
+    let dead = store.create("dead", config);
+    let dying = store.create("dying", QueueConfig::standard().dead_letter("dead", 1));
+    send(&dying, "old");
+    store.pass(20 * hour);
+    send(&dying, "new");
+    let got = receive(&dying, 2);
+    got.iter().rev().for_each(|message| dying.reject(message.receipt(), "").unwrap());
+    let there = |store: &Store, name: &str| {
+        let peeked = store.queue(name).peek(9).unwrap();
+        peeked.iter().map(|message| text(message.body())).collect::<Vec<_>>()
+    };
+    assert_eq!(there(&store, "q"), ["late", "plain"]);
+    assert_eq!(there(&store, "dead"), ["new", "old"]);
+    drop((queue, dead, dying));
+    store.reopen();
+    store.pass(4 * hour - 1);
+    assert_eq!((there(&store, "q").len(), there(&store, "dead").len()), (2, 2));
+    store.pass(1);
+    assert_eq!(there(&store, "q"), ["late"]);
+    assert_eq!(there(&store, "dead"), ["new"]);
+    store.pass(20 * hour);
+    assert_eq!((there(&store, "q"), there(&store, "dead")), (none(), none()));
+}
+
+/// A fire was shown before it was durable, so that a loss of power took back what a consumer had seen.
+#[test]
+fn a_scheduled_message_that_was_seen_survives_a_loss_of_power() {
+    let mut store = Store::new();
+    let queue = store.create("q", QueueConfig::standard());
+    let every = Repeat::Every(ms(1000));
+    queue.schedule("s", &every, &Message::new(b"tick"), Missed::Skip).unwrap();
+    store.pass(1000);
+    store.queues().tick();
+    assert_eq!(bodies(&queue, 9), ["tick"]);
+    drop(queue);
+    store.pass(1);
+    store.crash(&CrashPlan::nothing());
+    store.queues().tick();
+    store.pass(998);
+    assert_eq!(bodies(&store.queue("q"), 9), ["tick"], "the receive was not synced, the fire was");
 }
