@@ -160,18 +160,21 @@ impl Worker {
             changed: Condvar::new(),
         });
         let handler = Arc::new(handler);
-        let mut threads = Vec::with_capacity(options.threads + 1);
+        // Dropped, it stops those threads that were started.
+        let mut running = RunningWorker {
+            crew: Arc::clone(&crew),
+            threads: Vec::with_capacity(options.threads + 1),
+        };
         let spawn = |work: Box<dyn FnOnce() + Send>| {
             let named = std::thread::Builder::new().name("logmill-worker".to_owned());
             named.spawn(work).map_err(Error::Thread)
         };
         for _ in 0..options.threads {
             let (crew, handler) = (Arc::clone(&crew), Arc::clone(&handler));
-            threads.push(spawn(Box::new(move || crew.work(handler.as_ref())))?);
+            running.threads.push(spawn(Box::new(move || crew.work(handler.as_ref())))?);
         }
-        let keeper = Arc::clone(&crew);
-        threads.push(spawn(Box::new(move || keeper.keep_leases()))?);
-        Ok(RunningWorker { crew, threads })
+        running.threads.push(spawn(Box::new(move || crew.keep_leases()))?);
+        Ok(running)
     }
 }
 
@@ -315,10 +318,8 @@ impl Crew {
                 .map(|(ticket, (receipt, _))| (*ticket, *receipt))
                 .collect();
             for (ticket, receipt) in due {
-                drop(at_work);
-                let extended = self.queue.change_visibility(&receipt, self.lease);
-                at_work = self.at_work.lock();
-                match extended {
+                // Under the lock, so that what a shutdown gives back is not taken again.
+                match self.queue.change_visibility(&receipt, self.lease) {
                     // At the end of the longest lease the message is left to its timeout.
                     Err(Error::OutOfBounds { .. }) => set_due(&mut at_work, ticket, Duration::MAX),
                     Err(error) => {
