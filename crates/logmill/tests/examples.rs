@@ -15,6 +15,9 @@ mod outbox;
 #[path = "../examples/prometheus.rs"]
 #[expect(dead_code, reason = "its main is for the command line")]
 mod prometheus;
+#[path = "../examples/publish.rs"]
+#[expect(dead_code, reason = "its main is for the command line")]
+mod publish;
 #[path = "../examples/user_events.rs"]
 #[expect(dead_code, reason = "its main is for the command line")]
 mod user_events;
@@ -121,4 +124,52 @@ fn change_data_capture_keeps_the_latest_of_each_row_and_little_else() {
     let (table, records) = cdc::run(&changes, place.path()).unwrap();
     assert_eq!(table, expected);
     assert!(records < lines.count(), "{records} records are left");
+}
+
+const PUBLISH_IN: &str = "LOGMILL_TEST_PUBLISH_IN";
+
+/// The process that the test below kills: it accepts, and then works until it is gone.
+#[test]
+fn a_publisher_that_is_killed() {
+    let Some(dir) = std::env::var_os(PUBLISH_IN).map(std::path::PathBuf::from) else { return };
+    let store = publish::open(&dir.join("store")).unwrap();
+    for (title, text) in publish::articles(INPUT).take(20) {
+        publish::accept(&store, title, text).unwrap();
+    }
+    println!("\naccepted");
+    publish::work(&store, &dir.join("site")).unwrap();
+    loop {
+        std::thread::park();
+    }
+}
+
+#[test]
+fn what_was_accepted_is_published_though_its_process_is_killed() {
+    use std::io::BufRead;
+    let place = tempfile::tempdir().unwrap();
+    let mut child = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "a_publisher_that_is_killed", "--nocapture"])
+        .env(PUBLISH_IN, place.path())
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = std::io::BufReader::new(child.stdout.take().unwrap()).lines();
+    assert!(lines.any(|line| line.unwrap() == "accepted"));
+    child.kill().unwrap();
+    child.wait().unwrap();
+
+    let store = publish::open(&place.path().join("store")).unwrap();
+    let site = place.path().join("site");
+    publish::work(&store, &site).unwrap();
+    let titles: std::collections::BTreeSet<String> = publish::articles(INPUT)
+        .take(20)
+        .map(|(title, _)| title.chars().filter(char::is_ascii_alphanumeric).take(80).collect())
+        .collect();
+    for title in &titles {
+        for what in ["html", "thumbnail", "mail"] {
+            assert!(site.join(format!("{title}.{what}")).exists(), "{title}.{what}");
+        }
+    }
+    assert_eq!(store.queue("failed").unwrap().counts().unwrap(), logmill::Counts::default());
+    store.close().unwrap();
 }
