@@ -146,7 +146,11 @@ impl Keeper {
 impl Task for Keeper {
     fn run(self: Arc<Self>) {
         // What fails here is tried again, and nothing is lost meanwhile.
-        self.dir.note("journal", &self.reclaim().map(|_| ()));
+        let done = self.reclaim();
+        if let Ok(done) = &done {
+            self.queues.note_reclaimed(done);
+        }
+        self.dir.note("journal", &done.map(|_| ()));
         self.schedule();
     }
 }

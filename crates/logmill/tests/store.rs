@@ -1,8 +1,10 @@
 //! The store as its users see it.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use logmill::{Record, Store, TopicConfig};
+use logmill::queue::Durability;
+use logmill::{Message, QueueConfig, ReceiveOptions, Record, Store, TopicConfig};
 
 fn values(topic: &logmill::Topic) -> Vec<Vec<u8>> {
     let mut values = Vec::new();
@@ -117,4 +119,42 @@ fn an_absent_directory_is_no_store_to_read() {
     let absent = place.path().join("absent");
     assert!(Store::builder().read_only(true).open(&absent).is_err());
     assert!(!absent.exists());
+}
+
+/// What queues journal was read twice at every open, for streams and for what they owe each other: they wrote a checkpoint
+/// after their own bytes only. 10 million messages took two seconds.
+#[test]
+fn streams_write_a_checkpoint_when_others_fill_the_journal_and_its_space_is_reported() {
+    let place = tempfile::tempdir().unwrap();
+    let clock = Arc::new(logmill::ManualClock::at(1_700_000_000_000));
+    let store = Store::builder()
+        .threads(0)
+        .clock(Arc::<logmill::ManualClock>::clone(&clock))
+        .journal_segment_bytes(8 << 20)
+        .queue_durability(Durability::Buffered)
+        .open(place.path())
+        .unwrap();
+    let queue = store.create_queue("q", &QueueConfig::standard()).unwrap();
+    queue.send(&Message::new(b"stuck").delay(Duration::from_secs(3600))).unwrap();
+    let body = vec![7; 1 << 20];
+    for _ in 0..50 {
+        queue.send(&Message::new(&body)).unwrap();
+        let got = queue.receive(&ReceiveOptions::new()).unwrap();
+        queue.delete(got[0].receipt()).unwrap();
+    }
+    let checkpoint = place.path().join("0/checkpoint-0");
+    assert!(!checkpoint.exists());
+    for _ in 0..30 {
+        clock.advance(Duration::from_secs(1));
+        store.tick();
+    }
+    assert!(checkpoint.exists());
+    let space = store.stats().unwrap().space;
+    assert!(space.segments >= 4 && space.carried_bytes > 0, "{space:?}");
+    assert!(space.write_amplification() < 1.01, "{space:?}");
+    drop(queue);
+    drop(store);
+    let store = Store::builder().clock(clock).open(place.path()).unwrap();
+    assert_eq!(store.queue("q").unwrap().counts().unwrap().delayed, 1);
+    store.close().unwrap();
 }

@@ -14,6 +14,9 @@ use crate::shared::{Level, OWNER, Shared};
 /// What could not be done is tried again after this time.
 const RETRY_MS: i64 = 1000;
 
+/// An allocator keeps what it was given back for later; glibc's does not keep a block of more than 32 MiB.
+const GIVEN_BACK: usize = 33 << 20;
+
 impl Task for Shared {
     fn run(self: Arc<Self>) {
         self.keep();
@@ -78,9 +81,9 @@ impl Shared {
         let _one_at_a_time = self.reclaiming.lock();
         let mut engine = self.lock();
         let reach = Reach { hot: self.journal.reach().hot, cold: engine.cold_known };
-        // Room enough at once: a buffer that grows leaves its smaller ones behind.
+        // Room enough at once: a buffer that grows leaves its smaller ones behind. What is not touched costs nothing.
         let expected = usize::try_from(engine.checkpoint_len).unwrap_or(0);
-        let mut state = Vec::with_capacity(expected + expected / 4 + (64 << 10));
+        let mut state = Vec::with_capacity((expected + expected / 4).max(GIVEN_BACK));
         checkpoint::save(&engine, &mut state);
         engine.checkpoint_len = state.len() as u64;
         engine.unchecked_bytes = 0;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use logmill_storage::{
-    DataDir, Durability, Journal, LogConfig, Owner, Part, Reach, Visibility, WritePath,
+    DataDir, Durability, Journal, LogConfig, Owner, Part, Reach, Reclaimed, Visibility, WritePath,
 };
 
 use crate::clock::QueueClock;
@@ -144,6 +144,11 @@ impl Queues {
             shared.wake_keeper(&mut engine, time);
         }
         Ok(Queues { shared })
+    }
+
+    /// Counts what giving back the space of a journal that others use, too, has come to: see [`space`](Queues::space).
+    pub fn note_reclaimed(&self, done: &Reclaimed) {
+        self.shared.lock().reclaimed.add(done);
     }
 
     /// The part that the queues play in giving back the journal's space.
