@@ -19,7 +19,7 @@ use crate::schedule::Schedule;
 use crate::standing::Standing;
 use crate::state::{Catalogued, QueueState};
 
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 
 pub(crate) fn save(engine: &Engine, out: &mut Vec<u8>) {
     out.push(VERSION);
@@ -88,6 +88,7 @@ fn save_queue(state: &QueueState, out: &mut Vec<u8>) {
         put_ms(out, time);
     }
     put_varint(out, state.next_sequence);
+    out.push(u8::from(state.has_strangers));
     put_pair(out, state.purged);
     put_pair(out, state.catalogue.hot);
     put_pair(out, state.catalogue.cold.map(|cold| (cold, 0)));
@@ -197,6 +198,7 @@ fn load_queue(input: &mut Input<'_>, engine: &mut Engine) -> Decoded<QueueState>
     (state.created, state.modified, state.now) = (input.ms()?, input.ms()?, input.ms()?);
     state.set_last_due(input.ms()?);
     state.next_sequence = input.varint()?;
+    state.has_strangers = input.byte()? != 0;
     state.purged = take_pair(input)?;
     state.catalogue =
         Catalogued { hot: take_pair(input)?, cold: take_pair(input)?.map(|(cold, _)| cold) };

@@ -141,6 +141,8 @@ pub(crate) struct HeldTable {
     wakes: Heap,
     /// Ready and dead messages, by their expiry.
     expiries: Heap,
+    /// How many are held in each state.
+    counts: [usize; 4],
 }
 
 fn hash(sequence: u64) -> u64 {
@@ -221,6 +223,7 @@ impl HeldTable {
         };
         let blocks = &self.blocks;
         self.index.insert_unique(hash(held.sequence), id, |id| hash(sequence_of(blocks, *id)));
+        *self.count(held.state) += 1;
         self.schedule(id);
         id
     }
@@ -242,6 +245,7 @@ impl HeldTable {
     pub(crate) fn remove(&mut self, id: SlotId) -> (Held, Option<Box<Details>>) {
         self.unschedule(id);
         let held = self.get(id);
+        *self.count(held.state) -= 1;
         if let Ok(entry) = self.index.find_entry(hash(held.sequence), |other| *other == id) {
             entry.remove();
         }
@@ -258,6 +262,8 @@ impl HeldTable {
     /// Puts a message into another state, until another moment.
     pub(crate) fn change(&mut self, id: SlotId, state: State, at: i64) {
         self.unschedule(id);
+        *self.count(self.slot(id).state) -= 1;
+        *self.count(state) += 1;
         let slot = self.slot_mut(id);
         slot.state = state;
         slot.at = moment(at);
@@ -291,9 +297,17 @@ impl HeldTable {
         self.expiries.up_to(max, |id| self.slot(id).at.get().cast_signed() <= now)
     }
 
-    /// The messages that are held in `state`, in no order.
+    #[expect(clippy::indexing_slicing, reason = "there are as many counts as states")]
+    fn count(&mut self, state: State) -> &mut usize {
+        &mut self.counts[state as usize]
+    }
+
+    /// The messages that are held in `state`, in no order. Cost: a look at all that are held, unless there is none.
+    #[expect(clippy::indexing_slicing, reason = "there are as many counts as states")]
     pub(crate) fn in_state(&self, state: State) -> impl Iterator<Item = SlotId> + '_ {
-        self.index.iter().copied().filter(move |id| self.slot(*id).state == state)
+        let count = self.counts[state as usize];
+        let of_state = move |id: &SlotId| self.slot(*id).state == state;
+        self.index.iter().copied().take(if count == 0 { 0 } else { usize::MAX }).filter(of_state)
     }
 
     pub(crate) fn all(&self) -> impl Iterator<Item = SlotId> + '_ {

@@ -98,6 +98,8 @@ pub(crate) struct QueueState {
     pub(crate) schedules: BTreeMap<String, Schedule>,
     /// The time that the fold has come to.
     pub(crate) now: i64,
+    /// It has, or had, messages that were given their id in another queue, or here before they were moved.
+    pub(crate) has_strangers: bool,
     /// The latest message that was put in line, by sequence.
     last_in_line: Item,
     /// The latest delay's end in a FIFO queue: a later message's delay does not end before an earlier one's.
@@ -148,6 +150,7 @@ impl QueueState {
             tasks: BTreeMap::new(),
             schedules: BTreeMap::new(),
             now,
+            has_strangers: false,
             last_in_line: Item::default(),
             last_due: 0,
             purged: None,

@@ -231,18 +231,24 @@ impl Queue {
 
     /// The sequence here of the message called `id`.
     fn sequence_of(&self, id: MessageId) -> Result<u64> {
-        if id.queue == self.id {
-            return Ok(id.sequence);
-        }
-        let mut all = self.with_state(|state| {
+        let (is_here, mut all) = self.with_state(|state| {
+            // One that was moved away and came back has another sequence than the one in its id.
+            let is_here = id.queue == self.id && state.location_of(id.sequence).is_some();
+            if is_here || !state.has_strangers {
+                return (is_here, Vec::new());
+            }
             let held = state
                 .held
                 .all()
                 .map(|slot| state.held.get(slot))
                 .map(|held| (held.sequence, held.location));
             let line = state.ready.lanes().flat_map(|(_, lane)| lane.run.iter());
-            held.chain(line.map(|item| (item.sequence, item.location))).collect::<Vec<_>>()
+            let line = line.map(|item| (item.sequence, item.location));
+            (is_here, held.chain(line).collect::<Vec<_>>())
         })?;
+        if is_here {
+            return Ok(id.sequence);
+        }
         all.sort_unstable_by_key(|(_, at)| *at);
         for some in all.chunks(256) {
             let places: Vec<u64> = some.iter().map(|(_, at)| *at).collect();

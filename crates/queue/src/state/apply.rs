@@ -191,6 +191,7 @@ impl QueueState {
             self.memories.remember(memory);
         }
         space.add(location, envelope.size());
+        self.has_strangers |= envelope.origin.is_some();
         let lane = self.ready.lane_for(envelope.group, envelope.priority);
         self.line_up_new(lane, sequence, envelope, location);
     }
@@ -352,6 +353,7 @@ impl QueueState {
         }
         self.next_sequence = self.next_sequence.max(sequence + 1);
         space.add(location, envelope.size());
+        self.has_strangers |= envelope.origin.is_some();
         let lane = self.ready.lane_for(envelope.group, envelope.priority);
         let size = envelope.size();
         match standing.state {

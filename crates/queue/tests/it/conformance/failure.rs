@@ -394,3 +394,23 @@ fn a_redrive_whose_target_goes_away_fails_and_says_why() {
     assert!(matches!(&redrive.status, RedriveStatus::Failed(why) if why.contains("target")));
     assert_eq!((redrive.moved, dead.counts().unwrap().ready), (1, 4));
 }
+
+/// It was looked for under the sequence that its id names, which it no longer had.
+#[test]
+fn a_message_that_came_back_by_a_redrive_is_found_by_its_id() {
+    let mut store = Store::new();
+    let (queue, dead) = with_dead_letters(&store, 1);
+    let id = queue.send(&Message::new(b"m")).unwrap().id;
+    queue.reject(receive_one(&queue).receipt(), "").unwrap();
+    assert!(matches!(queue.find(id), Err(Error::MessageDoesNotExist { .. })));
+    assert_eq!(dead.find(id).unwrap().id(), id);
+    dead.redrive(&RedriveOptions::new()).unwrap();
+    store.queues().tick();
+    assert_eq!(queue.find(id).unwrap().id(), id);
+    drop((queue, dead));
+    store.reopen();
+    let queue = store.queue("q");
+    queue.cancel(id).unwrap();
+    assert_eq!(queue.counts().unwrap(), Default::default());
+    assert!(matches!(queue.cancel(id), Err(Error::MessageDoesNotExist { .. })));
+}
