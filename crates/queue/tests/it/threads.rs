@@ -101,7 +101,7 @@ fn a_shutdown_gives_back_what_does_not_finish_in_time() {
     drop(closed);
 }
 
-/// How many messages: 20,000, or as `LOGMILL_QUEUE_MESSAGES` says. A million take a minute in a release build.
+/// How many messages: 20,000, or as `LOGMILL_QUEUE_MESSAGES` says. A million take a quarter of a minute in a release build.
 fn messages() -> u64 {
     std::env::var("LOGMILL_QUEUE_MESSAGES").ok().and_then(|n| n.parse().ok()).unwrap_or(20_000)
 }

@@ -329,7 +329,10 @@ fn a_scheduled_message_that_was_seen_survives_a_loss_of_power() {
     let queue = store.create("q", QueueConfig::standard());
     let every = Repeat::Every(ms(1000));
     queue.schedule("s", &every, &Message::new(b"tick"), Missed::Skip).unwrap();
-    store.pass(1000);
+    // What the log syncs by itself when it falls idle is behind it.
+    store.pass(990);
+    store.queues().tick();
+    store.pass(10);
     store.queues().tick();
     assert_eq!(bodies(&queue, 9), ["tick"]);
     drop(queue);
