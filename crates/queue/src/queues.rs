@@ -61,7 +61,7 @@ impl QueuesOptions {
         self
     }
 
-    /// How much is kept in reserve for deletes on a full disk. Default 1 MiB, some 20,000 deletes one at a time. Counts
+    /// How much is kept in reserve for deletes on a full disk. Default 1 MiB, some 15,000 deletes one at a time. Counts
     /// only where the queues open the journal themselves.
     pub const fn spare_bytes(mut self, bytes: u64) -> Self {
         self.spare_bytes = bytes;

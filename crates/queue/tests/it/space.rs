@@ -162,3 +162,43 @@ fn what_happens_to_a_message_after_it_was_copied_outlives_the_segment_that_says_
         assert_eq!(history(&store.queue("q"), stuck), before, "{name}");
     }
 }
+
+#[test]
+fn the_default_reserve_lets_fifteen_thousand_deletes_through_one_at_a_time() {
+    let options = QueuesOptions::default()
+        .durability(logmill_queue::Durability::Buffered)
+        .checkpoint_bytes(1 << 30);
+    let mut store = Store::with(1, options);
+    let queue = store.create("q", QueueConfig::standard());
+    store.queues().tick();
+    let batch = [Message::new(b"m"); 1000];
+    let mut receipts = Vec::new();
+    for _ in 0..30 {
+        assert!(queue.send_batch(&batch).unwrap().iter().all(Result::is_ok));
+        receipts.extend(receive(&queue, 1000).iter().map(|message| *message.receipt()));
+    }
+    store.pass(1000);
+    store.queues().tick();
+    store.disk.set_capacity(Some(store.disk.used()));
+    while queue.send(&Message::new(&[7; 5000])).is_ok() {}
+    while queue.send(&Message::new(b"m")).is_ok() {}
+    let refused = |receipt: &&_| {
+        let deleted = queue.delete(receipt);
+        assert!(
+            matches!(
+                deleted,
+                Ok(()) | Err(Error::Storage(logmill_storage::Error::DiskFull { .. }))
+            ),
+            "{deleted:?}"
+        );
+        deleted.is_err()
+    };
+    let deleted = receipts.iter().position(|receipt| refused(&receipt)).expect("the reserve ends");
+    assert!(deleted >= 15_000, "{deleted}");
+    let in_flight = queue.counts().unwrap().in_flight;
+    assert_eq!(in_flight as usize, 30_000 - deleted);
+    drop(queue);
+    store.disk.set_capacity(None);
+    store.kill();
+    assert_eq!(store.queue("q").counts().unwrap().in_flight, in_flight, "none came back");
+}

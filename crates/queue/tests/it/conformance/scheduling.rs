@@ -342,3 +342,38 @@ fn a_scheduled_message_that_was_seen_survives_a_loss_of_power() {
     store.pass(998);
     assert_eq!(bodies(&store.queue("q"), 9), ["tick"], "the receive was not synced, the fire was");
 }
+
+#[test]
+fn jumps_of_the_wall_clock_end_no_lease_or_delay_early_and_hold_none_up() {
+    let day = 86_400_000;
+    let mut store = Store::new();
+    let queue = store.create("q", QueueConfig::standard().retention(ms(3_600_000)));
+    send(&queue, "held");
+    receive_one(&queue);
+    queue.send(&Message::new(b"delayed").delay(ms(10_000))).unwrap();
+    for jump in [day, -day, 400 * day] {
+        store.clock.set_wall_ms(START + jump);
+        store.queues().tick();
+        assert_eq!(bodies(&queue, 1), none());
+    }
+    store.pass(9_999);
+    assert_eq!(bodies(&queue, 1), none());
+    store.pass(1);
+    let late = receive_one(&queue);
+    assert_eq!(
+        (late.body(), late.sent_at()),
+        (&b"delayed"[..], START),
+        "the wall's time of the send"
+    );
+    queue.delete(late.receipt()).unwrap();
+    drop(queue);
+    // While no process looked, time cannot be told from a jump: a step back stands still, and no message expires by it.
+    store.clock.set_wall_ms(START - day);
+    store.kill();
+    let queue = store.queue("q");
+    assert_eq!(bodies(&queue, 1), none());
+    store.pass(19_999);
+    assert_eq!(bodies(&queue, 1), none());
+    store.pass(1);
+    assert_eq!(bodies(&queue, 1), ["held"]);
+}
