@@ -307,10 +307,14 @@ impl Writer {
 fn make_spare(view: &View, bytes: u64) -> Result<()> {
     let (io, dir) = (view.dir.io(), &view.path);
     let (temporary, path) = (dir.join("spare.tmp"), dir.join(SPARE));
-    if bytes == 0 || io.open(&path, Open::Read).is_ok() {
+    if bytes == 0 {
         return Ok(());
     }
     let failed = |e| Error::io("reserve", view.dir.path().join(&path), e);
+    if let Ok(file) = io.open(&path, Open::Write) {
+        // A copy of a store may have it without its blocks.
+        return file.reserve(0, bytes).map_err(failed);
+    }
     let _ = io.unlink(&temporary);
     let file = io.open(&temporary, Open::Create).map_err(failed)?;
     let zeros = vec![0; 64 << 10];

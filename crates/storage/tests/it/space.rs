@@ -1,5 +1,6 @@
 //! A full disk: nothing acknowledged is harmed, appends come back with the space, and the spare lets deletions through.
 
+use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 
 use logmill_storage::io::FileSystem;
@@ -82,4 +83,22 @@ fn the_spare_lets_hundreds_of_deletions_through_on_a_full_disk_and_is_made_anew_
     disk.kill();
     let (_dir, log) = open(&disk, Durability::Sync);
     assert_eq!(values(&log).len(), 10);
+}
+
+/// `cp --sparse=always` makes one hole of a spare, and then there is no reserve any more.
+#[test]
+fn a_spare_that_was_copied_without_its_blocks_gets_them_again() {
+    let place = tempfile::tempdir().unwrap();
+    let open = || {
+        let dir = DataDir::open(place.path()).unwrap();
+        let log = Log::open(&dir, "1", LogConfig::default().spare_bytes(1 << 20)).unwrap();
+        (dir, log)
+    };
+    let blocks = || std::fs::metadata(place.path().join("1/spare")).unwrap().blocks() * 512;
+    drop(open());
+    assert!(blocks() >= 1 << 20);
+    std::fs::File::create(place.path().join("1/spare")).unwrap().set_len(1 << 20).unwrap();
+    assert_eq!(blocks(), 0);
+    drop(open());
+    assert!(blocks() >= 1 << 20);
 }
