@@ -166,10 +166,7 @@ impl Reader {
 
     /// Lets go of a segment that was removed, so that its space can be given back.
     pub(crate) fn leave_removed(&mut self) {
-        let is_there = |place: &mut Place| {
-            self.view.first_segment().is_some_and(|first| first <= place.segment.base_offset())
-        };
-        self.place.take_if(|place| !is_there(place));
+        self.place.take_if(|place| place.is_removed(&self.view));
     }
 
     #[inline]
@@ -253,6 +250,11 @@ impl Reader {
             let what = Corruption::Gap { expected: footer.end_offset, found };
             return Err(place.segment.corrupt(position, footer.end_offset, what));
         }
+        if until.is_none() && place.is_removed(&self.view) {
+            // It ended unsealed: what comes next is in another segment, or below the log's start.
+            self.place = None;
+            return Ok(true);
+        }
         match (step, until) {
             // Whatever follows the data of a segment that has a successor is no business of a reader.
             (Step::End, Some(until)) | (Step::Damaged(_), Some(until))
@@ -318,6 +320,11 @@ impl Place {
             place.go_to(offset)?;
         }
         Ok(place)
+    }
+
+    /// Whether the log begins behind it.
+    fn is_removed(&self, view: &View) -> bool {
+        view.first_segment().is_none_or(|first| first > self.segment.base_offset())
     }
 
     /// Whether another file than this one is where `offset` should be.

@@ -17,8 +17,11 @@ use crate::layout::{Footer, HEAD_LEN, LIVE_LEN, Live, Manifest, Proven, State};
 use crate::planted::{self, Bug};
 use crate::resync::Resync;
 use crate::segment::{self, Segment};
+use crate::writer::SPARE;
 
 const QUARANTINE: &str = "quarantine";
+/// What the reserve keeps for itself.
+const RESERVE_LEAST: u64 = 4 << 10;
 /// How far before the proven point the frame that ends there is looked for: most are short.
 const LOOKS_BACK: [u64; 2] = [4 << 10, 2 << 20];
 /// What looks like it by its length alone is verified so often at the most.
@@ -801,6 +804,28 @@ fn rewrite(segment: &Segment, file: &dyn File, from: u64, end: u64) -> Result<()
     file.set_len(end).and_then(|()| file.sync_data()).map_err(segment.failed("sync"))
 }
 
+/// Does what takes space. Where there is none, the log's reserve gives up half of its own, as often as need be: a log that
+/// cannot be opened cannot be drained either.
+fn with_reserve(known: &Known<'_>, mut act: impl FnMut() -> Result<()>) -> Result<()> {
+    loop {
+        match act() {
+            Err(Error::DiskFull { .. }) if halve_reserve(known).unwrap_or(false) => {}
+            done => return done,
+        }
+    }
+}
+
+/// `false`: there is nothing worth giving.
+fn halve_reserve(known: &Known<'_>) -> std::io::Result<bool> {
+    let spare = known.io.open(&known.dir.join(SPARE), Open::Write)?;
+    let half = spare.len()? / 2;
+    if half < RESERVE_LEAST {
+        return Ok(false);
+    }
+    spare.set_len(half)?;
+    Ok(true)
+}
+
 /// Copies what may have been acknowledged into `quarantine/`, the latest first, before anything is cut off.
 fn quarantine(known: &Known<'_>, scan: &mut Scan) -> Result<Vec<PathBuf>> {
     let dir = known.dir.join(QUARANTINE);
@@ -808,13 +833,15 @@ fn quarantine(known: &Known<'_>, scan: &mut Scan) -> Result<Vec<PathBuf>> {
         let shown = known.root.join(&dir);
         move |e| Error::io(op, shown, e)
     };
-    known.io.create_dir(&dir).map_err(failed("create"))?;
+    with_reserve(known, || known.io.create_dir(&dir).map_err(failed("create")))?;
     known.io.sync_dir(known.dir).map_err(failed("sync"))?;
     let mut quarantined = Vec::new();
     let epoch = scan.epoch;
     for segment in scan.later.drain(..).rev() {
         let path = dir.join(format!("{:020}-{epoch}.log", segment.base_offset()));
-        known.io.rename(&segment.path(), &path).map_err(segment.failed("quarantine"))?;
+        with_reserve(known, || {
+            known.io.rename(&segment.path(), &path).map_err(segment.failed("quarantine"))
+        })?;
         quarantined.push(path);
     }
     if scan.rest_bytes > 0
@@ -824,25 +851,30 @@ fn quarantine(known: &Known<'_>, scan: &mut Scan) -> Result<Vec<PathBuf>> {
         let path =
             dir.join(format!("{:020}-{epoch}-{}.bytes", last.segment.base_offset(), end_position));
         let temporary = dir.join("bytes.tmp");
-        match known.io.unlink(&temporary) {
-            Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(failed("unlink")(e)),
-            _ => {}
-        }
-        let copy = known.io.open(&temporary, Open::Create).map_err(failed("create"))?;
-        let mut buffer = vec![0; 1 << 20];
-        let (mut position, end) = (end_position, end_position + scan.rest_bytes);
-        while position < end {
-            let want = usize::try_from(end - position).unwrap_or(buffer.len()).min(buffer.len());
-            let got = read_full(last.file.as_ref(), &mut buffer[..want], position)
-                .map_err(last.segment.failed("read"))?;
-            if got == 0 {
-                break;
+        with_reserve(known, || {
+            match known.io.unlink(&temporary) {
+                Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(failed("unlink")(e));
+                }
+                _ => {}
             }
-            write_full(copy.as_ref(), &buffer[..got], position - end_position)
-                .map_err(failed("write"))?;
-            position += got as u64;
-        }
-        copy.sync_data().map_err(failed("sync"))?;
+            let copy = known.io.open(&temporary, Open::Create).map_err(failed("create"))?;
+            let mut buffer = vec![0; 1 << 20];
+            let (mut position, end) = (end_position, end_position + scan.rest_bytes);
+            while position < end {
+                let want =
+                    usize::try_from(end - position).unwrap_or(buffer.len()).min(buffer.len());
+                let got = read_full(last.file.as_ref(), &mut buffer[..want], position)
+                    .map_err(last.segment.failed("read"))?;
+                if got == 0 {
+                    break;
+                }
+                write_full(copy.as_ref(), &buffer[..got], position - end_position)
+                    .map_err(failed("write"))?;
+                position += got as u64;
+            }
+            copy.sync_data().map_err(failed("sync"))
+        })?;
         known.io.rename(&temporary, &path).map_err(failed("rename"))?;
         quarantined.push(path);
     }

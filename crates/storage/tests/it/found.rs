@@ -443,3 +443,33 @@ fn a_sparse_checkpoint_costs_no_memory() {
     let kib: u64 = peak.trim().trim_end_matches(" kB").parse().unwrap();
     assert!(kib < 700 << 10, "{kib} KiB");
 }
+
+/// Failing each call of a random workload: a reader at the end of a segment that was ended and removed before anybody sealed it
+/// called what came next lost, as nothing said any more that the segment had a successor.
+#[test]
+fn a_reader_at_the_end_of_a_removed_segment_goes_on_in_what_follows() {
+    let disk = SimDisk::new(1);
+    let log = Log::open(&dir_on(&disk), "0", LogConfig::default()).unwrap();
+    log.append(&Record::value(b"removed")).unwrap();
+    let reading = DataDirOptions::new().threads(0).read_only(true).open_with(disk.io()).unwrap();
+    let follower = Log::open(&reading, "0", LogConfig::default()).unwrap();
+    let mut readers = [&log, &follower].map(|log| [log.reader(0).unwrap(), log.reader(0).unwrap()]);
+    for reader in readers.iter_mut().flatten() {
+        assert_eq!(reader.next_batch().unwrap().unwrap().base_offset(), 0);
+    }
+    log.roll().unwrap();
+    log.append(&Record::value(b"kept")).unwrap();
+    log.delete_records_before(1).unwrap();
+    for [reader, _] in &mut readers {
+        assert_eq!(reader.next_batch().unwrap().unwrap().base_offset(), 1);
+    }
+    log.roll().unwrap();
+    log.append(&Record::value(b"the last")).unwrap();
+    log.delete_records_before(2).unwrap();
+    for [_, late] in &mut readers {
+        assert!(matches!(
+            late.next_batch(),
+            Err(Error::OffsetOutOfRange { offset: 1, start: 2, .. })
+        ));
+    }
+}

@@ -3,8 +3,11 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 
+use logmill_storage::io::FileSystem;
+use logmill_storage::io::sim::{CrashPlan, SimDisk};
 use logmill_storage::{
-    AppendOptions, DataDir, Durability, Entry, Journal, LogConfig, Owner, Part, Place, Reach,
+    AppendOptions, DataDir, DataDirOptions, Durability, Entry, Journal, LogConfig, Owner, Part,
+    Place, Reach,
 };
 
 fn config() -> LogConfig {
@@ -210,4 +213,73 @@ fn reclaiming_keeps_what_lives_forgets_what_died_and_leaves_few_segments_beside_
         let bytes = journal.get(*at).unwrap().unwrap();
         assert!(bytes.ends_with(value.as_bytes()));
     }
+}
+
+/// A batch of a thousand entries that is many frames long and begins a segment of its own, on a machine that ends before any of
+/// its calls, or inside it, or right after the acknowledgement.
+#[test]
+fn a_batch_of_a_thousand_entries_is_there_as_a_whole_or_not_at_all_wherever_it_is_cut() {
+    let open = |disk: &SimDisk, durability| {
+        let dir = DataDirOptions::new().threads(0).open_with(disk.io()).unwrap();
+        let config = LogConfig::default().segment_bytes_max(16 << 10).frame_bytes(1 << 10);
+        Journal::open(&dir, "0", config.durability(durability))
+    };
+    let bytes: Vec<Vec<u8>> = (0..1000u16).map(|n| n.to_le_bytes().repeat(20)).collect();
+    let batch: Vec<Entry<'_>> =
+        bytes.iter().map(|bytes| Entry { owner: 7, bytes: bytes.as_slice() }).collect();
+    let (mut nothing, mut everything) = (0, 0);
+    for (file_system, durability) in [
+        (FileSystem::Ext4, Durability::Sync),
+        (FileSystem::Ext4, Durability::Buffered),
+        (FileSystem::Other, Durability::Buffered),
+    ] {
+        let before = SimDisk::new(11);
+        before.set_file_system(file_system);
+        let journal = open(&before, durability).unwrap();
+        let first = [Entry { owner: 7, bytes: b"before" }; 100];
+        journal.append(&first, &AppendOptions::default()).unwrap();
+        journal.sync().unwrap();
+        drop(journal);
+        before.kill();
+        let mut call = 0;
+        let mut is_done = false;
+        while !is_done {
+            for inside in [false, true] {
+                let disk = before.fork(call);
+                let journal = open(&disk, durability).unwrap();
+                let calls = disk.ops().total() + call;
+                if inside {
+                    disk.stop_inside(calls)
+                } else {
+                    disk.stop_at(calls)
+                }
+                let done = journal.append(&batch, &AppendOptions::default());
+                // A store into the mapping cannot say that its process is dead.
+                is_done = done.is_ok() && !disk.is_stopped();
+                drop(journal);
+                for seed in 0..12 {
+                    let left = disk.fork(seed);
+                    match seed {
+                        0 => left.kill(),
+                        1 => left.crash(&CrashPlan::nothing()),
+                        _ => left.crash(&CrashPlan::random(seed)),
+                    }
+                    let found = contents(&open(&left, durability).unwrap(), Reach::default());
+                    let tail = &found[100..];
+                    assert!(found[..100].iter().all(|(_, bytes)| bytes == b"before"));
+                    if tail.is_empty() {
+                        nothing += 1;
+                        let may_be_lost = durability == Durability::Buffered && seed > 0;
+                        assert!(!is_done || may_be_lost, "call {call}, {seed}");
+                    } else {
+                        everything += 1;
+                        let is_whole = tail.iter().map(|(_, bytes)| bytes).eq(bytes.iter());
+                        assert!(is_whole, "{} of 1,000, call {call}, {seed}", tail.len());
+                    }
+                }
+            }
+            call += 1;
+        }
+    }
+    assert!(nothing > 50 && everything > 50, "{nothing} and {everything}");
 }

@@ -4,7 +4,7 @@ use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 
 use logmill_storage::io::FileSystem;
-use logmill_storage::io::sim::SimDisk;
+use logmill_storage::io::sim::{CrashPlan, SimDisk};
 use logmill_storage::{
     AppendOptions, DataDir, DataDirOptions, Durability, Error, Log, LogConfig, ManualClock, Record,
 };
@@ -101,4 +101,61 @@ fn a_spare_that_was_copied_without_its_blocks_gets_them_again() {
     assert_eq!(blocks(), 0);
     drop(open());
     assert!(blocks() >= 1 << 20);
+}
+
+/// The process died on the full disk, or the power went: what is opened again is drained all the same.
+#[test]
+fn a_log_that_is_opened_on_a_full_disk_lets_deletions_through_by_its_spare() {
+    for power in [false, true] {
+        for file_system in [FileSystem::Ext4, FileSystem::Other] {
+            let disk = SimDisk::new(5);
+            disk.set_file_system(file_system);
+            let (dir, log) = open(&disk, Durability::Sync);
+            disk.set_capacity(Some(disk.used() + (64 << 10)));
+            while log.append(&Record::value(&[7; 400])).is_ok() {}
+            while log.append(&Record::value(b"d")).is_ok() {}
+            let end = log.end_offset();
+            drop((log, dir));
+            if power {
+                disk.crash(&CrashPlan::random(3))
+            } else {
+                disk.kill()
+            }
+            disk.set_capacity(Some(disk.used()));
+            let (_dir, log) = open(&disk, Durability::Sync);
+            assert_eq!(log.end_offset(), end);
+            let freeing = AppendOptions { use_spare: true, ..AppendOptions::default() };
+            let mut deletions = 0;
+            while log.append_with(&[Record::value(b"delete 123456")], &freeing).is_ok() {
+                deletions += 1;
+            }
+            assert!(deletions >= 1400, "{deletions} went through, {power} {file_system:?}");
+        }
+    }
+}
+
+/// What is in doubt is copied before it is cut, and there was no space for the copy: the log could not be opened, and so
+/// nothing in it be deleted.
+#[test]
+fn doubtful_bytes_are_set_aside_on_a_full_disk_at_the_cost_of_the_spare_which_is_made_anew_after() {
+    let disk = SimDisk::new(6);
+    let (dir, log) = open(&disk, Durability::Buffered);
+    for _ in 0..20 {
+        log.append(&Record::value(&[7; 400])).unwrap();
+    }
+    drop((log, dir));
+    disk.kill();
+    disk.corrupt("1/00000000000000000000.log", 1024, 512, |bytes| bytes.fill(0)).unwrap();
+    disk.set_capacity(Some(disk.used()));
+    let (dir, log) = open(&disk, Durability::Buffered);
+    let report = log.recovery();
+    assert_eq!(report.quarantined.len(), 1, "{report:?}");
+    let kept = report.quarantined[0].to_string_lossy();
+    assert_eq!(disk.read_file(&kept).unwrap().len() as u64, report.dropped_bytes);
+    let freeing = AppendOptions { use_spare: true, ..AppendOptions::default() };
+    log.append_with(&[Record::value(b"delete 123456")], &freeing).unwrap();
+    disk.set_capacity(None);
+    log.settle().unwrap();
+    assert_eq!(disk.read_file("1/spare").unwrap().len() as u64, SPARE);
+    drop(dir);
 }
