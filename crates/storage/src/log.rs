@@ -103,7 +103,7 @@ impl Log {
         Ok(Log { inner: Arc::new(inner) })
     }
 
-    fn writer(&self) -> Result<&Arc<Writer>> {
+    pub(crate) fn writer(&self) -> Result<&Arc<Writer>> {
         self.inner.writer.as_ref().ok_or_else(|| Error::ReadOnly { path: self.inner.view.shown() })
     }
 

@@ -16,13 +16,7 @@ impl Writer {
         inputs: &[(Arc<Segment>, Arc<dyn File>)],
         written: Written,
     ) -> Result<bool> {
-        let _maintenance = self.maintenance.lock();
-        self.check_writable(&self.state.lock())?;
-        let Some(range) = self.range_of(inputs) else { return Ok(false) };
-        // A log that was left as closed is not looked at for what a crash may leave of this.
-        self.mark_open()?;
         let Written { temporary, file, head, footer, index } = written;
-        let (io, dir) = (self.view.dir.io(), &self.view.path);
         let data_end = footer.data_end;
         let output = self.new_segment(head.base_offset);
         // What it was made of goes for good, so it is first read as any reader would.
@@ -31,6 +25,12 @@ impl Writer {
             return Err(output.corrupt(data_end, footer.base_offset, Corruption::Hash));
         }
         output.set_sealed(head, footer);
+        let _maintenance = self.maintenance.lock();
+        self.check_writable(&self.state.lock())?;
+        let Some(range) = self.range_of(inputs) else { return Ok(false) };
+        // A log that was left as closed is not looked at for what a crash may leave of this.
+        self.mark_open()?;
+        let (io, dir) = (self.view.dir.io(), &self.view.path);
         for (segment, file) in inputs {
             segment.pin(Arc::clone(file));
         }

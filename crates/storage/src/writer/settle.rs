@@ -7,15 +7,9 @@ use crate::retention;
 impl Writer {
     /// Syncs, seals what is retired, and moves the manifest's proven point up.
     pub fn settle(&self) -> Result<()> {
+        // First, and whatever else is going on: an append within an interval is not to wait for the sealing of a segment.
+        self.sync_all()?;
         let _maintenance = self.maintenance.lock();
-        self.settle_locked()
-    }
-
-    pub(super) fn settle_locked(&self) -> Result<()> {
-        let state = self.state.lock();
-        let claim = Claim { end: state.next_offset, generation: state.generation };
-        drop(state);
-        self.wait_durable(claim)?;
         self.seal_retired()?;
         let synced = *self.synced.lock();
         let mut manifest = self.manifest.lock();
@@ -25,6 +19,13 @@ impl Writer {
             self.or_poison(manifest.store(|m| m.proven = synced))?;
         }
         Ok(())
+    }
+
+    fn sync_all(&self) -> Result<()> {
+        let state = self.state.lock();
+        let claim = Claim { end: state.next_offset, generation: state.generation };
+        drop(state);
+        self.wait_durable(claim)
     }
 
     pub(super) fn seal_retired(&self) -> Result<()> {
@@ -56,7 +57,7 @@ impl Writer {
     pub fn delete_before(&self, offset: u64) -> Result<u64> {
         let _maintenance = self.maintenance.lock();
         if offset > self.view.durable() {
-            self.settle_locked()?;
+            self.sync_all()?;
         }
         if offset > self.view.durable() {
             return Err(self.view.out_of_range(offset, crate::config::Visibility::Durable));
@@ -172,5 +173,32 @@ impl Task for Writer {
                 }
             }
         }
+    }
+}
+
+#[cfg(all(test, feature = "sim"))]
+mod tests {
+    use super::*;
+    use crate::config::Visibility;
+    use crate::data_dir::DataDirOptions;
+    use crate::io::sim::SimDisk;
+    use crate::log::Log;
+
+    /// Sealing reads a whole segment, and an interval of some milliseconds was over before it had ended.
+    #[test]
+    fn what_is_to_be_synced_does_not_wait_while_segments_are_sealed_or_replaced() {
+        let dir = DataDirOptions::new().threads(0).open_with(SimDisk::new(1).io()).unwrap();
+        let config = LogConfig::default().durability(Durability::Buffered);
+        let log = Log::open(&dir, "1", config).unwrap();
+        log.append(&Record::value(b"v")).unwrap();
+        let writer = log.writer().unwrap();
+        std::thread::scope(|threads| {
+            let sealing = writer.maintenance.lock();
+            let settling = threads.spawn(|| writer.settle());
+            let minute = Duration::from_secs(60);
+            assert!(log.view().wait_for(0, Visibility::Durable, minute).unwrap());
+            drop(sealing);
+            settling.join().unwrap().unwrap();
+        });
     }
 }
