@@ -206,6 +206,9 @@ struct Redrive {
     /// At most so many a second
     #[arg(long, value_name = "N")]
     rate: Option<u32>,
+    /// Cancel a redrive that was cut off before, instead of seeing it through first
+    #[arg(long)]
+    cancel: bool,
     /// One JSON object a line
     #[arg(long)]
     json: bool,
@@ -416,8 +419,12 @@ fn redrive(store: &Store, arguments: &Redrive) -> Outcome {
         options = options.messages_per_second(rate);
     }
     let known = queue.redrives().map_err(logmill::Error::from)?;
-    if let Some(earlier) = known.iter().find(|known| known.status == RedriveStatus::Running) {
-        follow(store, &queue, earlier.id, arguments.json)?;
+    match known.iter().find(|known| known.status == RedriveStatus::Running) {
+        Some(earlier) if arguments.cancel => {
+            queue.cancel_redrive(earlier.id).map_err(logmill::Error::from)?;
+        }
+        Some(earlier) => follow(store, &queue, earlier.id, arguments.json)?,
+        None => {}
     }
     let id = queue.redrive(&options).map_err(logmill::Error::from)?;
     follow(store, &queue, id, arguments.json)

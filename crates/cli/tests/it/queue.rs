@@ -197,3 +197,38 @@ fn a_body_that_is_no_text_comes_in_base64_and_a_file_is_sent_line_by_line() {
     assert_eq!((got[0]["body_base64"].as_str(), got[0].get("body")), (Some("//4="), None));
     assert_eq!(got[1]["body"], "plain");
 }
+
+#[test]
+fn a_redrive_that_was_killed_is_cancelled_or_seen_through_by_the_next() {
+    let place = tempfile::tempdir().unwrap();
+    let dir = place.path();
+    done(dir, &["create", "dead"], "");
+    let limit = ["--visibility-timeout", "0s", "--dead-letter", "dead", "--max-receives", "1"];
+    done(dir, &[&["create", "q"], &limit[..]].concat(), "");
+    done(dir, &["send", "q"], &"m\n".repeat(30));
+    let ready = || done(dir, &["describe", "q", "--json"], "")[0]["ready"].as_u64().unwrap();
+    let killed_at_rate = |rate: &str| {
+        receive(dir, "q", &["--max", "30"]);
+        assert_eq!(receive(dir, "q", &[]).len(), 0);
+        let mut redrive = Command::new(env!("CARGO_BIN_EXE_logmill"))
+            .arg("--dir")
+            .arg(dir)
+            .args(["queue", "redrive", "dead", "--rate", rate])
+            .spawn()
+            .unwrap();
+        while ready() == 0 {
+            std::thread::yield_now();
+        }
+        redrive.kill().unwrap();
+        redrive.wait().unwrap();
+        ready()
+    };
+    let moved = killed_at_rate("1");
+    let told = done(dir, &["redrive", "dead", "--cancel", "--json"], "");
+    assert_eq!((told.len(), told[0]["moved"].as_u64()), (1, Some(30 - moved)));
+    assert_eq!(ready(), 30);
+    killed_at_rate("10");
+    let told = done(dir, &["redrive", "dead", "--json"], "");
+    assert_eq!((told.len(), &told[0]["moved"]), (2, &Value::from(30)), "{told:?}");
+    assert_eq!((&told[1]["moved"], ready()), (&Value::from(0), 30));
+}
