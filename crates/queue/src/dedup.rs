@@ -16,15 +16,20 @@ pub(crate) fn content(body: &[u8]) -> [u8; 32] {
 }
 
 /// The key of an id in `group`'s scope, or in the queue's where that is empty. The id of a body is its hash in hexadecimal.
+#[inline]
 pub(crate) fn key(group: &str, id: &Deduplication<'_>) -> Option<Key> {
+    match id {
+        Deduplication::None => None,
+        Deduplication::Id(id) => key_of(group, id),
+        Deduplication::Content(content) => key_of(group, &hexadecimal(content)),
+    }
+}
+
+fn key_of(group: &str, id: &str) -> Option<Key> {
     let mut hash = Sha256::new();
     hash.update(group.as_bytes());
     hash.update([0]);
-    match id {
-        Deduplication::None => return None,
-        Deduplication::Id(id) => hash.update(id.as_bytes()),
-        Deduplication::Content(content) => hash.update(hexadecimal(content).as_bytes()),
-    }
+    hash.update(id.as_bytes());
     hash.finalize().first_chunk::<16>().copied()
 }
 
