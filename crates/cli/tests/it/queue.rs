@@ -227,8 +227,10 @@ fn a_redrive_that_was_killed_is_cancelled_or_seen_through_by_the_next() {
     let told = done(dir, &["redrive", "dead", "--cancel", "--json"], "");
     assert_eq!((told.len(), told[0]["moved"].as_u64()), (1, Some(30 - moved)));
     assert_eq!(ready(), 30);
-    killed_at_rate("10");
+    let moved = killed_at_rate("10");
     let told = done(dir, &["redrive", "dead", "--json"], "");
-    assert_eq!((told.len(), &told[0]["moved"]), (2, &Value::from(30)), "{told:?}");
-    assert_eq!((&told[1]["moved"], ready()), (&Value::from(0), 30));
+    let mut told: Vec<_> = told.iter().map(|one| one["moved"].as_u64()).collect();
+    assert_eq!((told.pop(), ready()), (Some(Some(0)), 30), "its own had nothing left to do");
+    // A machine that stood still for seconds has killed one that was through.
+    assert_eq!(told, if moved < 30 { vec![Some(30)] } else { Vec::new() });
 }
