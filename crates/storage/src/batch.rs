@@ -248,12 +248,17 @@ impl<'a> Batch<'a> {
     /// Its records, in order, from the reader's position on.
     pub fn records(&self) -> Records<'a> {
         let mut records = self.all_records();
-        while records.left > 0 && self.from > self.base_offset {
-            let before = records.clone();
-            match records.next() {
-                Some(Ok(record)) if record.offset < self.from => {}
-                _ => return before,
-            }
+        let Some(first) = self.from.checked_sub(self.base_offset) else { return records };
+        // What does not decode is left in front, to be met by the caller.
+        while records.left > 0
+            && let Ok((delta, rest)) = record::peek_delta(records.bytes)
+            && let Ok(delta) = u32::try_from(delta)
+            && u64::from(delta) < first
+            && (records.least..=records.most).contains(&delta)
+        {
+            records.bytes = rest;
+            records.left -= 1;
+            records.least = delta.saturating_add(1);
         }
         records
     }

@@ -36,6 +36,8 @@ pub(crate) struct Frames {
     /// How much the next fill reads.
     fill: usize,
     unfolded: Vec<u8>,
+    /// The frame at this position in the buffer was verified.
+    verified: Option<(u64, FrameHead)>,
 }
 
 impl Frames {
@@ -49,6 +51,7 @@ impl Frames {
             buffer_at: position,
             fill: BUFFER_MIN,
             unfolded: Vec::new(),
+            verified: None,
         }
     }
 
@@ -61,13 +64,20 @@ impl Frames {
     }
 
     /// Goes to `position`, which must be where a frame begins.
-    pub const fn seek(&mut self, position: u64) {
+    pub fn seek(&mut self, position: u64) {
+        let is_buffered =
+            position.checked_sub(self.buffer_at).is_some_and(|at| at < self.buffer.len() as u64);
+        if !is_buffered {
+            // Whoever jumps about reads little at each place.
+            self.fill = BUFFER_MIN;
+        }
         self.position = position;
     }
 
     /// Forgets what was read, because the file may have changed there.
     pub fn forget(&mut self) {
         self.buffer.clear();
+        self.verified = None;
         self.buffer_at = self.position;
         self.fill = BUFFER_MIN;
     }
@@ -75,6 +85,19 @@ impl Frames {
     /// Looks at the frame at the position, and verifies it.
     #[inline]
     pub fn peek(&mut self) -> io::Result<Step> {
+        if let Some((position, head)) = self.verified
+            && position == self.position
+        {
+            return Ok(Step::Frame(head));
+        }
+        let step = self.look()?;
+        if let Step::Frame(head) = step {
+            self.verified = Some((self.position, head));
+        }
+        Ok(step)
+    }
+
+    fn look(&mut self) -> io::Result<Step> {
         if self.limit.saturating_sub(self.position) < HEAD_LEN as u64 {
             return Ok(if self.limit > self.position { self.rest_is_zero()? } else { Step::End });
         }
@@ -199,6 +222,7 @@ impl Frames {
         self.buffer
             .try_reserve(want.saturating_sub(self.buffer.len()))
             .map_err(|_| io::ErrorKind::OutOfMemory)?;
+        self.verified = None;
         self.buffer.resize(want, 0);
         let got = read_full(self.file.as_ref(), &mut self.buffer, self.position);
         self.buffer.truncate(*got.as_ref().unwrap_or(&0));

@@ -351,10 +351,7 @@ impl Place {
             Some(footer) => footer.data_end,
             None => u64::MAX,
         };
-        let file = Arc::clone(self.frames.file());
-        let position = self.segment.position_before(&file, offset, limit)?;
-        self.frames.seek(position);
-        Ok(())
+        self.segment.seek(&mut self.frames, offset, limit)
     }
 
     /// Whether the place is after the last frame of a sealed segment.

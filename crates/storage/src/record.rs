@@ -226,6 +226,16 @@ fn take_headers<'a>(bytes: &mut &'a [u8]) -> Result<Headers<'a>, Corruption> {
     Ok(Headers { bytes: &all[..all.len() - bytes.len()], count })
 }
 
+/// The offset delta of the record at the front of `bytes`, and what follows the record.
+#[inline]
+pub(crate) fn peek_delta(mut bytes: &[u8]) -> Result<(i64, &[u8]), Corruption> {
+    let len = varint::take_signed(&mut bytes)?;
+    let body = take_bytes(&mut bytes, len)?;
+    let mut fields = body.get(1..).ok_or(Corruption::Field("an empty record"))?;
+    varint::take_signed(&mut fields)?;
+    Ok((varint::take_signed(&mut fields)?, bytes))
+}
+
 /// Takes one record off the front of `bytes`; its offset delta must be in `least..=most`.
 #[inline]
 pub(crate) fn take<'a>(

@@ -305,16 +305,20 @@ impl Segment {
         }
     }
 
-    /// A position at or before the frame that holds `offset`, where a frame begins.
-    pub fn position_before(&self, file: &Arc<dyn File>, offset: u64, limit: u64) -> Result<u64> {
+    /// Sends `frames` to a frame at or before the one that holds `offset`.
+    pub fn seek(&self, frames: &mut Frames, offset: u64, limit: u64) -> Result<()> {
         let delta = u32::try_from(offset.saturating_sub(self.base_offset)).unwrap_or(u32::MAX);
-        let entry = self.with_index(file, limit, |index| index.floor(delta))?;
-        let Some(entry) = entry else { return Ok(HEAD_LEN as u64) };
-        let mut frames = self.frames(Arc::clone(file), u64::from(entry.position), limit)?;
-        match frames.peek().map_err(self.failed("read"))? {
-            Step::Frame(head) if head.delta() == entry.delta => Ok(u64::from(entry.position)),
-            _ => Ok(HEAD_LEN as u64),
+        let file = Arc::clone(frames.file());
+        let entry = self.with_index(&file, limit, |index| index.floor(delta))?;
+        if let Some(entry) = entry {
+            frames.seek(u64::from(entry.position));
+            match frames.peek().map_err(self.failed("read"))? {
+                Step::Frame(head) if head.delta() == entry.delta => return Ok(()),
+                _ => frames.forget(),
+            }
         }
+        frames.seek(HEAD_LEN as u64);
+        Ok(())
     }
 
     /// An offset of this segment at or before the first record with a timestamp of at least `ms`.

@@ -2,6 +2,7 @@
 
 #![expect(clippy::disallowed_methods, reason = "tests look at the files behind the engine's back")]
 
+mod allocations;
 mod append;
 mod backup;
 mod bitflip;
