@@ -3,6 +3,7 @@
 //! What has to survive is journaled: deliveries when they happen (stored, not synced: a power loss forgets some), and what
 //! is done when it is acknowledged. Leases are memory.
 
+use std::collections::HashSet;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
@@ -369,8 +370,11 @@ impl SharePartition {
         let work = self.begin(&mut guard, site)?;
         let (mut accepted, mut dead) = (Vec::new(), Vec::new());
         let mut outcome = Outcome::default();
+        // The first word ends a lease; a second is as late as it would be in the next commit.
+        let mut ended = HashSet::new();
         for &(offset, lease, how) in acknowledgements {
-            if work.leases.check(offset, lease, site.now).is_err() {
+            let is_late = work.leases.check(offset, lease, site.now).is_err();
+            if is_late || (how != Acknowledge::Renew && !ended.insert(offset)) {
                 outcome.refused.push(offset);
                 continue;
             }

@@ -415,3 +415,18 @@ fn a_move_to_the_dead_letter_topic_that_a_crash_cut_short_is_finished_at_the_nex
         assert_eq!(all_values(&dead), ["a"]);
     }
 }
+
+/// A receipt can be copied. Said twice in one commit, it made a journal entry that nothing can read back.
+#[test]
+fn a_receipt_that_is_acknowledged_twice_counts_once() {
+    let (place, store) = store_with(&["a", "b"]);
+    let mut one = consumer(&store);
+    let receipts: Vec<_> = poll(&mut one).receipts().collect();
+    one.acknowledge(receipts[0], Acknowledge::Accept).unwrap();
+    one.acknowledge(receipts[0], Acknowledge::Accept).unwrap();
+    let late = one.commit().unwrap_err();
+    assert!(matches!(&late, Error::LeaseLost { records } if records.len() == 1), "{late}");
+    drop((one, store));
+    let store = TestStore::open(place.path());
+    assert_eq!(texts(&poll(&mut consumer(&store))), ["b"]);
+}
