@@ -154,7 +154,7 @@ fn row_078_batches_are_compressed_where_the_topic_says_so() {
 fn row_079_damage_is_reported_and_never_skipped() {
     let (place, store) = store();
     let topic = store.topic("t", 1);
-    append(&topic, 0, &["aaaaaaaaaaaaaaaa", "bbbbbbbbbbbbbbbb"]);
+    append(&topic, 0, &["aaaaaaaaaaaaaaaa", "bbbbbbbbbbbbbbbb", "c"]);
     drop(topic);
     store.close();
     let path = "1/0/00000000000000000000.log";
