@@ -68,7 +68,7 @@ pub(crate) fn load(bytes: &[u8]) -> Decoded<Engine> {
     }
     for _ in 0..input.count()? {
         let queue = input.u32()?;
-        engine.space.set_graves(queue, Run::load(&mut input, |_| {})?);
+        engine.space.set_graves(queue, Run::load(&mut input, |_| Ok(()))?);
     }
     input.end()?;
     engine.checkpoint_len = bytes.len() as u64;
@@ -219,9 +219,9 @@ fn load_queue(input: &mut Input<'_>, engine: &mut Engine) -> Decoded<QueueState>
         let (mut bytes, mut space) = (0, engine.space.add_many());
         let run = Run::load(input, |item| {
             bytes += u64::from(item.size);
-            space.add(item.location, item.size);
+            space.add(item.location, item.size)
         })?;
-        space.end();
+        space.end()?;
         // An empty lane would go before its held messages come.
         state.ready.hold(lane);
         state.load_run(lane, run, bytes);
@@ -239,7 +239,9 @@ fn load_queue(input: &mut Input<'_>, engine: &mut Engine) -> Decoded<QueueState>
         {
             return Err(Malformed("a held message that cannot be"));
         }
-        engine.space.add(location, size);
+        let mut space = engine.space.add_many();
+        space.add(location, size)?;
+        space.end()?;
         let held = standing.state.unwrap_or(State::Ready);
         state.load_held(lane, sequence, location, size, held, standing);
     }

@@ -388,8 +388,11 @@ impl Run {
     }
 
     /// The run that [`Run::save`] wrote; every item is decoded once, so that later decoding cannot fail, and is shown to
-    /// `each` meanwhile.
-    pub(crate) fn load(input: &mut Input<'_>, mut each: impl FnMut(&Item)) -> Decoded<Run> {
+    /// `each` meanwhile, which may refuse it.
+    pub(crate) fn load(
+        input: &mut Input<'_>,
+        mut each: impl FnMut(&Item) -> Decoded<()>,
+    ) -> Decoded<Run> {
         let mut run = Run::default();
         let mut last_sequence = 0;
         for _ in 0..input.count()? {
@@ -404,7 +407,7 @@ impl Run {
                     return Err(Malformed("a run out of sequence order"));
                 }
                 last_sequence = last.sequence;
-                each(&last);
+                each(&last)?;
                 if first.is_none() {
                     first = Some((last, bytes.len() - left.0.len()));
                 }
@@ -556,16 +559,16 @@ mod tests {
         });
         let mut bytes = Vec::new();
         run.save(&mut bytes);
-        let loaded = Run::load(&mut Input(&bytes), |_| {}).unwrap();
+        let loaded = Run::load(&mut Input(&bytes), |_| Ok(())).unwrap();
         assert_eq!(loaded.len(), run.len());
         assert!(loaded.iter().eq(run.iter()));
         for cut in 0..bytes.len() {
-            assert!(Run::load(&mut Input(&bytes[..cut]), |_| {}).is_err());
+            assert!(Run::load(&mut Input(&bytes[..cut]), |_| Ok(())).is_err());
         }
         for at in 0..bytes.len() {
             let mut damaged = bytes.clone();
             damaged[at] ^= 0x55;
-            if let Ok(mut run) = Run::load(&mut Input(&damaged), |_| {}) {
+            if let Ok(mut run) = Run::load(&mut Input(&damaged), |_| Ok(())) {
                 while run.pop().is_some() {}
             }
         }

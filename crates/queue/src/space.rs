@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashSet, VecDeque};
 
 use logmill_storage::Part;
 
+use crate::codec::{Decoded, Malformed};
 use crate::location;
 use crate::run::{Item, Run};
 
@@ -12,6 +13,9 @@ use crate::run::{Item, Run};
 const BUCKET: u64 = 64;
 /// What an entry takes in the journal beside its body, roughly.
 const OVERHEAD: u64 = 40;
+/// So far may the messages of a checkpoint lie apart: 268 million entries, for 32 MiB. One that asks for more is hostile or not
+/// worth its memory, and the journal says the same.
+const CHECKPOINT_BUCKETS: u64 = 1 << 22;
 
 #[derive(Debug, Default)]
 struct Buckets {
@@ -37,6 +41,13 @@ impl Buckets {
         if let Some(sum) = self.bytes.get_mut(index) {
             *sum += bytes;
         }
+    }
+
+    /// Whether a checkpoint may need an entry at `offset`.
+    fn admits(&self, offset: u64) -> bool {
+        let bucket = offset / BUCKET;
+        let last = self.first + self.bytes.len() as u64;
+        self.bytes.is_empty() || last.max(bucket) - self.first.min(bucket) < CHECKPOINT_BUCKETS
     }
 
     #[inline]
@@ -84,23 +95,29 @@ pub(crate) struct AddMany<'a> {
 
 impl AddMany<'_> {
     #[inline]
-    pub(crate) fn add(&mut self, at: u64, size: u32) {
+    pub(crate) fn add(&mut self, at: u64, size: u32) -> Decoded<()> {
         if at / BUCKET != self.at / BUCKET {
-            self.flush();
+            self.flush()?;
             self.at = at;
         }
         self.bytes += u64::from(size) + OVERHEAD;
+        Ok(())
     }
 
-    pub(crate) fn end(mut self) {
-        self.flush();
+    pub(crate) fn end(mut self) -> Decoded<()> {
+        self.flush()
     }
 
-    fn flush(&mut self) {
+    fn flush(&mut self) -> Decoded<()> {
         if self.bytes > 0 {
             let bytes = std::mem::take(&mut self.bytes);
-            self.space.part(self.at).add(self.at & !location::COLD, bytes);
+            let (buckets, offset) = (self.space.part(self.at), self.at & !location::COLD);
+            if !buckets.admits(offset) {
+                return Err(Malformed("messages of a checkpoint too far apart"));
+            }
+            buckets.add(offset, bytes);
         }
+        Ok(())
     }
 }
 
@@ -286,6 +303,24 @@ impl Space {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Found by fuzzing: two messages at the ends of what an offset can be asked for a table of everything between them.
+    #[test]
+    fn messages_that_a_checkpoint_has_too_far_apart_are_refused_before_memory_is_taken() {
+        let mut space = Space::default();
+        let mut many = space.add_many();
+        many.add(5 << 40, 10).unwrap();
+        many.add((5 << 40) + BUCKET * (CHECKPOINT_BUCKETS - 1), 10).unwrap();
+        assert!(many.end().is_ok());
+        for far in [0, (5 << 40) + BUCKET * CHECKPOINT_BUCKETS, location::COLD - 1] {
+            let mut many = space.add_many();
+            many.add(far, 10).unwrap();
+            assert!(many.end().is_err(), "{far}");
+        }
+        let mut many = space.add_many();
+        many.add(location::COLD | 7, 10).unwrap();
+        assert!(many.end().is_ok(), "the cold part counts for itself");
+    }
 
     #[test]
     fn what_is_needed_is_summed_by_stretch_and_vanishes_when_it_goes() {
