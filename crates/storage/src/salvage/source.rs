@@ -212,11 +212,14 @@ fn base_timestamp(
     let (mut least, mut greatest) = (i64::MAX, i64::MIN);
     let mut walk = Walk::new(file, scope, footer.data_end);
     while let Some(head) = walk.next()? {
-        if let Ok(batch) = walk.frames.take(head) {
-            for record in batch.records().flatten() {
-                least = least.min(record.timestamp);
-                greatest = greatest.max(record.timestamp);
-            }
+        let Ok(batch) = walk.frames.take(head) else {
+            // Its checksum is right and it is no batch: as long as it is not passed over it comes again.
+            walk.frames.skip(&head);
+            continue;
+        };
+        for record in batch.records().flatten() {
+            least = least.min(record.timestamp);
+            greatest = greatest.max(record.timestamp);
         }
     }
     let from_greatest = footer.max_timestamp.wrapping_sub(greatest);
