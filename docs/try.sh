@@ -14,10 +14,7 @@ printf '[safe]\n\tdirectory = *\n' >"$GIT_CONFIG_GLOBAL"
 begin=$SECONDS
 git clone --quiet "$repository" logmill
 cd logmill
-command=$(awk '$0 == "<!-- command: main -->" { found = 1; next }
-    found && /^```/ { if (inside) exit; inside = 1; next }
-    inside { print }' README.md)
-[ -n "$command" ] || { echo "README.md has no first command" >&2; exit 1; }
+command=$(docs/readme-command main)
 printf '%s\n' "$command"
 bash -euo pipefail -c "$command" >output
 first=$((SECONDS - begin))

@@ -239,9 +239,7 @@ fn load_queue(input: &mut Input<'_>, engine: &mut Engine) -> Decoded<QueueState>
         {
             return Err(Malformed("a held message that cannot be"));
         }
-        let mut space = engine.space.add_many();
-        space.add(location, size)?;
-        space.end()?;
+        engine.space.add_known(location, size)?;
         let held = standing.state.unwrap_or(State::Ready);
         state.load_held(lane, sequence, location, size, held, standing);
     }

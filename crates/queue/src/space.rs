@@ -110,12 +110,7 @@ impl AddMany<'_> {
 
     fn flush(&mut self) -> Decoded<()> {
         if self.bytes > 0 {
-            let bytes = std::mem::take(&mut self.bytes);
-            let (buckets, offset) = (self.space.part(self.at), self.at & !location::COLD);
-            if !buckets.admits(offset) {
-                return Err(Malformed("messages of a checkpoint too far apart"));
-            }
-            buckets.add(offset, bytes);
+            self.space.admit(self.at, std::mem::take(&mut self.bytes))?;
         }
         Ok(())
     }
@@ -146,6 +141,21 @@ impl Space {
     #[inline]
     pub(crate) fn add(&mut self, at: u64, size: u32) {
         self.part(at).add(at & !location::COLD, u64::from(size) + OVERHEAD);
+    }
+
+    /// Notes that a checkpoint needs the entry at `at`, and those next to it, which take `bytes`.
+    fn admit(&mut self, at: u64, bytes: u64) -> Decoded<()> {
+        let (buckets, offset) = (self.part(at), at & !location::COLD);
+        if !buckets.admits(offset) {
+            return Err(Malformed("messages of a checkpoint too far apart"));
+        }
+        buckets.add(offset, bytes);
+        Ok(())
+    }
+
+    /// As [`Space::add`], for what a checkpoint says.
+    pub(crate) fn add_known(&mut self, at: u64, size: u32) -> Decoded<()> {
+        self.admit(at, u64::from(size) + OVERHEAD)
     }
 
     /// Notes that many entries are needed, neighbours after each other.

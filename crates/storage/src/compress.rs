@@ -28,8 +28,8 @@ const LZ4: u8 = 3;
 const ZSTD: u8 = 4;
 
 impl Compression {
-    /// Kafka's number of it.
-    pub(crate) const fn codec(self) -> u8 {
+    /// Kafka's number of the codec: 0 none, 3 lz4, 4 zstd.
+    pub const fn codec(self) -> u8 {
         match self {
             Compression::None => NONE,
             Compression::Lz4 => LZ4,

@@ -115,7 +115,7 @@ impl TopicConfig {
 
     /// How new batches are compressed, default not at all. What is there already stays readable.
     pub fn compression(self, compression: Compression) -> Self {
-        self.with(Setting::CompressionType, i64::from(codec_number(compression)))
+        self.with(Setting::CompressionType, i64::from(compression.codec()))
     }
 
     /// When an append is acknowledged unless the call says otherwise, default [`Durability::Sync`].
@@ -227,14 +227,6 @@ fn to_i64(value: u64) -> i64 {
 
 pub(crate) fn to_ms(time: Duration) -> i64 {
     i64::try_from(time.as_millis()).unwrap_or(i64::MAX)
-}
-
-const fn codec_number(compression: Compression) -> u8 {
-    match compression {
-        Compression::Lz4 => 3,
-        Compression::Zstd => 4,
-        _ => 0,
-    }
 }
 
 /// How a topic behaves: the settings that were given, and the defaults for the rest.
