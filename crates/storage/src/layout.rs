@@ -320,6 +320,10 @@ impl Manifest {
             return Err(Corruption::Field("an offset beyond 63 bits"));
         }
         let [start_offset, offset, segment] = offsets;
+        let position = LE::read_u64(&b[80..]);
+        if segment > offset || segment == offset && position > HEAD_LEN as u64 {
+            return Err(Corruption::Field("proven point"));
+        }
         let (generation, epoch) = (LE::read_u64(&b[24..]), LE::read_u32(&b[48..]));
         if generation == u64::MAX || epoch == u32::MAX {
             return Err(NO_NEXT);
@@ -335,12 +339,7 @@ impl Manifest {
                 _ => return Err(Corruption::Field("state of the log")),
             },
             start_offset,
-            proven: Proven {
-                offset,
-                segment,
-                position: LE::read_u64(&b[80..]),
-                max_timestamp: LE::read_i64(&b[120..]),
-            },
+            proven: Proven { offset, segment, position, max_timestamp: LE::read_i64(&b[120..]) },
             boot_id: array16(&b[88..104]),
             created_at: LE::read_i64(&b[104..]),
             has_producers: match LE::read_u64(&b[112..]) {

@@ -173,8 +173,11 @@ fn heads() -> Vec<Case> {
 
 /// A log that was closed and whose start lay behind its end was opened, and the segments that hold its records were removed
 /// for lying below the start. What was below a start was durable, so such a log has lost something.
+///
+/// A log without segments was opened whose proven point lay far inside a segment that begins with it; the segment that the
+/// next append made was then found too short for that point, and the log could not be opened again.
 fn manifests() -> Vec<Case> {
-    let fields: [(&str, usize, &'static [u8]); 15] = [
+    let fields: [(&str, usize, &'static [u8]); 16] = [
         ("format version 2", 8, &[2, 0]),
         ("a slot of 65535 bytes", 10, &[255, 255]),
         ("an unknown incompatible feature", 12, &[0, 0, 0, 0x80]),
@@ -188,6 +191,7 @@ fn manifests() -> Vec<Case> {
         ("a start at the end of all offsets", 56, &[255; 8]),
         ("a proven offset behind the end", 64, &[0, 0, 0, 1, 0, 0, 0, 0]),
         ("a proven segment that is not there", 72, &[0, 0, 0, 1, 0, 0, 0, 0]),
+        ("a proven point inside a segment that begins with it", 72, &[61, 0, 0, 0, 0, 0, 0, 0]),
         ("a proven position behind the file", 80, &[255, 255, 255, 255, 0, 0, 0, 0]),
         ("an owner's configuration of 65535 bytes", 128, &[255, 255]),
     ];
