@@ -76,7 +76,8 @@ fn poll_claim(writer: &Writer, claim: Claim, context: &mut Context<'_>) -> Poll<
     }
 }
 
-/// A sync that is on its way: a [`Future`] that needs no runtime. Dropping it cancels nothing.
+/// A sync that is on its way. Wait for it by [`wait`](SyncTicket::wait) or as a [`Future`], which needs no runtime. Dropping
+/// it cancels nothing.
 #[derive(Debug)]
 #[must_use = "what was appended is durable when the ticket was waited for"]
 pub struct SyncTicket {
@@ -89,6 +90,14 @@ pub struct SyncTicket {
 impl SyncTicket {
     pub(crate) const fn new(writer: Arc<Writer>, log: Log, claim: Claim) -> SyncTicket {
         SyncTicket { writer, _log: log, claim }
+    }
+
+    /// Blocks until what was appended is durable.
+    ///
+    /// # Errors
+    /// As [`Log::sync`].
+    pub fn wait(self) -> Result<()> {
+        self.writer.wait_durable(self.claim)
     }
 }
 

@@ -96,6 +96,8 @@ pub struct Consumer {
     /// The group's version that this consumer has acted upon.
     seen_version: u64,
     next_auto_commit: Duration,
+    /// Something was committed, to be synced, that nobody has waited for.
+    is_unsynced: bool,
 }
 
 impl std::fmt::Debug for Consumer {
@@ -132,6 +134,7 @@ impl Streams {
             ready: VecDeque::new(),
             listener: None,
             seen_version: 0,
+            is_unsynced: false,
         })
     }
 }
@@ -505,10 +508,8 @@ impl Consumer {
         if self.config.auto_commit.is_none() || self.assigned.is_empty() {
             return Ok(());
         }
-        match self.commit_changed(None)? {
-            Some(ticket) => ticket.wait(),
-            None => Ok(()),
-        }
+        let ticket = self.commit_changed(None)?;
+        self.wait_for(ticket)
     }
 }
 

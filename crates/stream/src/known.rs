@@ -59,16 +59,23 @@ impl Known {
                 self.next.hot = self.next.hot.max(as_of);
             }
             None if offset < self.as_of => {}
-            None => self.take_in(offset, replayed.bytes)?,
+            None => {
+                self.take_in(offset, &Entry::decode(replayed.bytes)?, replayed.bytes.len())?;
+            }
         }
         Ok(())
     }
 
-    /// Takes in an entry at `offset` of the hot part.
-    pub(crate) fn take_in(&mut self, offset: u64, bytes: &[u8]) -> Result<(), Malformed> {
-        self.state.apply(&Entry::decode(bytes)?)?;
+    /// Takes in an entry of `len` bytes at `offset` of the hot part.
+    pub(crate) fn take_in(
+        &mut self,
+        offset: u64,
+        entry: &Entry<'_>,
+        len: usize,
+    ) -> Result<(), Malformed> {
+        self.state.apply(entry)?;
         self.next.hot = self.next.hot.max(offset + 1);
-        self.unchecked_bytes += bytes.len() as u64;
+        self.unchecked_bytes += len as u64;
         self.first.get_or_insert(offset);
         if let Some((_, first_since)) = &mut self.carrying {
             first_since.get_or_insert(offset);

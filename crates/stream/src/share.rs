@@ -33,7 +33,7 @@ mod record;
 use config::ShareSettings;
 pub use config::{ShareConsumerConfig, ShareGroupConfig};
 pub use partition::Acknowledge;
-use partition::{Ask, SharePartition, Site};
+use partition::{Ask, SharePartition, Site, Word};
 use record::SharePart;
 pub use record::{ShareReceipt, ShareRecord, ShareRecords};
 
@@ -185,8 +185,8 @@ impl Shared {
     }
 }
 
-/// What a consumer has said about leases: offset, lease, and how.
-type Said = BTreeMap<PartitionId, Vec<(u64, u64, Acknowledge)>>;
+/// What a consumer has said about leases.
+type Said = BTreeMap<PartitionId, Vec<Word>>;
 
 /// What a consumer was handed and has not said anything about.
 type Unacknowledged = BTreeMap<PartitionId, BTreeMap<u64, u64>>;
@@ -215,6 +215,10 @@ pub struct ShareConsumer {
     open: Unacknowledged,
     /// What was said and not committed.
     said: Said,
+    /// What came too late, and nobody was told of.
+    late: Vec<(TopicPartition, u64)>,
+    /// What was committed may not be synced yet.
+    is_unsynced: bool,
 }
 
 impl std::fmt::Debug for ShareConsumer {
@@ -253,6 +257,8 @@ impl Streams {
             ready: VecDeque::new(),
             open: BTreeMap::new(),
             said: BTreeMap::new(),
+            late: Vec::new(),
+            is_unsynced: false,
         })
     }
 }
@@ -293,7 +299,8 @@ impl ShareConsumer {
         if !self.config.explicit {
             self.accept_open();
         }
-        self.submit()?.refused()?;
+        self.submit()?;
+        self.refused()?;
         let clock = Arc::clone(self.shared.dir.clock());
         let deadline = clock.monotonic().saturating_add(timeout);
         loop {
@@ -321,7 +328,8 @@ impl ShareConsumer {
         if how == Acknowledge::Renew {
             let mut said =
                 BTreeMap::from([(receipt.partition, vec![(receipt.offset, receipt.lease, how)])]);
-            return self.submit_said(&mut said)?.refused();
+            self.submit_said(&mut said)?;
+            return self.refused();
         }
         if let Some(open) = self.open.get_mut(&receipt.partition)
             && open.get(&receipt.offset) == Some(&receipt.lease)
@@ -342,17 +350,15 @@ impl ShareConsumer {
         if !self.config.explicit {
             self.accept_open();
         }
-        let mut submitted = self.submit()?;
-        for ticket in std::mem::take(&mut submitted.tickets) {
-            ticket.wait()?;
-        }
-        if submitted.needs_sync
+        self.submit()?;
+        if self.is_unsynced
             && self.config.durability == Durability::Sync
             && let Some(journal) = self.shared.journal()?
         {
             journal.sync()?;
         }
-        submitted.refused()
+        self.is_unsynced = false;
+        self.refused()
     }
 
     /// Commits what was acknowledged, gives back the rest, and leaves the group.
@@ -372,19 +378,19 @@ impl ShareConsumer {
         }
     }
 
-    fn submit(&mut self) -> Result<Submitted> {
+    fn submit(&mut self) -> Result<()> {
         let mut said = std::mem::take(&mut self.said);
+        self.is_unsynced |= !said.is_empty();
         let result = self.submit_said(&mut said);
         // What could not be taken in is there for the next try.
         self.said = said;
         result
     }
 
-    fn submit_said(&self, said: &mut Said) -> Result<Submitted> {
+    fn submit_said(&mut self, said: &mut Said) -> Result<()> {
         let now = self.shared.dir.clock().monotonic();
         let settings = self.group.settings();
-        let mut submitted = Submitted::default();
-        while let Some(entry) = said.first_entry() {
+        while let Some(mut entry) = said.first_entry() {
             // The records of a topic that was deleted need no acknowledgement.
             let Ok(handle) = self.shared.partition(*entry.key()) else {
                 entry.remove();
@@ -392,16 +398,20 @@ impl ShareConsumer {
             };
             let partition = self.group.partition(*entry.key());
             let site = Site { partition: &handle, settings: &settings, now };
-            let outcome = partition.acknowledge(site, entry.get(), self.config.durability)?;
+            let late = partition.acknowledge(site, entry.get_mut(), self.config.durability)?;
             entry.remove();
             let name = handle.name();
-            submitted
-                .refused
-                .extend(outcome.refused.into_iter().map(|offset| (name.clone(), offset)));
-            submitted.tickets.extend(outcome.ticket);
-            submitted.needs_sync |= outcome.needs_sync;
+            self.late.extend(late.into_iter().map(|offset| (name.clone(), offset)));
         }
-        Ok(submitted)
+        Ok(())
+    }
+
+    /// An error if some acknowledgements came too late.
+    fn refused(&mut self) -> Result<()> {
+        match std::mem::take(&mut self.late) {
+            late if late.is_empty() => Ok(()),
+            records => Err(Error::LeaseLost { records }),
+        }
     }
 
     /// Takes up new partitions and drops those of topics that are gone.
@@ -483,24 +493,6 @@ impl ShareConsumer {
             });
         }
         Ok(records)
-    }
-}
-
-/// What became of submitted acknowledgements.
-#[derive(Debug, Default)]
-struct Submitted {
-    refused: Vec<(TopicPartition, u64)>,
-    tickets: Vec<logmill_storage::Ticket>,
-    needs_sync: bool,
-}
-
-impl Submitted {
-    fn refused(self) -> Result<()> {
-        if self.refused.is_empty() {
-            Ok(())
-        } else {
-            Err(Error::LeaseLost { records: self.refused })
-        }
     }
 }
 

@@ -7,12 +7,13 @@ use std::time::Duration;
 
 use logmill_storage::{
     AppendOptions, DataDir, Durability, Entry as JournalEntry, INTENTS, Intents, Journal, Log,
-    LogConfig, Part, Ticket,
+    LogConfig, Part, SyncTicket,
 };
 use parking_lot::{Mutex, RwLock};
 
 use crate::PartitionId;
 use crate::compactor::Compactor;
+use crate::entry::Entry;
 use crate::error::{Error, Result};
 use crate::groups::ActiveGroups;
 use crate::known::{Known, OWNER};
@@ -123,28 +124,40 @@ impl Shared {
         Ok(result)
     }
 
-    /// As [`Shared::change`], without waiting. No ticket: nothing was to be journaled.
+    /// As [`Shared::change`], without waiting for a sync. No ticket: there is nothing to be waited for.
     pub(crate) fn begin<T>(
         &self,
         durability: Durability,
         decide: impl FnOnce(&State) -> Result<(Vec<Vec<u8>>, T)>,
-    ) -> Result<(T, Option<Ticket>)> {
+    ) -> Result<(T, Option<SyncTicket>)> {
         let mut known = self.known.lock();
         let (entries, result) = decide(&known.state)?;
         if entries.is_empty() {
             return Ok((result, None));
         }
+        let read_only = || logmill_storage::Error::ReadOnly { path: self.dir.path().join(JOURNAL) };
+        let journal = self.journal()?.ok_or_else(read_only)?;
         let tagged: Vec<_> =
             entries.iter().map(|bytes| JournalEntry { owner: OWNER, bytes }).collect();
-        let options = AppendOptions { durability: Some(durability), ..AppendOptions::default() };
-        let read_only = || logmill_storage::Error::ReadOnly { path: self.dir.path().join(JOURNAL) };
-        let ticket = self.journal()?.ok_or_else(read_only)?.submit(&tagged, &options)?;
-        let first = ticket.offsets().base_offset;
-        for (offset, bytes) in (first..).zip(&entries) {
-            // What was just encoded is decoded again, so that live changes and replay go one way.
-            known.take_in(offset, bytes).map_err(|what| self.corrupt(offset, what))?;
+        // What was just encoded is decoded again, so that live changes and replay go one way; and before it is journaled,
+        // so that nothing gets there that no replay can read.
+        let decoded = entries.iter().map(|bytes| Entry::decode(bytes));
+        let decoded: Vec<_> = decoded
+            .collect::<Result<_, _>>()
+            .map_err(|what| self.corrupt(journal.reach().hot, what))?;
+        // It is stored before it is taken in, so that a full disk changes nothing; only the sync may come later.
+        let (stored, is_synced) = match durability {
+            Durability::Sync => (Durability::Buffered, true),
+            other => (other, false),
+        };
+        let options = AppendOptions { durability: Some(stored), ..AppendOptions::default() };
+        let first = journal.append(&tagged, &options)?.base_offset;
+        for ((offset, entry), bytes) in (first..).zip(&decoded).zip(&entries) {
+            known.take_in(offset, entry, bytes.len()).map_err(|what| self.corrupt(offset, what))?;
         }
-        Ok((result, Some(ticket)))
+        let hot = journal.part(Part::Hot);
+        let ticket = if is_synced { Some(hot.submit_sync()?) } else { None };
+        Ok((result, ticket))
     }
 
     /// What is to be appended to partitions besides what their producers append.

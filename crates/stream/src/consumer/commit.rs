@@ -6,7 +6,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use logmill_storage::Ticket;
+use logmill_storage::{Part, SyncTicket};
 
 use super::{Consumer, Subscription};
 use crate::entry::{CommittedPosition, Entry};
@@ -36,7 +36,8 @@ impl From<u64> for OffsetAndMetadata {
 #[derive(Debug)]
 #[must_use = "waiting tells whether it succeeded"]
 pub struct CommitTicket {
-    ticket: Ticket,
+    /// `None`: it is as durable as it will be.
+    ticket: Option<SyncTicket>,
 }
 
 impl CommitTicket {
@@ -45,8 +46,7 @@ impl CommitTicket {
     /// # Errors
     /// [`Error::Storage`].
     pub fn wait(self) -> Result<()> {
-        self.ticket.wait()?;
-        Ok(())
+        Ok(self.ticket.map_or(Ok(()), SyncTicket::wait)?)
     }
 }
 
@@ -54,9 +54,10 @@ impl Future for CommitTicket {
     type Output = Result<()>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<()>> {
-        Pin::new(&mut self.ticket)
-            .poll(context)
-            .map(|result| result.map(|_| ()).map_err(Error::from))
+        match &mut self.ticket {
+            Some(ticket) => Pin::new(ticket).poll(context).map_err(Error::from),
+            None => Poll::Ready(Ok(())),
+        }
     }
 }
 
@@ -77,13 +78,11 @@ impl Consumer {
     /// # Cost
     /// One journal entry for all partitions; with durability sync one sync, shared with everything that waits for one.
     pub fn commit(&mut self) -> Result<()> {
-        match self.commit_changed(None)? {
-            Some(ticket) => ticket.wait(),
-            None => Ok(()),
-        }
+        let ticket = self.commit_changed(None)?;
+        self.wait_for(ticket)
     }
 
-    /// As [`Consumer::commit`], without waiting. `None`: there was nothing new to commit.
+    /// As [`Consumer::commit`], without waiting. `None`: everything was committed, and is as durable as configured.
     ///
     /// # Errors
     /// As [`Consumer::commit`], but for what only waiting shows.
@@ -99,10 +98,16 @@ impl Consumer {
         &mut self,
         offsets: &[(TopicPartition, OffsetAndMetadata)],
     ) -> Result<()> {
-        match self.commit_offsets_async(offsets)? {
-            Some(ticket) => ticket.wait(),
-            None => Ok(()),
+        let ticket = self.commit_offsets_async(offsets)?;
+        self.wait_for(ticket)
+    }
+
+    pub(super) fn wait_for(&mut self, ticket: Option<CommitTicket>) -> Result<()> {
+        if let Some(ticket) = ticket {
+            ticket.wait()?;
+            self.is_unsynced = false;
         }
+        Ok(())
     }
 
     /// As [`Consumer::commit_offsets`], without waiting. `None`: `offsets` is empty.
@@ -163,7 +168,14 @@ impl Consumer {
             return Ok(());
         }
         let commit = Commit { id, epoch: assigned.epoch()?, offset, metadata: String::new() };
-        self.submit(vec![commit]).map(drop)
+        let noted = self.submit(vec![commit]).map(drop);
+        if noted.is_err()
+            && let Some(assigned) = self.assigned.get_mut(&id)
+        {
+            // Nothing is read from a place that a crash would make another.
+            assigned.forget_position();
+        }
+        noted
     }
 
     /// Commits what earlier polls returned, if it is time.
@@ -193,13 +205,18 @@ impl Consumer {
         self.signal.seen(now);
         if commits.is_empty() {
             // A member that was expelled learns it even if it has nothing new to say.
-            return match self.member {
-                Some(member) => self
-                    .group
+            if let Some(member) = self.member {
+                self.group
                     .quietly(|coordinator| coordinator.heartbeat(now, member))
-                    .map(|()| None)
-                    .map_err(|refusal| self.group.refused(refusal)),
-                None => Ok(None),
+                    .map_err(|refusal| self.group.refused(refusal))?;
+            }
+            // Nor has one whose earlier commit nobody has waited for.
+            return match self.shared.journal()? {
+                Some(journal) if self.is_unsynced => {
+                    let ticket = Some(journal.part(Part::Hot).submit_sync()?);
+                    Ok(Some(CommitTicket { ticket }))
+                }
+                _ => Ok(None),
             };
         }
         let positions = commits
@@ -213,7 +230,7 @@ impl Consumer {
             .collect();
         let at_ms = self.shared.dir.clock().wall_ms();
         let entry = Entry::Committed { group: self.group.id, at_ms, positions }.encoded();
-        let ticket = self.group.quietly(|coordinator| {
+        let ((), ticket) = self.group.quietly(|coordinator| {
             match self.member {
                 Some(member) => {
                     for commit in &commits {
@@ -237,12 +254,13 @@ impl Consumer {
                 }
             })
         })?;
+        self.is_unsynced |= ticket.is_some();
         for commit in commits {
             if let Some(assigned) = self.assigned.get_mut(&commit.id) {
                 assigned.committed = Some(commit.offset);
             }
         }
-        Ok(ticket.1.map(|ticket| CommitTicket { ticket }))
+        Ok(Some(CommitTicket { ticket }))
     }
 
     fn refused(&self, refusal: Refusal) -> Error {

@@ -96,7 +96,7 @@ pub(super) fn move_to(
     let entries = [JournalEntry { owner: OWNER, bytes: &bytes }];
     let appended = intended.commit(&entries, &intents, &options)?;
     known
-        .take_in(appended.base_offset, &bytes)
+        .take_in(appended.base_offset, done, bytes.len())
         .map_err(|what| shared.corrupt(appended.base_offset, what))?;
     Ok(())
 }

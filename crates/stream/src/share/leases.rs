@@ -92,9 +92,9 @@ impl Leases {
         }
     }
 
-    /// The first free records, at most `max`.
-    pub(crate) fn first_free(&self, max: usize) -> Vec<u64> {
-        self.free.iter().take(max).copied().collect()
+    /// The first free record at `from` or after.
+    pub(crate) fn next_free(&self, from: u64) -> Option<u64> {
+        self.free.range(from..).next().copied()
     }
 
     /// Lends a free record until `until`.
@@ -202,13 +202,17 @@ mod tests {
         Duration::from_secs(seconds)
     }
 
+    fn free(leases: &Leases) -> Vec<u64> {
+        std::iter::successors(leases.next_free(0), |at| leases.next_free(at + 1)).collect()
+    }
+
     #[test]
     fn a_record_that_comes_back_is_handed_out_before_later_ones() {
         let mut leases = Leases::starting_at(0);
         (0..4).for_each(|offset| leases.see(offset, None));
         (0..3).for_each(|offset| leases.grant(offset, offset + 100, ME, at(30)));
         leases.put_back(1);
-        assert_eq!(leases.first_free(10), [1, 3]);
+        assert_eq!(free(&leases), [1, 3]);
         leases.finish(0);
         assert_eq!(leases.leased_count(), 1);
     }
@@ -240,10 +244,10 @@ mod tests {
         leases.grant(0, 1, ME, at(30));
         (1..100_000).for_each(|offset| leases.see(offset, Some(7)));
         leases.see(100_000, Some(8));
-        assert_eq!(leases.first_free(10), [100_000]);
+        assert_eq!(free(&leases), [100_000]);
         assert_eq!(leases.parked_count(), 99_999);
         leases.finish(0);
-        assert_eq!(leases.first_free(10), [1, 100_000]);
+        assert_eq!(free(&leases), [1, 100_000]);
     }
 
     #[test]
@@ -253,7 +257,7 @@ mod tests {
         leases.grant(0, 1, ME, at(30));
         leases.forget_below(7);
         assert_eq!(
-            (leases.first_free(10), leases.parked_count(), leases.leased_count()),
+            (free(&leases), leases.parked_count(), leases.leased_count()),
             (vec![7, 8], 1, 0)
         );
     }
@@ -292,7 +296,7 @@ mod tests {
                         open.insert(leases.cursor(), key);
                         leases.see(leases.cursor(), key);
                     }
-                    Step::Grant => for offset in leases.first_free(1) {
+                    Step::Grant => if let Some(offset) = leases.next_free(0) {
                         leases.grant(offset, n as u64, ME, at(30));
                     }
                     Step::Finish(i) => if let Some(offset) = pick(i) {
@@ -310,7 +314,7 @@ mod tests {
                     .filter(|(_, key)| key.is_none_or(|key| seen_keys.insert(key)))
                     .map(|(offset, _)| *offset)
                     .collect();
-                let mut out = leases.first_free(100);
+                let mut out = free(&leases);
                 out.extend(leases.held_by(ME));
                 out.sort_unstable();
                 prop_assert_eq!(&out, &first);

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use logmill_storage::{Durability, Reader, Ticket, Wake};
+use logmill_storage::{Durability, Reader, Wake};
 use parking_lot::Mutex;
 
 use super::bury::Dead;
@@ -69,16 +69,19 @@ pub(super) struct Acquired {
     pub(super) exhausted: bool,
 }
 
-/// What acknowledgements came to.
+/// What is to be lent.
 #[derive(Debug, Default)]
-pub(super) struct Outcome {
-    /// Those whose lease was lost.
-    pub(super) refused: Vec<u64>,
-    /// Waiting for this makes what was accepted safe.
-    pub(super) ticket: Option<Ticket>,
-    /// Some were dead: only a sync of the journal makes that safe.
-    pub(super) needs_sync: bool,
+struct Picked {
+    chunk: Chunk,
+    /// One for each record of the chunk, in order.
+    offsets: Vec<u64>,
+    /// Compaction took these.
+    gone: Vec<u64>,
+    exhausted: bool,
 }
+
+/// What a consumer says about a lease: offset, lease, and how.
+pub(super) type Word = (u64, u64, Acknowledge);
 
 /// Knows its partition by number only: the store holds it, so it must not hold the store.
 pub(super) struct SharePartition {
@@ -157,9 +160,9 @@ impl SharePartition {
 
     /// What the journal knows, brought in line with the log as it is now.
     fn load(&self, site: Site<'_>) -> Result<ShareState> {
-        let (shared, id) = (&site.partition.shared, self.id);
+        let (shared, group, partition) = (&site.partition.shared, self.group, self.id);
         let log = site.partition.log()?;
-        let known = shared.look(|state| state.groups.get(self.group)?.shares.get(&id).cloned());
+        let known = shared.look(|state| state.groups.get(group)?.shares.get(&partition).cloned());
         let mut state = match known {
             Some(state) => state,
             None => {
@@ -172,41 +175,42 @@ impl SharePartition {
                     }
                     StartAt::Latest | StartAt::Nowhere => log.high_watermark(),
                 };
-                let state = ShareState::new(log.epoch(), offset);
-                let entry = Entry::ShareStarted {
-                    group: self.group,
-                    partition: id,
-                    epoch: log.epoch(),
-                    offset,
-                };
+                let epoch = log.epoch();
+                let entry = Entry::ShareStarted { group, partition, epoch, offset };
                 self.journal(site, &[entry], Durability::Buffered)?;
-                state
+                ShareState::new(epoch, offset)
             }
         };
         if state.epoch < log.epoch() {
-            let offset = log.end_of_epoch(state.epoch)?;
-            let entry =
-                Entry::ShareEpoch { group: self.group, partition: id, epoch: log.epoch(), offset };
-            state.apply(&entry);
-            self.journal(site, &[entry], Durability::Buffered)?;
+            let (epoch, offset) = (log.epoch(), log.end_of_epoch(state.epoch)?);
+            let entry = Entry::ShareEpoch { group, partition, epoch, offset };
+            self.record(site, &mut state, &[entry], Durability::Buffered)?;
         }
         Ok(state)
     }
 
-    fn journal(
-        &self,
-        site: Site<'_>,
-        entries: &[Entry<'_>],
-        durability: Durability,
-    ) -> Result<Option<Ticket>> {
+    fn journal(&self, site: Site<'_>, entries: &[Entry<'_>], durability: Durability) -> Result<()> {
         let entries = entries.iter().map(Entry::encoded).collect();
-        let ((), ticket) = site.partition.shared.begin(durability, |state| {
-            match state.groups.get(self.group) {
+        // Whoever wants a sync asks for one.
+        let begun =
+            site.partition.shared.begin(durability, |state| match state.groups.get(self.group) {
                 Some(_) => Ok((entries, ())),
                 None => Err(Error::UnknownGroup { group: self.group_name.to_string() }),
-            }
-        })?;
-        Ok(ticket)
+            });
+        begun.map(drop)
+    }
+
+    /// Journals what happens, and only then lets it happen here: an error changes nothing.
+    fn record(
+        &self,
+        site: Site<'_>,
+        state: &mut ShareState,
+        entries: &[Entry<'_>],
+        durability: Durability,
+    ) -> Result<()> {
+        self.journal(site, entries, durability)?;
+        entries.iter().for_each(|entry| state.apply(entry));
+        Ok(())
     }
 
     /// Lends records to a member.
@@ -221,50 +225,70 @@ impl SharePartition {
         let log = site.partition.log()?;
         self.drop_removed(site, work, log.start_offset())?;
         self.take_back(site, work)?;
-        let mut acquired = Acquired::default();
+        let (group, partition) = (self.group, self.id);
+        loop {
+            let Picked { chunk, offsets, gone, exhausted } = self.pick(site, work, &log, ask)?;
+            let mut entries = Vec::new();
+            if !gone.is_empty() {
+                let ranges = ranges(gone.clone());
+                entries.push(Entry::ShareDone { group, partition, ranges });
+            }
+            if !offsets.is_empty() {
+                let ranges = ranges(offsets.clone());
+                entries.push(Entry::ShareAcquired { group, partition, ranges });
+            }
+            self.record(site, &mut work.state, &entries, Durability::Buffered)?;
+            gone.iter().for_each(|offset| work.leases.finish(*offset));
+            if offsets.is_empty() && !gone.is_empty() {
+                // Behind what is gone there may be records of the same key.
+                continue;
+            }
+            let until = site.now.saturating_add(site.settings.lease);
+            let lend = |offset: u64| {
+                let lease = next_lease.fetch_add(1, Ordering::Relaxed);
+                work.leases.grant(offset, lease, ask.member, until);
+                Loan { lease, deliveries: work.state.deliveries.get(&offset).copied().unwrap_or(1) }
+            };
+            let loans = offsets.into_iter().map(lend).collect();
+            return Ok(Acquired { chunk, loans, exhausted });
+        }
+    }
+
+    /// Chooses and copies records to be lent, and changes nothing else than how far the log was looked at.
+    fn pick(
+        &self,
+        site: Site<'_>,
+        work: &mut Work,
+        log: &Arc<OpenLog>,
+        ask: Ask,
+    ) -> Result<Picked> {
         let room = site.settings.in_flight_max.saturating_sub(work.leases.leased_count());
         let wanted = ask.records_max.min(room);
-        let mut offsets = Vec::new();
-        let mut gone = Vec::new();
-        while offsets.len() < wanted && acquired.chunk.bytes() < ask.bytes_max {
-            let Some(offset) = work.leases.first_free(1).first().copied() else {
-                if self.look_further(site, work, &log)? {
-                    continue;
-                }
-                acquired.exhausted = true;
-                break;
+        let mut picked = Picked::default();
+        let mut from = 0;
+        while picked.offsets.len() < wanted && picked.chunk.bytes() < ask.bytes_max {
+            let step = match work.leases.next_free(from) {
+                Some(offset) => log
+                    .with_record(offset, |record| picked.chunk.push(record))
+                    .map(|copied| Some((offset, copied.is_some()))),
+                None => self.look_further(site, work, log).map(|found| {
+                    picked.exhausted = !found;
+                    None
+                }),
             };
-            let copied = match log.with_record(offset, |record| acquired.chunk.push(record)) {
-                Ok(copied) => copied.is_some(),
-                // What was lent before the damage is handed out first.
-                Err(_) if !offsets.is_empty() => break,
+            match step {
+                Ok(Some((offset, true))) => picked.offsets.push(offset),
+                Ok(Some((offset, false))) => picked.gone.push(offset),
+                Ok(None) if picked.exhausted => break,
+                Ok(None) => continue,
+                // What was found before the damage is handed out first.
+                Err(_) if !picked.offsets.is_empty() => break,
                 Err(error) => return Err(error),
-            };
-            let id = next_lease.fetch_add(1, Ordering::Relaxed);
-            work.leases.grant(offset, id, ask.member, site.now.saturating_add(site.settings.lease));
-            if copied {
-                let deliveries = work.state.deliveries.get(&offset).copied().unwrap_or(0) + 1;
-                acquired.loans.push(Loan { lease: id, deliveries });
-                offsets.push(offset);
-            } else {
-                work.leases.finish(offset);
-                gone.push(offset);
             }
+            from = picked.offsets.last().max(picked.gone.last()).map_or(0, |last| last + 1);
         }
-        acquired.exhausted |= wanted < ask.records_max && offsets.len() == wanted;
-        let mut entries = Vec::new();
-        let (group, partition) = (self.group, self.id);
-        if !gone.is_empty() {
-            entries.push(Entry::ShareDone { group, partition, ranges: ranges(gone) });
-        }
-        if !offsets.is_empty() {
-            entries.push(Entry::ShareAcquired { group, partition, ranges: ranges(offsets) });
-        }
-        for entry in &entries {
-            work.state.apply(entry);
-        }
-        self.journal(site, &entries, Durability::Buffered)?;
-        Ok(acquired)
+        picked.exhausted |= wanted < ask.records_max && picked.offsets.len() == wanted;
+        Ok(picked)
     }
 
     /// Looks at the next records of the log; false if there is nothing more to look at, or too much waits already.
@@ -304,9 +328,8 @@ impl SharePartition {
         }
         let (group, partition) = (self.group, self.id);
         let entry = Entry::ShareDone { group, partition, ranges: vec![(work.state.start, start)] };
-        work.state.apply(&entry);
+        self.record(site, &mut work.state, &[entry], Durability::Buffered)?;
         work.leases.forget_below(start);
-        self.journal(site, &[entry], Durability::Buffered)?;
         Ok(())
     }
 
@@ -359,54 +382,64 @@ impl SharePartition {
         result
     }
 
-    /// Takes in acknowledgements of (offset, lease). Those whose lease is lost change nothing and come back as refused.
+    /// Takes in acknowledgements, and takes them out of `said`. Those whose lease is lost change nothing and come back.
+    /// After an error, `said` has what was not taken in.
     pub(super) fn acknowledge(
         &self,
         site: Site<'_>,
-        acknowledgements: &[(u64, u64, Acknowledge)],
+        said: &mut Vec<Word>,
         durability: Durability,
-    ) -> Result<Outcome> {
+    ) -> Result<Vec<u64>> {
         let mut guard = self.work.lock();
         let work = self.begin(&mut guard, site)?;
-        let (mut accepted, mut dead) = (Vec::new(), Vec::new());
-        let mut outcome = Outcome::default();
+        let (mut accepted, mut dead, mut refused) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut released, mut renewed) = (Vec::new(), Vec::new());
+        // What is left to be said if burying fails.
+        let mut rest = Vec::new();
         // The first word ends a lease; a second is as late as it would be in the next commit.
         let mut ended = HashSet::new();
-        for &(offset, lease, how) in acknowledgements {
+        for &(offset, lease, how) in said.iter() {
             let is_late = work.leases.check(offset, lease, site.now).is_err();
             if is_late || (how != Acknowledge::Renew && !ended.insert(offset)) {
-                outcome.refused.push(offset);
+                refused.push(offset);
+                rest.push((offset, lease, how));
                 continue;
             }
-            match how {
-                Acknowledge::Accept => accepted.push(offset),
-                Acknowledge::Reject => dead.push(Dead { offset, reason: "rejected" }),
-                Acknowledge::Release if is_spent(&work.state, offset, site.settings) => {
-                    dead.push(Dead { offset, reason: "delivery count limit" });
+            let reason = match how {
+                Acknowledge::Accept => {
+                    accepted.push(offset);
+                    continue;
                 }
-                Acknowledge::Release => work.leases.put_back(offset),
                 Acknowledge::Renew => {
-                    work.leases.renew(offset, site.now.saturating_add(site.settings.lease))
+                    renewed.push(offset);
+                    continue;
                 }
-            }
+                Acknowledge::Release if !is_spent(&work.state, offset, site.settings) => {
+                    released.push(offset);
+                    continue;
+                }
+                Acknowledge::Release => "delivery count limit",
+                Acknowledge::Reject => "rejected",
+            };
+            dead.push(Dead { offset, reason });
+            rest.push((offset, lease, how));
         }
         if !accepted.is_empty() {
-            let entry = Entry::ShareDone {
-                group: self.group,
-                partition: self.id,
-                ranges: ranges(accepted.clone()),
-            };
-            outcome.ticket = self.journal(site, std::slice::from_ref(&entry), durability)?;
-            work.state.apply(&entry);
-            for offset in accepted {
-                work.leases.finish(offset);
-            }
+            let (group, partition, ranges) = (self.group, self.id, ranges(accepted.clone()));
+            let entry = Entry::ShareDone { group, partition, ranges };
+            self.record(site, &mut work.state, &[entry], durability)?;
         }
-        outcome.needs_sync = !dead.is_empty();
-        self.bury(site, work, &dead)?;
+        accepted.iter().for_each(|offset| work.leases.finish(*offset));
+        released.iter().for_each(|offset| work.leases.put_back(*offset));
+        let until = site.now.saturating_add(site.settings.lease);
+        renewed.iter().for_each(|offset| work.leases.renew(*offset, until));
+        *said = rest;
+        let buried = self.bury(site, work, &dead);
         drop(guard);
         self.tell();
-        Ok(outcome)
+        buried?;
+        said.clear();
+        Ok(refused)
     }
 
     /// Ends dead records: copies them to the dead-letter topic, if there is one, and lets the others go on.
@@ -429,7 +462,7 @@ impl SharePartition {
                     &done,
                 )?;
             }
-            None => drop(self.journal(site, std::slice::from_ref(&done), Durability::Buffered)?),
+            None => self.journal(site, std::slice::from_ref(&done), Durability::Buffered)?,
         }
         work.state.apply(&done);
         for dead in dead {

@@ -2,6 +2,7 @@
 
 mod background;
 mod conformance;
+mod full_disk;
 mod groups;
 mod journal;
 mod model;

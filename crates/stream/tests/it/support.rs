@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use logmill_storage::io::sim::SimDisk;
 use logmill_storage::{DataDir, DataDirOptions, Journal, LogConfig, ManualClock};
 use logmill_stream::{
     Consumer, ConsumerConfig, Partition, Records, StartAt, Streams, StreamsOptions, Topic,
@@ -29,6 +30,18 @@ impl TestStore {
     pub fn with(path: &Path, options: &StreamsOptions) -> TestStore {
         let clock = Arc::new(ManualClock::at(NOW_MS));
         let dir = DataDirOptions::new().threads(0).clock(clock.clone()).open(path).unwrap();
+        TestStore::of(dir, clock, options)
+    }
+
+    /// On a simulated disk.
+    pub fn on(disk: &SimDisk) -> TestStore {
+        let clock = Arc::new(ManualClock::at(NOW_MS));
+        let dir =
+            DataDirOptions::new().threads(0).clock(clock.clone()).open_with(disk.io()).unwrap();
+        TestStore::of(dir, clock, &StreamsOptions::default())
+    }
+
+    fn of(dir: DataDir, clock: Arc<ManualClock>, options: &StreamsOptions) -> TestStore {
         let journal = Journal::open(&dir, "0", LogConfig::default()).unwrap();
         let streams = Streams::open(&dir, &journal, options).unwrap();
         TestStore { dir, journal, streams, clock }
