@@ -158,3 +158,52 @@ fn streams_write_a_checkpoint_when_others_fill_the_journal_and_its_space_is_repo
     assert_eq!(store.queue("q").unwrap().counts().unwrap().delayed, 1);
     store.close().unwrap();
 }
+
+#[test]
+fn after_an_older_backup_is_restored_a_group_skips_nothing_and_a_kept_position_is_seen_to_be_lost()
+{
+    use logmill::storage::DataDir;
+    use logmill::storage::backup::{backup, restore};
+
+    let (place, kept, new) = [(); 3].map(|()| tempfile::tempdir().unwrap()).into();
+    let append = |store: &Store, values: &[&str]| {
+        let partition = store.topic("events").unwrap().partition(0).unwrap();
+        for value in values {
+            partition.append(&Record::value(value.as_bytes())).unwrap();
+        }
+    };
+    let read = |store: &Store| {
+        let mut consumer = store.consumer("g").unwrap();
+        consumer.subscribe(&["events"]).unwrap();
+        let records = consumer.poll(Duration::ZERO).unwrap();
+        let values = records.iter().map(|r| String::from_utf8_lossy(r.value.unwrap()).into_owned());
+        let values: Vec<String> = values.collect();
+        consumer.commit().unwrap();
+        values
+    };
+    let store = Store::open(place.path()).unwrap();
+    store.create_topic("events", TopicConfig::new()).unwrap();
+    append(&store, &["a", "b", "c"]);
+    assert_eq!(read(&store), [""; 0], "a new group begins at the end");
+    append(&store, &["d", "e"]);
+    assert_eq!(read(&store), ["d", "e"]);
+    append(&store, &["f"]);
+    let open = |path: &std::path::Path, read_only| {
+        logmill::storage::DataDirOptions::new().read_only(read_only).open(path).unwrap()
+    };
+    backup(&open(place.path(), true), &DataDir::open(kept.path()).unwrap(), &mut |_| {}).unwrap();
+    append(&store, &["g", "h", "i"]);
+    assert_eq!(read(&store), ["f", "g", "h", "i"]);
+    let partition = store.topic("events").unwrap().partition(0).unwrap();
+    let position = (partition.epoch().unwrap(), partition.end_offset().unwrap());
+    store.close().unwrap();
+
+    restore(&open(kept.path(), true), &DataDir::open(new.path()).unwrap(), &mut |_| {}).unwrap();
+    let store = Store::open(new.path()).unwrap();
+    append(&store, &["j", "k", "l", "m", "n"]);
+    assert_eq!(read(&store), ["f", "j", "k", "l", "m", "n"]);
+    let partition = store.topic("events").unwrap().partition(0).unwrap();
+    assert!(partition.epoch().unwrap() > position.0);
+    assert_eq!((partition.end_of_epoch(position.0).unwrap(), position.1), (6, 9));
+    store.close().unwrap();
+}

@@ -36,7 +36,6 @@ impl Shared {
                 return Ok(());
             }
             let expired = slot.state.expired(AT_ONCE);
-            slot.tally.expired += expired.len() as u64;
             let keep = slot.state.config.expired_to_dead_letter;
             let (dead, alive): (Vec<_>, Vec<_>) = expired.iter().partition(|expired| expired.dead);
             let sequences = |list: Vec<&crate::state::Expired>| {
@@ -44,6 +43,7 @@ impl Shared {
             };
             self.put_away(engine, queue, &sequences(dead), DeathReason::Expired, false, now.time)?;
             self.put_away(engine, queue, &sequences(alive), DeathReason::Expired, keep, now.time)?;
+            engine.slot(queue)?.tally.expired += expired.len() as u64;
         }
     }
 

@@ -452,8 +452,8 @@ impl Consumer {
                     }
                 }
                 Err(error) => {
-                    self.ready.push_front(id);
-                    // What others gave is not lost: the error comes again with the next poll.
+                    // The others have their turn before it comes again; what they gave by now is not lost.
+                    self.ready.push_back(id);
                     return if records.is_empty() { Err(error) } else { Ok(records) };
                 }
             }

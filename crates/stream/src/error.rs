@@ -124,8 +124,9 @@ pub enum Error {
         /// The partition.
         partition: TopicPartition,
     },
-    /// The group's position is beyond the end of what the partition kept when power was lost: other records have those
-    /// offsets now, or will. Going on there would skip them, so choose: seek, or reset the group.
+    /// The group's position is beyond the end of what the partition kept when power was lost, or when an older copy of it
+    /// was put back: other records have those offsets now, or will. Going on there would skip them, so choose: seek, or
+    /// reset the group.
     PositionLost {
         /// The group.
         group: String,
@@ -249,8 +250,8 @@ impl fmt::Display for Error {
             }
             Error::PositionLost { group, partition, epoch, offset, end } => write!(
                 f,
-                "group {group:?}: position {offset} of epoch {epoch} in {partition} is beyond {end}, where power loss \
-                 ended that epoch; seek or reset the group"
+                "group {group:?}: position {offset} of epoch {epoch} in {partition} is beyond {end}, where that \
+                 epoch ended: the records before it were lost, and others have their offsets; seek or reset the group"
             ),
             Error::PositionRemoved { partition, offset, start } => {
                 write!(

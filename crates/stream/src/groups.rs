@@ -304,20 +304,18 @@ impl Shared {
 
     /// Does something that only a group without members may have done to it; nobody joins meanwhile.
     fn while_inactive<T>(&self, id: u64, name: &str, act: impl FnOnce() -> Result<T>) -> Result<T> {
-        if let Some(group) = self.share_groups.get(id) {
-            let members = group.members().len();
-            if members > 0 {
-                return Err(Error::GroupActive { group: name.into(), members });
+        let active = |members| Error::GroupActive { group: name.into(), members };
+        match self.look(|state| state.groups.get(id).map(|group| group.kind)) {
+            Some(GroupKind::Share) => self.share_groups.while_inactive(id, act).map_err(active)?,
+            Some(GroupKind::Consumers) => {
+                let make = || Group::new(id, name.into(), self.topic_list());
+                let group = self.groups.get_or_make(id, make);
+                group.quietly(|coordinator| match coordinator.members().len() {
+                    0 => act(),
+                    members => Err(active(members)),
+                })
             }
-            // What it has in memory is about to be wrong.
-            self.share_groups.remove(id);
-        }
-        match self.groups.get(id) {
-            Some(group) => group.quietly(|coordinator| match coordinator.members().len() {
-                0 => act(),
-                members => Err(Error::GroupActive { group: name.into(), members }),
-            }),
-            None => act(),
+            None => Err(Error::UnknownGroup { group: name.into() }),
         }
     }
 

@@ -324,6 +324,24 @@ impl Partition {
         Ok(log.high_watermark())
     }
 
+    /// To go with a position that is kept elsewhere than in a group: see [`Partition::end_of_epoch`]. It rises when a power
+    /// loss or a restored backup may have taken records back whose offsets others have then. 0 before the first record.
+    ///
+    /// # Errors
+    /// As [`Partition::start_offset`].
+    pub fn epoch(&self) -> Result<u32> {
+        Ok(self.log_if_any()?.map_or(0, |log| log.epoch()))
+    }
+
+    /// Where an epoch ended, or for the present one, where the partition ends now. A position of `epoch` beyond that
+    /// speaks of records that are lost, and to go on there would be to skip new ones.
+    ///
+    /// # Errors
+    /// As [`Partition::start_offset`].
+    pub fn end_of_epoch(&self, epoch: u32) -> Result<u64> {
+        Ok(self.log_if_any()?.map_or(Ok(0), |log| log.end_of_epoch(epoch))?)
+    }
+
     /// Appends a record and returns its offset when the topic's durability holds for it.
     ///
     /// # Errors

@@ -125,9 +125,17 @@ impl ActiveShareGroups {
         self.by_id.lock().values().cloned().collect()
     }
 
-    /// Forgets a group: its state in the journal was changed behind its back.
-    pub(crate) fn remove(&self, id: u64) {
-        self.by_id.lock().remove(&id);
+    /// Does something to a group in the journal behind its back, if it has no members, and forgets what is in memory of
+    /// it. Nobody joins meanwhile. With members, says how many.
+    pub(crate) fn while_inactive<T>(&self, id: u64, act: impl FnOnce() -> T) -> Result<T, usize> {
+        let mut groups = self.by_id.lock();
+        match groups.get(&id).map_or(0, |group| group.members.lock().len()) {
+            0 => {
+                groups.remove(&id);
+                Ok(act())
+            }
+            members => Err(members),
+        }
     }
 }
 
@@ -138,8 +146,13 @@ impl Shared {
         }
     }
 
-    /// The share group called `name`, made if there is none, with what `config` sets.
-    fn open_share_group(&self, name: &str, config: &ShareGroupConfig) -> Result<Arc<ShareGroup>> {
+    /// Joins the share group called `name`, made if there is none, with what `config` sets.
+    fn join_share_group(
+        &self,
+        name: &str,
+        config: &ShareGroupConfig,
+        signal: &Arc<Signal>,
+    ) -> Result<(Arc<ShareGroup>, MemberId)> {
         let mut changes = config.settings.clone();
         if let Some(topic) = &config.dead_letter_topic {
             let id = match topic {
@@ -181,7 +194,9 @@ impl Shared {
             })
         });
         *group.settings.write() = settings;
-        Ok(Arc::clone(group))
+        let member = MemberId(group.next_member.fetch_add(1, Ordering::Relaxed));
+        group.members.lock().insert(member, Arc::clone(signal));
+        Ok((Arc::clone(group), member))
     }
 }
 
@@ -242,10 +257,8 @@ impl Streams {
         config: ShareConsumerConfig,
     ) -> Result<ShareConsumer> {
         let shared = Arc::clone(&self.shared);
-        let group = shared.open_share_group(group, &config.group)?;
-        let member = MemberId(group.next_member.fetch_add(1, Ordering::Relaxed));
         let signal = Arc::new(Signal::default());
-        group.members.lock().insert(member, Arc::clone(&signal));
+        let (group, member) = shared.join_share_group(group, &config.group, &signal)?;
         Ok(ShareConsumer {
             shared,
             group,
@@ -465,7 +478,8 @@ impl ShareConsumer {
                 Ok(acquired) => acquired,
                 Err(error) => {
                     listener.disarm();
-                    self.ready.push_front(id);
+                    // The others have their turn before it comes again.
+                    self.ready.push_back(id);
                     return if records.is_empty() { Err(error) } else { Ok(records) };
                 }
             };

@@ -139,3 +139,59 @@ fn what_makes_no_sense_with_a_group_is_bad_usage() {
     }
     store.run(&["consume", "none", "--group", "g"]).failed(1);
 }
+
+/// Puts the files of the topic's partition back as they are in `kept`.
+fn put_back(store: &Store, kept: &std::path::Path) {
+    std::fs::remove_dir_all(store.partition()).unwrap();
+    copy(kept, &store.partition());
+}
+
+fn copy(from: &std::path::Path, to: &std::path::Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let path = entry.unwrap().path();
+        let to = to.join(path.file_name().unwrap());
+        match path.is_dir() {
+            true => copy(&path, &to),
+            false => assert!(std::fs::copy(&path, to).is_ok()),
+        }
+    }
+}
+
+#[test]
+fn a_group_whose_partition_lost_its_end_is_told_so_and_skips_nothing() {
+    use std::io::{BufRead, BufReader, Write};
+
+    let store = Store::new();
+    let kept = tempfile::tempdir().unwrap();
+    let mut producer = store.live_producer(&["events"]);
+    let mut input = producer.stdin.take().unwrap();
+    let mut offsets = BufReader::new(producer.stdout.take().unwrap()).lines();
+    let mut produce = |line: &[u8]| {
+        input.write_all(line).unwrap();
+        offsets.next().unwrap().unwrap()
+    };
+    (0..3).for_each(|_| drop(produce(b"early\n")));
+    // A copy of an open log is what is left of it when its process dies now.
+    copy(&store.partition(), kept.path());
+    (0..3).for_each(|_| drop(produce(b"lost\n")));
+    drop(input);
+    assert!(producer.wait().unwrap().success());
+    let consume = ["consume", "events", "--group", "g"];
+    assert_eq!(store.run(&consume).ok_text().lines().count(), 6);
+
+    put_back(&store, kept.path());
+    let told = |expected: &str| {
+        let refused = store.run(&consume);
+        assert_eq!(refused.stdout, b"");
+        let message = refused.failed(1);
+        assert!(message.contains(expected), "{message}");
+        assert!(message.contains("seek or reset the group"), "{message}");
+    };
+    told("group \"g\": position 6 of epoch 1 in partition 0 of topic \"events\" is beyond 3");
+    // At the offsets of what is lost there are others now, and beyond the position.
+    store.produce("events", b"new\nnew\nnew\nnew\nnew\n");
+    told("group \"g\": position 6 of epoch 1 in partition 0 of topic \"events\" is beyond 3");
+    store.run(&["group", "reset", "g", "--to", "3"]).ok();
+    assert_eq!(store.run(&consume).ok_text(), "new\n".repeat(5));
+}

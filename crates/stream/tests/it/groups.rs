@@ -409,6 +409,32 @@ fn a_position_that_retention_removed_is_skipped_visibly_or_is_an_error_as_chosen
     assert_eq!(drain(&mut error), ["d"]);
 }
 
+/// The partition that failed was looked at first by the next poll too, and nothing else was ever read.
+#[test]
+fn a_partition_that_cannot_be_read_does_not_keep_the_others_from_being_read() {
+    let place = tempfile::tempdir().unwrap();
+    let store = TestStore::open(place.path());
+    let topic = store.topic("t", 2);
+    (0..2).for_each(|partition| append(&topic, partition, &["a"]));
+    let mut consumer =
+        store.consumer_with("g", manual().out_of_range(OutOfRange::Error).records_max(1));
+    consumer.subscribe(&["t"]).unwrap();
+    (0..2).for_each(|partition| assert_eq!(consumer.position("t", partition).unwrap(), 0));
+    append(&topic, 1, &["b", "c"]);
+    topic.partition(0).unwrap().delete_records_before(1).unwrap();
+    let (mut read, mut errors) = (Vec::new(), 0);
+    for _ in 0..6 {
+        match consumer.poll(Duration::ZERO) {
+            Ok(records) => read.extend(texts(&records)),
+            Err(error) => {
+                assert!(matches!(error, Error::PositionRemoved { .. }), "{error}");
+                errors += 1;
+            }
+        }
+    }
+    assert_eq!((read.as_slice(), errors), (&["a".into(), "b".into(), "c".into()][..], 3));
+}
+
 #[test]
 fn a_group_of_the_other_kind_and_a_group_in_use_are_refused() {
     let place = tempfile::tempdir().unwrap();
