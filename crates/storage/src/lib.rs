@@ -85,6 +85,7 @@ pub use log::{Log, LogStats};
 pub use reader::Reader;
 pub use record::{Header, Headers, Record, RecordView};
 pub use recovery::RecoveryReport;
+pub use retention::BeforeRemoval;
 pub use schedule::Task;
 pub use tail::Wake;
 pub use ticket::{SyncTicket, Ticket};

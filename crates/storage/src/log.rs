@@ -21,6 +21,7 @@ use crate::producers::Producers;
 use crate::reader::Reader;
 use crate::record::Record;
 use crate::recovery::{self, Known, RecoveryReport, Scan, Verdict};
+use crate::retention::BeforeRemoval;
 use crate::segment;
 use crate::tail::Wake;
 use crate::ticket::{SyncTicket, Ticket};
@@ -360,6 +361,16 @@ impl Log {
     /// Calls `waker` whenever the high watermark has moved, as long as it lives.
     pub fn on_append(&self, waker: Weak<dyn Wake>) {
         self.inner.view.on_append(waker);
+    }
+
+    /// Has `keeper` asked before retention removes records, as long as the log is open. If it is dropped before, retention
+    /// removes nothing any more. The first call counts; [`Log::delete_records_before`] asks nobody.
+    ///
+    /// # Errors
+    /// [`Error::ReadOnly`].
+    pub fn ask_before_removal(&self, keeper: Weak<dyn BeforeRemoval>) -> Result<()> {
+        self.writer()?.set_keeper(keeper);
+        Ok(())
     }
 
     /// Removes all records below `offset`, durably, and returns the new start offset. Whole segments give their space back;

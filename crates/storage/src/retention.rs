@@ -5,6 +5,7 @@
 //! has come. A wall clock that jumps back makes segments younger and removes nothing; one that jumps ahead removes early
 //! what a limit of age would have removed later.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::config::Retention;
@@ -14,6 +15,22 @@ use crate::writer::Writer;
 
 /// How often the background looks whether a segment has become too old, while nothing is appended.
 pub(crate) const INTERVAL: Duration = Duration::from_secs(60);
+
+/// Somebody who has to keep something that records say before retention removes them.
+pub trait BeforeRemoval: Send + Sync {
+    /// Called before anything is removed, by the thread that is about to, without a lock; it may read, and block.
+    ///
+    /// # Errors
+    /// Nothing is removed then, and it is tried again.
+    fn before_removal(&self) -> Result<()>;
+}
+
+/// Who is to be asked before records are removed.
+pub(crate) enum Keeper {
+    Nobody,
+    Here(Arc<dyn BeforeRemoval>),
+    Gone,
+}
 
 /// What decides about a segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,7 +80,16 @@ pub(crate) fn apply(writer: &Writer) -> Result<u64> {
     let kept_from = retain(&facts, &policy, now_ms).max(start);
     // An earlier removal may have been cut short by an error.
     let is_left_over = facts.get(1).is_some_and(|second| second.base_offset <= start);
-    if kept_from > start || is_left_over { writer.delete_before(kept_from) } else { Ok(start) }
+    if kept_from <= start && !is_left_over {
+        return Ok(start);
+    }
+    match writer.keeper() {
+        Keeper::Nobody => {}
+        Keeper::Here(keeper) => keeper.before_removal()?,
+        // Whoever has to keep something is about to go; the next open removes.
+        Keeper::Gone => return Ok(start),
+    }
+    writer.delete_before(kept_from)
 }
 
 fn facts(writer: &Writer) -> Result<Vec<SegmentFacts>> {

@@ -9,8 +9,8 @@ mod replace;
 mod settle;
 mod space;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -31,6 +31,7 @@ use crate::producers::{Check, Producers};
 use crate::reader::Reader;
 use crate::record::Record;
 use crate::recovery::Unsealed;
+use crate::retention::{BeforeRemoval, Keeper};
 use crate::schedule::Task;
 use crate::segment::{self, Segment};
 use crate::view::View;
@@ -100,9 +101,11 @@ pub(crate) struct Writer {
     failure: Mutex<Option<String>>,
     /// When the background looks for what is too old, ms on the monotonic clock.
     retention_due: AtomicU64,
-    this: std::sync::Weak<Writer>,
+    this: Weak<Writer>,
     /// The log's own readers: those in removed segments would keep the space.
     kept_readers: Arc<Mutex<Vec<Reader>>>,
+    /// Who is asked before retention removes anything.
+    keeper: OnceLock<Weak<dyn BeforeRemoval>>,
     /// Given back when nobody can write the files any more: the log was closed, or the last who could is gone.
     claimed: Mutex<Option<Claimed>>,
 }
@@ -219,6 +222,7 @@ impl Writer {
             retention_due: AtomicU64::new(0),
             this: this.clone(),
             kept_readers: start.kept_readers,
+            keeper: OnceLock::new(),
             claimed: Mutex::new(Some(claimed)),
             view,
             live_config: LiveConfig::new(&config),
@@ -427,6 +431,19 @@ impl Writer {
             self.request(delay);
         }
     }
+    /// Has `keeper` asked from now on before retention removes anything; the first to say so counts.
+    pub fn set_keeper(&self, keeper: Weak<dyn BeforeRemoval>) {
+        let _ = self.keeper.set(keeper);
+    }
+
+    pub fn keeper(&self) -> Keeper {
+        match self.keeper.get().map(Weak::upgrade) {
+            None => Keeper::Nobody,
+            Some(Some(keeper)) => Keeper::Here(keeper),
+            Some(None) => Keeper::Gone,
+        }
+    }
+
     /// The user is done with the log, background work may not be.
     pub fn drain(&self) {
         if let Some(claimed) = &*self.claimed.lock() {

@@ -12,7 +12,7 @@ use crate::entry::{CommittedPosition, Entry, GroupKind};
 use crate::error::{Error, NameKind, Result};
 use crate::group::{Coordinator, MemberId, Refusal};
 use crate::settings::Settings;
-use crate::shared::Shared;
+use crate::shared::{Level, Shared};
 use crate::signal::Signal;
 use crate::{PartitionId, TopicPartition, name};
 
@@ -322,7 +322,7 @@ impl Shared {
     pub(crate) fn delete_group(&self, name: &str) -> Result<()> {
         let id = self.group_id(name)?;
         let ((), ticket) = self.while_inactive(id, name, || {
-            self.begin(Durability::Sync, |state| match state.groups.get(id) {
+            self.begin(Level::FREEING, |state| match state.groups.get(id) {
                 Some(_) => Ok((vec![Entry::GroupDeleted { group: id }.encoded()], ())),
                 None => Err(Error::UnknownGroup { group: name.into() }),
             })

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use logmill_storage::io::Open;
 use logmill_storage::{
-    AppendOptions, Appended, Batch, CompactionReport, Durability, Log, LogStats, Reader, Record,
-    RecordBuf, RecordView, RecoveryReport, Ticket, Visibility, Wake,
+    AppendOptions, Appended, Batch, BeforeRemoval, CompactionReport, Durability, Log, LogStats,
+    Reader, Record, RecordBuf, RecordView, RecoveryReport, Ticket, Visibility, Wake,
 };
 use parking_lot::{Condvar, Mutex};
 
@@ -27,6 +27,8 @@ const LOOK_AGAIN: Duration = Duration::from_millis(10);
 #[derive(Debug)]
 pub(crate) struct OpenLog {
     log: Log,
+    id: PartitionId,
+    shared: Weak<Shared>,
     /// The topic's settings, counted, when the log was opened: how readers see it goes by these.
     opened_with: u64,
     /// Those that its appends and segments go by.
@@ -38,6 +40,23 @@ impl std::ops::Deref for OpenLog {
 
     fn deref(&self) -> &Log {
         &self.log
+    }
+}
+
+/// The records that retention is about to remove may be the last that say how far a named producer came.
+impl BeforeRemoval for OpenLog {
+    fn before_removal(&self) -> logmill_storage::Result<()> {
+        let path = Path::new(&PartitionCore::log_name(self.id)).to_owned();
+        let Some(shared) = self.shared.upgrade() else {
+            return Err(logmill_storage::Error::Closed { path });
+        };
+        remember_sequences(&shared, self.id, self).map_err(|error| match error {
+            Error::Storage(error) => error,
+            other => {
+                let source = std::io::Error::other(other.to_string());
+                logmill_storage::Error::Io { op: "note the producers of", path, source }
+            }
+        })
     }
 }
 
@@ -89,8 +108,6 @@ pub(crate) struct PartitionCore {
     /// What the last compaction left, and when the compactor last looked.
     pub(crate) compacted: Mutex<Option<Compacted>>,
     pub(crate) visited_to_compact: Mutex<Option<Duration>>,
-    /// The log was opened after a crash, and the sequences of producers have not been written down since.
-    is_unremembered: AtomicBool,
     /// Set by each use and cleared by the sweep: what it finds cleared was idle since the sweep before.
     used: AtomicBool,
     /// Who wants to know of appends. They outlive the log, which may be closed and opened again.
@@ -123,7 +140,6 @@ impl PartitionCore {
             visited_s: AtomicU64::new(0),
             compacted: Mutex::new(None),
             visited_to_compact: Mutex::new(None),
-            is_unremembered: AtomicBool::new(false),
             used: AtomicBool::new(false),
             wakers: Mutex::new(Vec::new()),
         })
@@ -147,23 +163,7 @@ impl PartitionCore {
     /// The log, opened if it is not.
     pub(crate) fn log(
         self: &Arc<Self>,
-        shared: &Shared,
-        topic: &TopicCore,
-    ) -> Result<Arc<OpenLog>> {
-        let log = self.open_log(shared, topic)?;
-        if self.is_unremembered.load(Ordering::Relaxed)
-            && self.is_unremembered.swap(false, Ordering::Relaxed)
-        {
-            // A producer that died did not write down how far it came, and retention may take its last record.
-            remember_sequences(shared, self.id, &log)?;
-        }
-        Ok(log)
-    }
-
-    /// As [`PartitionCore::log`], for those who hold the lock of the state.
-    pub(crate) fn open_log(
-        self: &Arc<Self>,
-        shared: &Shared,
+        shared: &Arc<Shared>,
         topic: &TopicCore,
     ) -> Result<Arc<OpenLog>> {
         if !self.used.load(Ordering::Relaxed) {
@@ -190,14 +190,21 @@ impl PartitionCore {
         let waker: Weak<dyn Wake> = Arc::downgrade(&(Arc::clone(self) as Arc<dyn Wake>));
         log.on_append(waker);
         let version = AtomicU64::new(settings_version);
-        let open =
-            Arc::new(OpenLog { log, opened_with: settings_version, settings_version: version });
+        let open = Arc::new(OpenLog {
+            log,
+            id: self.id,
+            shared: Arc::downgrade(shared),
+            opened_with: settings_version,
+            settings_version: version,
+        });
+        if !shared.dir.is_read_only() {
+            let keeper: Weak<dyn BeforeRemoval> =
+                Arc::downgrade(&(Arc::clone(&open) as Arc<dyn BeforeRemoval>));
+            open.ask_before_removal(keeper)?;
+        }
         *slot = Slot::Open(Arc::clone(&open));
         drop(slot);
         shared.open_logs.opened(self);
-        if !open.recovery().clean && !shared.dir.is_read_only() {
-            self.is_unremembered.store(true, Ordering::Relaxed);
-        }
         Ok(open)
     }
 
@@ -512,9 +519,7 @@ impl Partition {
     /// # Errors
     /// As [`Partition::start_offset`].
     pub fn apply_retention(&self) -> Result<u64> {
-        let log = self.log()?;
-        remember_sequences(&self.shared, self.id(), &log)?;
-        let start = log.apply_retention()?;
+        let start = self.log()?.apply_retention()?;
         self.core.wake();
         Ok(start)
     }

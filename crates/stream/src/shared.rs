@@ -34,6 +34,24 @@ pub(crate) type PartitionIntents = Intents<ResolveLog>;
 /// Opens a partition's log by its name; nothing if its topic is gone.
 type ResolveLog = Box<dyn Fn(&str) -> logmill_storage::Result<Option<Log>> + Send + Sync>;
 
+/// How a change is journaled.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Level {
+    durability: Durability,
+    use_spare: bool,
+}
+
+impl From<Durability> for Level {
+    fn from(durability: Durability) -> Level {
+        Level { durability, use_spare: false }
+    }
+}
+
+impl Level {
+    /// Synced, and with the disk's reserve: for what gives back space.
+    pub(crate) const FREEING: Level = Level { durability: Durability::Sync, use_spare: true };
+}
+
 pub(crate) struct Shared {
     pub(crate) dir: DataDir,
     /// Set from the beginning, unless the store is read while its writer has not made it yet.
@@ -114,10 +132,10 @@ impl Shared {
     /// that its entries will follow.
     pub(crate) fn change<T>(
         &self,
-        durability: Durability,
+        level: impl Into<Level>,
         decide: impl FnOnce(&State) -> Result<(Vec<Vec<u8>>, T)>,
     ) -> Result<T> {
-        let (result, ticket) = self.begin(durability, decide)?;
+        let (result, ticket) = self.begin(level, decide)?;
         if let Some(ticket) = ticket {
             ticket.wait()?;
         }
@@ -127,7 +145,7 @@ impl Shared {
     /// As [`Shared::change`], without waiting for a sync. No ticket: there is nothing to be waited for.
     pub(crate) fn begin<T>(
         &self,
-        durability: Durability,
+        level: impl Into<Level>,
         decide: impl FnOnce(&State) -> Result<(Vec<Vec<u8>>, T)>,
     ) -> Result<(T, Option<SyncTicket>)> {
         let mut known = self.known.lock();
@@ -146,11 +164,13 @@ impl Shared {
             .collect::<Result<_, _>>()
             .map_err(|what| self.corrupt(journal.reach().hot, what))?;
         // It is stored before it is taken in, so that a full disk changes nothing; only the sync may come later.
+        let Level { durability, use_spare } = level.into();
         let (stored, is_synced) = match durability {
             Durability::Sync => (Durability::Buffered, true),
             other => (other, false),
         };
-        let options = AppendOptions { durability: Some(stored), ..AppendOptions::default() };
+        let options =
+            AppendOptions { durability: Some(stored), use_spare, ..AppendOptions::default() };
         let first = journal.append(&tagged, &options)?.base_offset;
         for ((offset, entry), bytes) in (first..).zip(&decoded).zip(&entries) {
             known.take_in(offset, entry, bytes.len()).map_err(|what| self.corrupt(offset, what))?;
@@ -173,7 +193,7 @@ impl Shared {
         let resolve: ResolveLog = Box::new(move |name| {
             let Some(shared) = this.upgrade() else { return Ok(None) };
             match PartitionCore::parse_log_name(name).map(|id| shared.partition(id)) {
-                Some(Ok(partition)) => match partition.core.open_log(&shared, &partition.topic) {
+                Some(Ok(partition)) => match partition.core.log(&shared, &partition.topic) {
                     Ok(log) => Ok(Some(log.clone_log())),
                     Err(Error::Storage(error)) => Err(error),
                     Err(_) => Ok(None),

@@ -11,7 +11,7 @@ use crate::entry::Entry;
 use crate::error::{Error, Result};
 use crate::name;
 use crate::partition::PartitionCore;
-use crate::shared::Shared;
+use crate::shared::{Level, Shared};
 use crate::state::State;
 use crate::topic::TopicCore;
 
@@ -117,7 +117,7 @@ impl Shared {
     }
 
     pub(crate) fn delete_topic(&self, name: &str) -> Result<()> {
-        let id = self.change(Durability::Sync, |state| {
+        let id = self.change(Level::FREEING, |state| {
             let unknown = || Error::UnknownTopic { name: name.into() };
             let id = state.topics.id_of(name).ok_or_else(unknown)?;
             let partitions = state.topics.get(id).ok_or_else(unknown)?.partitions;

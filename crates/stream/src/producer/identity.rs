@@ -10,7 +10,7 @@ use super::batch::SEQUENCE_HEADER;
 use crate::entry::Entry;
 use crate::error::{Error, NameKind, Result};
 use crate::partition::OpenLog;
-use crate::shared::Shared;
+use crate::shared::{Level, Shared};
 use crate::{PartitionId, name};
 
 /// Holds the epoch of a named producer that may append now.
@@ -161,7 +161,7 @@ pub(crate) fn remember_sequences(
             entries.push(Entry::ProducerSequence { producer, partition, sequence }.encoded());
         }
     }
-    if entries.is_empty() { Ok(()) } else { shared.change(Durability::Sync, |_| Ok((entries, ()))) }
+    if entries.is_empty() { Ok(()) } else { shared.change(Level::FREEING, |_| Ok((entries, ()))) }
 }
 
 #[cfg(test)]

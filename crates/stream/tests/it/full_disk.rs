@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use logmill_storage::Error as StorageError;
 use logmill_storage::io::sim::{CrashPlan, Fault, Op, SimDisk};
+use logmill_storage::{DataDirOptions, Error as StorageError, Journal, LogConfig, Part};
 use logmill_stream::{
-    Acknowledge, Error, ResetTo, Result, ShareConsumer, ShareConsumerConfig, ShareGroupConfig,
-    StartAt, TopicConfig,
+    Acknowledge, Error, OffsetAndMetadata, ResetTo, Result, ShareConsumer, ShareConsumerConfig,
+    ShareGroupConfig, StartAt, Streams, StreamsOptions, TopicConfig,
 };
 
 use crate::support::{TestStore, all_values, append, drain, manual, named};
@@ -157,6 +157,47 @@ fn a_change_that_found_no_space_has_not_happened_now_or_after_a_restart() {
             change(&store).unwrap();
         }
     }
+}
+
+/// Deleting a topic needs a few bytes of the journal, and on a full disk there were none for that.
+#[test]
+fn on_a_full_disk_a_topic_can_be_deleted_which_gives_its_space_back() {
+    let disk = SimDisk::new(1);
+    let dir = DataDirOptions::new().threads(0).open_with(disk.io()).unwrap();
+    let config = LogConfig::default().spare_bytes(64 << 10).segment_bytes_max(64 << 10);
+    let journal = Journal::open(&dir, "0", config).unwrap();
+    let streams = Streams::open(&dir, &journal, &StreamsOptions::default()).unwrap();
+    for name in ["t", "u"] {
+        let topic = streams.create_topic(name, &TopicConfig::new()).unwrap();
+        append(&topic, 0, &["x"; 100]);
+    }
+    drop(streams.consumer("g", manual()).unwrap());
+    journal.part(Part::Hot).settle().unwrap();
+    dir.tick();
+    disk.set_capacity(Some(disk.used()));
+    let is_full = |refused: Error| {
+        assert!(matches!(refused, Error::Storage(StorageError::DiskFull { .. })), "{refused}");
+    };
+    // Until the reserve is all that is left.
+    let long = "m".repeat(4_000);
+    let refused = loop {
+        let at = OffsetAndMetadata { offset: 0, metadata: long.clone() };
+        let mut consumer = streams.consumer("g", manual()).unwrap();
+        if let Err(refused) = consumer.commit_offsets(&[(named("u", 0), at)]) {
+            break refused;
+        }
+    };
+    is_full(refused);
+    is_full(
+        streams
+            .create_topic("more", &TopicConfig::new().set("retention.ms", "1").unwrap())
+            .unwrap_err(),
+    );
+    let used = disk.used();
+    streams.delete_topic("t").unwrap();
+    assert!(disk.used() < used, "its files are gone");
+    streams.delete_group("g").unwrap();
+    streams.create_topic("more", &TopicConfig::new()).unwrap();
 }
 
 /// Everything that the journal knows about streams, as text.

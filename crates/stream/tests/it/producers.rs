@@ -379,3 +379,31 @@ fn after_a_crash_the_sequence_is_written_down_before_retention_can_take_the_reco
     assert!(partition.start_offset().unwrap() > 0, "retention was meant to take the record");
     assert_eq!(named(&store, "p").last_sequence("t", 0).unwrap(), Some(7));
 }
+
+/// The background of an open log knew nothing of named producers: it removed the record that carried a sequence, and after a
+/// crash the number was taken for new.
+#[test]
+fn what_background_retention_removes_while_the_producer_lives_is_kept_across_a_crash() {
+    let place = tempfile::tempdir().unwrap();
+    let config =
+        TopicConfig::new().segment_bytes_max(4_096).retention(Some(Duration::from_secs(60)));
+    let store = TestStore::open(place.path());
+    let topic = store.streams.create_topic("t", &config).unwrap();
+    let producer = named(&store, "p");
+    let record = ProducerRecord::new("t", b"x").sequence(7);
+    producer.send(&record.timestamp(NOW_MS)).unwrap().wait().unwrap();
+    let plain = logmill_storage::Record::value(&[0; 2_000]).timestamp(NOW_MS);
+    for _ in 0..4 {
+        topic.partition(0).unwrap().append(&plain).unwrap();
+    }
+    store.clock.advance(Duration::from_secs(3_600));
+    for _ in 0..70 {
+        store.clock.advance(Duration::from_secs(1));
+        store.dir.tick();
+    }
+    let start = topic.partition(0).unwrap().start_offset().unwrap();
+    assert!(start > 0, "retention was meant to take the record");
+    drop((producer, topic, store));
+    let store = TestStore::open(place.path());
+    assert_eq!(named(&store, "p").last_sequence("t", 0).unwrap(), Some(7));
+}
