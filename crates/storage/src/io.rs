@@ -5,6 +5,7 @@
 
 use std::fmt::{self, Debug};
 use std::io;
+use std::ops::Range;
 use std::path::{Component, Path};
 use std::sync::Arc;
 
@@ -130,6 +131,11 @@ pub trait File: Debug + Send + Sync + 'static {
     fn sync_data(&self) -> io::Result<()>;
     /// Asks the system to forget cached pages, so that the next read sees the device.
     fn drop_cache(&self) -> io::Result<()>;
+    /// The stretches from `position` on where other bytes than zeros may be, in order: what is reserved and was never
+    /// written is left out, where the file system tells. Reading nearby can add to them, so this is asked first.
+    fn written_from(&self, position: u64) -> io::Result<Vec<Range<u64>>> {
+        Ok(std::iter::once(position..self.len()?.max(position)).collect())
+    }
     /// Makes this empty file share the blocks of `source`, all of it. `false`, and nothing was done, where that is not
     /// possible; then the bytes have to be copied.
     fn reflink(&self, source: &dyn File) -> io::Result<bool> {

@@ -628,17 +628,20 @@ fn zero_at(file: &dyn File, position: u64, len: u64, end: u64) -> std::io::Resul
 fn last_non_zero(file: &dyn File, from: u64, end: u64) -> std::io::Result<u64> {
     let most = usize::try_from(end.saturating_sub(from)).unwrap_or(usize::MAX);
     let mut buffer = vec![0; most.min(256 << 10)];
-    let (mut position, mut last) = (from, from);
-    while position < end {
-        let want = usize::try_from(end - position).unwrap_or(buffer.len()).min(buffer.len());
-        let got = read_full(file, &mut buffer[..want], position)?;
-        if got == 0 {
-            break;
+    let mut last = from;
+    for written in file.written_from(from)? {
+        let (mut position, end) = (written.start, written.end.min(end));
+        while position < end {
+            let want = usize::try_from(end - position).unwrap_or(buffer.len()).min(buffer.len());
+            let got = read_full(file, &mut buffer[..want], position)?;
+            if got == 0 {
+                break;
+            }
+            if let Some(i) = last_set(&buffer[..got]) {
+                last = position + i as u64 + 1;
+            }
+            position += got as u64;
         }
-        if let Some(i) = last_set(&buffer[..got]) {
-            last = position + i as u64 + 1;
-        }
-        position += got as u64;
     }
     Ok(last - from)
 }

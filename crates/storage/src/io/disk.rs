@@ -6,6 +6,7 @@
 use std::ffi::OsStr;
 use std::fs::{File as StdFile, Metadata};
 use std::io;
+use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
@@ -20,6 +21,9 @@ use super::{
     not_a_file,
 };
 
+/// How many stretches of a sparse file are told apart: what lies behind them counts as one.
+#[cfg(target_os = "linux")]
+const STRETCHES_MAX: usize = 4096;
 const FILE_MODE: Mode = Mode::from_raw_mode(0o600);
 const DIR_MODE: Mode = Mode::from_raw_mode(0o700);
 
@@ -370,6 +374,27 @@ impl File for DiskFile {
         #[cfg(target_os = "linux")]
         retry_on_intr(|| rustix::fs::fadvise(&self.file, 0, None, rustix::fs::Advice::DontNeed))?;
         Ok(())
+    }
+
+    #[cfg(target_os = "linux")]
+    fn written_from(&self, position: u64) -> io::Result<Vec<Range<u64>>> {
+        use rustix::fs::{SeekFrom, seek};
+        let (mut written, mut from, end) = (Vec::new(), position, self.len()?);
+        // Some file systems have told of holes where fresh bytes were; those that are known here are tested.
+        while from < end && file_system(self.file.as_fd()) != FileSystem::Other {
+            match seek(&self.file, SeekFrom::Data(from)) {
+                Ok(data) if written.len() < STRETCHES_MAX => {
+                    from = seek(&self.file, SeekFrom::Hole(data)).unwrap_or(end);
+                    written.push(data..from);
+                }
+                Err(Errno::NXIO) => return Ok(written),
+                _ => break,
+            }
+        }
+        if from < end {
+            written.push(from..end);
+        }
+        Ok(written)
     }
 
     #[cfg(target_os = "linux")]

@@ -206,6 +206,46 @@ fn reserved_bytes_have_blocks_and_a_sparse_file_is_not_mapped() {
 }
 
 #[test]
+fn what_was_reserved_and_never_written_is_told_from_what_was_stored() {
+    let (_directory, disk) = disk();
+    if disk.file_system() == FileSystem::Other {
+        eprintln!("SKIPPED: this file system is not asked");
+        return;
+    }
+    let file = disk.open(Path::new("a"), Open::Create).unwrap();
+    file.reserve(0, 64 << 20).unwrap();
+    assert_eq!(file.written_from(0).unwrap(), [], "nothing was written yet");
+    let stored = [5, 9 << 20, (64 << 20) - 1];
+    stored.iter().for_each(|position| write_full(&*file, b"x", *position).unwrap());
+    let holds = |written: &[Range<u64>], at| written.iter().any(|range| range.contains(&at));
+    let written = file.written_from(0).unwrap();
+    assert!(stored.iter().all(|position| holds(&written, *position)), "{written:?}");
+    assert!(!holds(&written, 32 << 20), "{written:?}");
+    file.sync_data().unwrap();
+    let written = file.written_from(6).unwrap();
+    assert_eq!(written[0].start, 6, "what lies before the position is left out");
+    assert!(holds(&written, 9 << 20) && holds(&written, (64 << 20) - 1), "{written:?}");
+    assert_eq!(file.written_from(64 << 20).unwrap(), []);
+    if let Ok(mut map) = file.map(64 << 20) {
+        map.store(20 << 20, b"y");
+        assert!(holds(&file.written_from(0).unwrap(), 20 << 20), "a store that no sync has seen");
+    }
+}
+
+#[test]
+fn a_file_in_very_many_pieces_is_told_in_a_bounded_number() {
+    let (_directory, disk) = disk();
+    let file = disk.open(Path::new("a"), Open::Create).unwrap();
+    let piece = 8192;
+    for n in 0..5000 {
+        write_full(&*file, b"x", n * piece).unwrap();
+    }
+    let written = file.written_from(0).unwrap();
+    assert!(written.len() <= 4097, "{}", written.len());
+    assert!((0..5000).all(|n| written.iter().any(|range| range.contains(&(n * piece)))));
+}
+
+#[test]
 fn a_file_system_that_cannot_reserve_gets_zeros_beyond_the_end_only() {
     let (_directory, disk) = disk();
     let file = disk.open_file(Path::new("a"), Open::Create).unwrap();
