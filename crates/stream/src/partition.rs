@@ -372,10 +372,11 @@ impl Partition {
     pub fn append_with(&self, records: &[Record<'_>], options: &AppendOptions) -> Result<Appended> {
         let log = self.log()?;
         let options = self.effective(options);
-        Ok(match self.stamped(records) {
-            Some(records) => log.append_with(&records, &options)?,
-            None => log.append_with(records, &options)?,
-        })
+        match self.stamped(records) {
+            Some(records) => log.append_with(&records, &options),
+            None => log.append_with(records, &options),
+        }
+        .map_err(|error| self.met(error))
     }
 
     /// Appends records in order and returns before their durability holds: the ticket waits for it.
@@ -385,10 +386,21 @@ impl Partition {
     pub fn submit(&self, records: &[Record<'_>], options: &AppendOptions) -> Result<Ticket> {
         let log = self.log()?;
         let options = self.effective(options);
-        Ok(match self.stamped(records) {
-            Some(records) => log.submit(&records, &options)?,
-            None => log.submit(records, &options)?,
-        })
+        match self.stamped(records) {
+            Some(records) => log.submit(&records, &options),
+            None => log.submit(records, &options),
+        }
+        .map_err(|error| self.met(error))
+    }
+
+    /// What a log says that was closed under the caller's hands, because its topic was deleted.
+    fn met(&self, error: logmill_storage::Error) -> Error {
+        match error {
+            logmill_storage::Error::Closed { .. } if self.topic.is_deleted() => {
+                Error::UnknownTopic { name: self.topic.name().into() }
+            }
+            error => error.into(),
+        }
     }
 
     /// With the topic's durability as it is now: the log may have been opened under another.
@@ -414,7 +426,7 @@ impl Partition {
     /// # Errors
     /// As [`Partition::append`].
     pub fn sync(&self) -> Result<u64> {
-        Ok(self.log()?.sync()?)
+        self.log()?.sync().map_err(|error| self.met(error))
     }
 
     /// Does now what the background does in time: makes everything durable and seals what is full.
@@ -422,7 +434,7 @@ impl Partition {
     /// # Errors
     /// As [`Partition::append`].
     pub fn settle(&self) -> Result<()> {
-        Ok(self.log()?.settle()?)
+        self.log()?.settle().map_err(|error| self.met(error))
     }
 
     /// A reader of this partition alone, from `from` on, which belongs to no group.

@@ -5,6 +5,7 @@ mod conformance;
 mod full_disk;
 mod groups;
 mod journal;
+mod load;
 mod model;
 mod producers;
 mod replay;
