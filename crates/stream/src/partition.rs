@@ -502,8 +502,9 @@ impl Partition {
         }
     }
 
-    /// Removes every record before `offset`, for readers at once, from the disk by whole segments; returns the new
-    /// start offset. An offset beyond the high watermark counts as the high watermark.
+    /// Removes every record before `offset`, for consumers and new readers at once, from the disk by whole segments; returns
+    /// the new start offset. A reader that is open finishes the segment that it is in. An offset beyond the high watermark
+    /// counts as the high watermark.
     ///
     /// # Errors
     /// As [`Partition::start_offset`].

@@ -131,6 +131,13 @@ impl Assigned {
         config: &ConsumerConfig,
         records: &mut Records,
     ) -> Result<bool> {
+        // Also what was read ahead, and what an open reader could still read of a segment that was removed.
+        if let (Some((_, log)), Some(position)) = (&self.reader, self.position)
+            && position < log.start_offset()
+        {
+            self.out_of_range(position, log.start_offset(), config, records)?;
+            return Ok(true);
+        }
         if self.ahead.is_none() {
             match self.fill(records_max, config.partition_bytes_max) {
                 Ok(()) => {}

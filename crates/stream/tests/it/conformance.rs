@@ -31,6 +31,42 @@ fn fill(topic: &Topic, records: usize, bytes: usize, timestamp: i64) {
     topic.partition(0).unwrap().settle().unwrap();
 }
 
+/// The rows of the table in docs/stream.md, each with what the table says of it.
+fn table() -> Vec<(u32, &'static str)> {
+    let text = include_str!("../../../../docs/stream.md");
+    let (_, table) = text.split_once("| row | rule | |").unwrap();
+    let mut rows = Vec::new();
+    for line in table.lines().filter(|line| line.starts_with("| ") || line.starts_with("|-")) {
+        let cells: Vec<&str> = line.split('|').map(str::trim).collect();
+        let [_, numbers, _, says, _] = cells[..] else { panic!("{line}") };
+        for part in numbers.split(", ").filter(|_| !numbers.starts_with('-')) {
+            let (first, last) = part.split_once('–').unwrap_or((part, part));
+            let numbers = first.parse().unwrap()..=last.parse().unwrap();
+            rows.extend(numbers.map(|number| (number, says)));
+        }
+    }
+    rows
+}
+
+#[test]
+fn every_row_of_the_table_that_is_kept_has_its_test_and_no_other_has() {
+    let tests: BTreeSet<u32> = include_str!("conformance.rs")
+        .lines()
+        .filter_map(|line| line.strip_prefix("fn row_")?.get(..3)?.parse().ok())
+        .collect();
+    let rows = table();
+    let kept: BTreeSet<u32> =
+        rows.iter().filter(|(_, says)| says.starts_with('✓')).map(|(row, _)| *row).collect();
+    assert_eq!(tests, kept);
+    let left_out: Vec<_> = rows.iter().filter(|(row, _)| !kept.contains(row)).collect();
+    assert!(left_out.iter().all(|(_, says)| says.starts_with('–')), "{left_out:?}");
+    let all: Vec<u32> = rows.iter().map(|(row, _)| *row).collect();
+    let unique: BTreeSet<u32> = all.iter().copied().collect();
+    // Row 109, tiered storage, is no matter of a library.
+    assert_eq!(unique, (68..=131).filter(|row| *row != 109).collect());
+    assert_eq!(unique.len(), all.len(), "a row is there twice");
+}
+
 #[test]
 fn row_068_reading_takes_nothing_away() {
     let (_place, store) = store();
@@ -461,6 +497,20 @@ fn row_099_retention_removes_whole_segments_and_never_the_active_one() {
     store.clock.advance(Duration::from_secs(100));
     assert_eq!(topic.partition(0).unwrap().apply_retention().unwrap(), 0);
     assert_eq!(all_values(&topic).len(), 3);
+
+    let config = config.segment_bytes_max(4_096);
+    let partition = store.streams.create_topic("u", &config).unwrap().partition(0).unwrap();
+    // The segment in which the last old record is holds a young one too, and stays.
+    for age_s in [100, 100, 100, 100, 100, 100, 100, 0, 0, 0, 0] {
+        let at = NOW_MS + 100_000 - age_s * 1_000;
+        partition.append(&Record::value(&[0; 1_000]).timestamp(at)).unwrap();
+    }
+    partition.settle().unwrap();
+    let start = partition.apply_retention().unwrap();
+    assert!((1..7).contains(&start), "some old records stay with a young one: {start}");
+    let first = store.dir.io().list(std::path::Path::new("2/0")).unwrap();
+    let first = first.iter().filter_map(|file| file.name.strip_suffix(".log")).min();
+    assert_eq!(first.unwrap().parse(), Ok(start), "it begins with a whole segment");
 }
 
 #[test]
@@ -474,6 +524,34 @@ fn row_101_records_stay_after_every_group_has_read_them() {
         consumer.commit().unwrap();
     }
     assert_eq!(all_values(&topic), ["a"]);
+}
+
+#[test]
+fn row_102_a_full_disk_refuses_what_is_new_by_type_and_takes_nothing_away() {
+    let disk = SimDisk::new(1);
+    let store = TestStore::on(&disk);
+    let topic = store.topic("t", 1);
+    let producer = store.streams.producer(ProducerConfig::new()).unwrap();
+    let send = |value: &[u8]| producer.send(&ProducerRecord::new("t", value)).unwrap().wait();
+    send(b"kept").unwrap();
+    disk.set_capacity(Some(disk.used()));
+    // What is reserved already can still be filled.
+    let mut kept = 1;
+    let refused = loop {
+        match send(&[0; 50_000]) {
+            Ok(_) => kept += 1,
+            Err(refused) => break refused,
+        }
+    };
+    let Error::NotDelivered { cause, .. } = &refused else { panic!("{refused}") };
+    assert!(
+        matches!(**cause, Error::Storage(logmill_storage::Error::DiskFull { .. })),
+        "{refused}"
+    );
+    let partition = topic.partition(0).unwrap();
+    assert_eq!(partition.range(0, u64::MAX).unwrap().collect().unwrap().len(), kept);
+    disk.set_capacity(None);
+    assert_eq!(send(b"and on").unwrap().offset, Some(kept as u64));
 }
 
 #[test]

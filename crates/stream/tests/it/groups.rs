@@ -354,6 +354,34 @@ fn paused_partitions_give_nothing_until_they_are_resumed() {
     assert_eq!(drain(&mut consumer), ["a", "c"]);
 }
 
+/// A consumer that had the log open went on to hand out what was deleted, up to the end of the segment.
+#[test]
+fn what_retention_takes_from_a_paused_partition_is_told_when_it_is_resumed() {
+    let place = tempfile::tempdir().unwrap();
+    let store = TestStore::open(place.path());
+    let topic = store.topic("t", 1);
+    append(&topic, 0, &["a", "b", "c", "d"]);
+    let mut consumers = [OutOfRange::Error, OutOfRange::Earliest].map(|out_of_range| {
+        let config = manual().out_of_range(out_of_range).records_max(1);
+        let mut consumer = store.consumer_with(&format!("{out_of_range:?}"), config);
+        consumer.subscribe(&["t"]).unwrap();
+        assert_eq!(texts(&consumer.poll(Duration::ZERO).unwrap()), ["a"]);
+        consumer.pause(&[named("t", 0)]).unwrap();
+        consumer
+    });
+    topic.partition(0).unwrap().delete_records_before(3).unwrap();
+    for consumer in &mut consumers {
+        assert!(consumer.poll(Duration::ZERO).unwrap().is_empty(), "it is paused");
+        consumer.resume(&[named("t", 0)]).unwrap();
+    }
+    let [strict, lenient] = &mut consumers;
+    let removed = strict.poll(Duration::ZERO).unwrap_err();
+    assert!(matches!(removed, Error::PositionRemoved { offset: 1, start: 3, .. }), "{removed}");
+    let skipped = lenient.poll(Duration::ZERO).unwrap();
+    assert_eq!((skipped.skipped()[0].position, skipped.skipped()[0].resumed_at), (1, 3));
+    assert_eq!([texts(&skipped), drain(lenient)].concat(), ["d"]);
+}
+
 #[test]
 fn automatic_commits_cover_what_earlier_polls_returned() {
     let place = tempfile::tempdir().unwrap();
@@ -364,7 +392,11 @@ fn automatic_commits_cover_what_earlier_polls_returned() {
     let mut consumer = store.consumer_with("g", config.clone());
     consumer.subscribe(&["t"]).unwrap();
     consumer.poll(Duration::ZERO).unwrap();
-    store.clock.advance(Duration::from_secs(6));
+    store.clock.advance(Duration::from_millis(4_999));
+    consumer.poll(Duration::ZERO).unwrap();
+    assert_eq!(consumer.committed("t", 0).unwrap(), Some(0.into()), "not before its interval");
+    consumer.seek("t", 0, 1).unwrap();
+    store.clock.advance(Duration::from_millis(1));
     assert_eq!(texts(&consumer.poll(Duration::ZERO).unwrap()), ["b"]);
     assert_eq!(consumer.committed("t", 0).unwrap(), Some(1.into()));
     consumer.close().unwrap();

@@ -430,3 +430,31 @@ fn a_receipt_that_is_acknowledged_twice_counts_once() {
     let store = TestStore::open(place.path());
     assert_eq!(texts(&poll(&mut consumer(&store))), ["b"]);
 }
+
+#[test]
+fn beyond_a_million_records_that_wait_for_one_of_their_key_nothing_is_looked_at_until_fewer_wait() {
+    const WAITING: usize = 1_000_000;
+    let (_place, store) = store_with(&[]);
+    let partition = store.streams.topic("t").unwrap().partition(0).unwrap();
+    let options = logmill_storage::AppendOptions {
+        durability: Some(logmill_storage::Durability::Buffered),
+        ..Default::default()
+    };
+    let stuck = [Record::value(b"").key(b"stuck"); 1_000];
+    for _ in 0..WAITING / stuck.len() {
+        partition.append_with(&stuck, &options).unwrap();
+    }
+    // One is out, so this is the millionth that waits; and this the first that is too far away.
+    partition.append_with(&stuck[..1], &options).unwrap();
+    partition.append_with(&[Record::value(b"").key(b"free")], &options).unwrap();
+    partition.sync().unwrap();
+    let mut consumer = consumer_with(&store, early().key_ordered(true));
+    let offsets = |records: &ShareRecords| -> Vec<u64> {
+        records.iter().map(|record| record.record.offset).collect()
+    };
+    let held = poll(&mut consumer);
+    assert_eq!(offsets(&held), [0]);
+    assert!(poll(&mut consumer).is_empty());
+    say(&mut consumer, &held, Acknowledge::Accept);
+    assert_eq!(offsets(&poll(&mut consumer)), [1, WAITING as u64 + 1]);
+}
