@@ -63,3 +63,67 @@ fn help_and_version_go_to_standard_output() {
     }
     assert!(store.run(&["--version"]).ok_text().starts_with("logmill "));
 }
+
+#[test]
+fn commands_on_topics_and_groups_that_are_not_there_exit_with_one_say_which_and_change_nothing() {
+    let store = Store::new();
+    store.produce("events", b"line\n");
+    store.run(&["consume", "events", "--group", "g"]).ok();
+    let before = store.snapshot();
+    let cases: [&[&str]; 11] = [
+        &["topic", "describe", "absent"],
+        &["topic", "alter", "absent", "--retention", "1d"],
+        &["topic", "delete", "absent"],
+        &["topic", "add-partitions", "absent", "--partitions", "2"],
+        &["group", "describe", "absent"],
+        &["group", "reset", "absent", "--to", "earliest"],
+        &["group", "reset", "g", "--to", "earliest", "--topic", "absent"],
+        &["group", "delete", "absent"],
+        &["consume", "absent"],
+        &["consume", "absent", "--group", "g"],
+        &["compact", "absent"],
+    ];
+    for arguments in cases {
+        for arguments in [arguments.to_vec(), [arguments, &["--json"]].concat()] {
+            let finished = store.run(&arguments);
+            assert_eq!(finished.stdout, b"", "{arguments:?}");
+            let message = finished.failed(1);
+            assert!(message.contains("absent"), "{arguments:?}: {message}");
+        }
+    }
+    let unchanged = store.run(&["group", "describe", "g", "--json"]).ok();
+    assert_eq!(crate::support::parsed(&unchanged)[0]["lag"], 0);
+    assert_eq!(store.run(&["consume", "events"]).ok(), b"line\n");
+    let names = |files: Vec<(std::path::PathBuf, Vec<u8>)>| {
+        files.into_iter().map(|(path, _)| path).collect::<Vec<_>>()
+    };
+    assert_eq!(names(store.snapshot()), names(before), "no file was made");
+}
+
+#[test]
+fn every_command_on_topics_and_groups_prints_json_that_a_program_reads() {
+    let store = Store::new();
+    let cases: [(&[&str], &str); 12] = [
+        (&["topic", "create", "t", "--partitions", "2"], "name"),
+        (&["produce", "t"], ""),
+        (&["topic", "list"], "name"),
+        (&["topic", "describe", "t"], "partition_count"),
+        (&["topic", "alter", "t", "--retention", "1d"], "name"),
+        (&["topic", "add-partitions", "t", "--partitions", "3"], "partition_count"),
+        (&["consume", "t", "--group", "g"], "offset"),
+        (&["group", "list"], "kind"),
+        (&["group", "describe", "g"], "lag"),
+        (&["group", "reset", "g", "--to", "earliest"], "lag"),
+        (&["group", "delete", "g"], "name"),
+        (&["topic", "delete", "t"], "name"),
+    ];
+    for (arguments, field) in cases {
+        if field.is_empty() {
+            store.run_with(arguments, b"a\nb\n").ok();
+            continue;
+        }
+        let lines = crate::support::parsed(&store.run(&[arguments, &["--json"]].concat()).ok());
+        assert!(!lines.is_empty(), "{arguments:?}");
+        assert!(lines.iter().all(|line| !line[field].is_null()), "{arguments:?}: {lines:?}");
+    }
+}
