@@ -11,14 +11,25 @@
 //! the checksum is seeded with log id, epoch and the segment's base offset, so a frame passes in one place only.
 //! Not here: where frames lie in a file (`segment`), giving out offsets (`writer`).
 
+#![cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::arithmetic_side_effects))]
+
 use byteorder::{ByteOrder, LittleEndian as LE};
 use bytes::Bytes;
 
 use crate::compress::{self, Compression};
 use crate::error::Corruption;
 use crate::planted::{self, Bug};
-use crate::record::{self, Record, RecordView};
-use crate::varint::{self, unzigzag, zigzag};
+use crate::record::{self, RecordView};
+use crate::varint::{self, unzigzag};
+
+#[expect(
+    clippy::arithmetic_side_effects,
+    clippy::indexing_slicing,
+    reason = "encodes what the writer has bounded, nothing that was read from a file"
+)]
+mod encode;
+
+pub(crate) use encode::{Encoder, FrameSpec, end_commit};
 
 pub(crate) const HEAD_LEN: usize = 16;
 /// No frame is longer: it holds the largest record and what goes with it at the most.
@@ -79,7 +90,7 @@ impl Scope {
     }
 
     #[inline]
-    fn head_crc(&self, head: &[u8]) -> u16 {
+    fn head_crc(&self, head: &[u8; HEAD_LEN]) -> u16 {
         #[expect(clippy::cast_possible_truncation, reason = "the low half is what is stored")]
         let low = self.crc(&head[4..14]) as u16;
         low
@@ -132,7 +143,7 @@ impl FrameHead {
 
     /// Bytes of the whole frame.
     pub const fn frame_len(&self) -> usize {
-        HEAD_LEN + self.length as usize
+        HEAD_LEN.saturating_add(self.length as usize)
     }
 
     pub const fn delta(&self) -> u32 {
@@ -141,7 +152,7 @@ impl FrameHead {
 
     /// Verifies the checksum of `frame`, which must be `frame_len` bytes.
     pub fn verify(&self, scope: &Scope, frame: &[u8]) -> Result<(), Corruption> {
-        let expected = scope.crc(&frame[4..]);
+        let expected = scope.crc(frame.get(4..).unwrap_or_default());
         if expected == self.crc || planted::has(Bug::ChecksumIgnored) {
             Ok(())
         } else {
@@ -257,7 +268,7 @@ impl<'a> Batch<'a> {
             && (records.least..=records.most).contains(&delta)
         {
             records.bytes = rest;
-            records.left -= 1;
+            records.left = records.left.saturating_sub(1);
             records.least = delta.saturating_add(1);
         }
         records
@@ -270,11 +281,9 @@ impl<'a> Batch<'a> {
             base_timestamp: self.base_timestamp,
             left: self.count,
             least: 0,
-            #[expect(
-                clippy::cast_possible_truncation,
-                reason = "decode has checked that the span fits"
-            )]
-            most: (self.last_offset - self.base_offset) as u32,
+            // Decoding has checked that it fits.
+            most: u32::try_from(self.last_offset.saturating_sub(self.base_offset))
+                .unwrap_or(u32::MAX),
         }
     }
 
@@ -285,7 +294,7 @@ impl<'a> Batch<'a> {
         frame: &'a [u8],
         scratch: &'a mut Vec<u8>,
     ) -> Result<Batch<'a>, Corruption> {
-        let mut rest = &frame[HEAD_LEN..];
+        let mut rest = frame.get(HEAD_LEN..).ok_or(Corruption::Field("frame head"))?;
         let flag = |bit| head.flags & bit != 0;
         let base_timestamp = scope
             .base_timestamp
@@ -305,13 +314,16 @@ impl<'a> Batch<'a> {
             compress::decode(codec, rest, len, scratch)?;
             scratch
         };
-        let base_offset = scope.base_offset + u64::from(head.delta);
+        let base_offset = scope
+            .base_offset
+            .checked_add(u64::from(head.delta))
+            .ok_or(Corruption::Field("an offset beyond 64 bits"))?;
         let count = u32::try_from(count)
             .ok()
             .filter(|&count| count > 0 && count as usize <= records.len() / RECORD_LEN_MIN)
             .ok_or(Corruption::Field("record count"))?;
         let span = extra
-            .checked_add(u64::from(count) - 1)
+            .checked_add(u64::from(count).saturating_sub(1))
             .filter(|span| *span <= u64::from(u32::MAX))
             .ok_or(Corruption::Field("offset span"))?;
         Ok(Batch {
@@ -346,7 +358,7 @@ impl<'a> Batch<'a> {
 }
 
 fn take_producer(bytes: &mut &[u8]) -> Result<Producer, Corruption> {
-    let (taken, rest) = bytes.split_at_checked(14).ok_or(Corruption::Field("producer"))?;
+    let (taken, rest) = bytes.split_first_chunk::<14>().ok_or(Corruption::Field("producer"))?;
     *bytes = rest;
     let producer = Producer {
         id: LE::read_i64(&taken[0..8]),
@@ -373,13 +385,13 @@ impl<'a> Iterator for Records<'a> {
 
     #[inline]
     fn next(&mut self) -> Option<Self::Item> {
-        if self.left == 0 {
+        let Some(left) = self.left.checked_sub(1) else {
             if self.bytes.is_empty() {
                 return None;
             }
             self.bytes = &[];
             return Some(Err(Corruption::Field("bytes after the last record")));
-        }
+        };
         let taken = record::take(
             &mut self.bytes,
             self.base_offset,
@@ -389,12 +401,12 @@ impl<'a> Iterator for Records<'a> {
         );
         match &taken {
             Ok(view) => {
-                self.left -= 1;
+                self.left = left;
                 #[expect(
                     clippy::cast_possible_truncation,
                     reason = "take has checked that the delta is at most `most`"
                 )]
-                let delta = (view.offset - self.base_offset) as u32;
+                let delta = view.offset.wrapping_sub(self.base_offset) as u32;
                 match delta.checked_add(1) {
                     Some(next) => self.least = next,
                     None => self.left = 0,
@@ -426,6 +438,7 @@ pub struct RecordBuf {
 
 impl RecordBuf {
     /// About how many bytes it takes.
+    #[expect(clippy::arithmetic_side_effects, reason = "bytes that are in memory")]
     pub(crate) fn len_in_memory(&self) -> usize {
         let bytes = |part: &Option<Bytes>| part.as_ref().map_or(0, Bytes::len);
         let header = |(name, value): &(String, Bytes)| {
@@ -449,171 +462,6 @@ impl From<RecordView<'_>> for RecordBuf {
                 .collect(),
         }
     }
-}
-
-/// What a frame says beside its records.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct FrameSpec {
-    pub base_offset: u64,
-    /// Every offset below it is durable; said only where it is news.
-    pub durable_upto: Option<u64>,
-    pub producer: Option<Producer>,
-    pub continues: bool,
-    pub compression: Compression,
-    pub delete_horizon: Option<i64>,
-    /// The last offset, where it is not that of the last record.
-    pub last_offset: Option<u64>,
-    /// Flags without a group that are copied.
-    pub carried: u16,
-}
-
-/// Encodes frames; keeps its buffers from one to the next.
-#[derive(Debug, Default)]
-pub(crate) struct Encoder {
-    records: Vec<u8>,
-    compressed: Vec<u8>,
-}
-
-impl Encoder {
-    /// Appends a frame with consecutive offsets to `out`. Records without a timestamp get `now_ms`.
-    /// Returns the largest timestamp.
-    pub fn dense(
-        &mut self,
-        out: &mut Vec<u8>,
-        scope: &Scope,
-        spec: &FrameSpec,
-        records: &[Record<'_>],
-        now_ms: i64,
-    ) -> i64 {
-        let stamped = (0u32..)
-            .zip(records)
-            .map(|(delta, record)| (delta, record.timestamp.unwrap_or(now_ms), *record));
-        self.sparse(out, scope, spec, stamped)
-    }
-
-    /// Appends a frame of (offset delta, timestamp, record), the deltas rising, at least one. Returns the largest timestamp.
-    pub fn sparse<'r>(
-        &mut self,
-        out: &mut Vec<u8>,
-        scope: &Scope,
-        spec: &FrameSpec,
-        records: impl Iterator<Item = (u32, i64, Record<'r>)> + Clone,
-    ) -> i64 {
-        let span = Span::of(records.clone().map(|(delta, timestamp, _)| (delta, timestamp)));
-        let start = out.len();
-        out.extend_from_slice(&[0; HEAD_LEN]);
-        let mut flags = put_groups(out, scope, spec, &span);
-        let encode = |out: &mut Vec<u8>| {
-            for (delta, timestamp, record) in records {
-                record.encode(out, timestamp.wrapping_sub(span.base_timestamp), delta);
-            }
-        };
-        if spec.compression == Compression::None {
-            encode(out);
-        } else {
-            self.records.clear();
-            encode(&mut self.records);
-            let codec = spec.compression.encode(&self.records, &mut self.compressed);
-            flags |= u16::from(codec);
-            if codec == compress::NONE {
-                out.extend_from_slice(&self.records);
-            } else {
-                varint::put(out, self.records.len() as u64);
-                out.extend_from_slice(&self.compressed);
-            }
-        }
-
-        let frame = &mut out[start..];
-        let length = u32::try_from(frame.len() - HEAD_LEN)
-            .expect("the writer bounds a frame far below 4 GiB");
-        let delta = u32::try_from(spec.base_offset - scope.base_offset)
-            .expect("the writer rolls before 2^32 offsets");
-        LE::write_u32(&mut frame[4..8], length);
-        LE::write_u32(&mut frame[8..12], delta);
-        LE::write_u16(&mut frame[12..14], flags);
-        seal(scope, frame);
-        span.max_timestamp
-    }
-}
-
-/// Writes both checksums of a frame.
-#[inline]
-fn seal(scope: &Scope, frame: &mut [u8]) {
-    let head_crc = scope.head_crc(frame);
-    LE::write_u16(&mut frame[14..16], head_crc);
-    let crc = scope.crc(&frame[4..]);
-    LE::write_u32(&mut frame[0..4], crc);
-}
-
-/// Makes an encoded frame the last one of its commit.
-pub(crate) fn end_commit(scope: &Scope, frame: &mut [u8]) {
-    let flags = LE::read_u16(&frame[12..14]);
-    if flags & CONTINUATION != 0 {
-        LE::write_u16(&mut frame[12..14], flags & !CONTINUATION);
-        seal(scope, frame);
-    }
-}
-
-/// What the records of a frame come to.
-struct Span {
-    count: u32,
-    last_delta: u32,
-    base_timestamp: i64,
-    max_timestamp: i64,
-}
-
-impl Span {
-    #[inline]
-    fn of(mut records: impl Iterator<Item = (u32, i64)>) -> Span {
-        let (first, base_timestamp) = records.next().expect("a frame holds at least one record");
-        let mut span =
-            Span { count: 1, last_delta: first, base_timestamp, max_timestamp: base_timestamp };
-        for (delta, timestamp) in records {
-            span.count += 1;
-            span.last_delta = delta;
-            span.max_timestamp = span.max_timestamp.max(timestamp);
-        }
-        span
-    }
-}
-
-/// Writes the groups but for the uncompressed length, and returns their flags.
-#[inline]
-fn put_groups(out: &mut Vec<u8>, scope: &Scope, spec: &FrameSpec, span: &Span) -> u16 {
-    let mut flags = spec.carried;
-    varint::put(out, zigzag(span.base_timestamp.wrapping_sub(scope.base_timestamp)));
-    if span.count > 1 {
-        flags |= COUNT;
-        varint::put(out, u64::from(span.count));
-        varint::put(out, span.max_timestamp.abs_diff(span.base_timestamp));
-    }
-    let last_delta =
-        spec.last_offset.map_or(u64::from(span.last_delta), |last| last - spec.base_offset);
-    let extra = last_delta - u64::from(span.count - 1);
-    if extra > 0 {
-        flags |= SPAN;
-        varint::put(out, extra);
-    }
-    if let Some(durable_upto) = spec.durable_upto {
-        flags |= DURABLE;
-        varint::put(out, spec.base_offset - durable_upto);
-    }
-    if let Some(producer) = spec.producer {
-        flags |= PRODUCER;
-        let mut bytes = [0; 14];
-        LE::write_i64(&mut bytes[0..8], producer.id);
-        LE::write_i16(&mut bytes[8..10], producer.epoch);
-        LE::write_i32(&mut bytes[10..14], producer.sequence);
-        out.extend_from_slice(&bytes);
-    }
-    if let Some(horizon) = spec.delete_horizon {
-        flags |= HORIZON;
-        varint::put(out, zigzag(horizon.wrapping_sub(span.base_timestamp)));
-    }
-    if spec.continues {
-        flags |= CONTINUATION;
-    }
-    flags
 }
 
 #[cfg(test)]

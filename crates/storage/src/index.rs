@@ -4,6 +4,8 @@
 //! falls back to scanning from the start of the segment when it does not fit. So an index file may be missing, stale,
 //! damaged or of another log, and only time is lost.
 
+#![cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::arithmetic_side_effects))]
+
 use byteorder::{ByteOrder, LittleEndian as LE};
 
 use crate::error::Corruption;
@@ -58,7 +60,7 @@ impl Index {
             _ => self.offsets.push(OffsetEntry { delta, position: at }),
         }
         let stretch = |entry: &OffsetEntry| u64::from(entry.position) / TIME_STRETCH;
-        let before = self.offsets.len().checked_sub(2).map(|i| stretch(&self.offsets[i]));
+        let before = self.offsets.iter().nth_back(1).map(stretch);
         if before != Some(position / TIME_STRETCH) {
             self.times.push(TimeEntry { max_timestamp, delta });
         }
@@ -67,13 +69,13 @@ impl Index {
     /// The entry to begin at when looking for `delta`.
     pub fn floor(&self, delta: u32) -> Option<OffsetEntry> {
         let after = self.offsets.partition_point(|entry| entry.delta <= delta);
-        after.checked_sub(1).map(|i| self.offsets[i])
+        self.offsets.get(after.checked_sub(1)?).copied()
     }
 
     /// The offset delta to begin at when looking for the first timestamp at or above `ms`.
     pub fn before_time(&self, ms: i64) -> Option<u32> {
         let after = self.times.partition_point(|entry| entry.max_timestamp < ms);
-        after.checked_sub(1).map(|i| self.times[i].delta)
+        self.times.get(after.checked_sub(1)?).map(|entry| entry.delta)
     }
 
     /// Forgets what is at or after `position`.
@@ -115,12 +117,8 @@ impl Index {
         log_id: &[u8; 16],
         base_offset: u64,
     ) -> Result<Index, Corruption> {
-        let offsets = entries(offsets, OFFSETS, OFFSET_ENTRY, log_id, base_offset)?
-            .map(offset_entry)
-            .collect::<Vec<_>>();
-        let times = entries(times, TIMES, TIME_ENTRY, log_id, base_offset)?
-            .map(time_entry)
-            .collect::<Vec<_>>();
+        let offsets = offset_entries(offsets, log_id, base_offset)?;
+        let times = time_entries(times, log_id, base_offset)?;
         let rising = offsets.is_sorted_by(|a, b| a.delta < b.delta && a.position < b.position)
             && times.is_sorted_by(|a, b| a.delta < b.delta && a.max_timestamp <= b.max_timestamp);
         if rising {
@@ -132,64 +130,65 @@ impl Index {
 }
 
 fn head(kind: u16, log_id: &[u8; 16], base_offset: u64, count: usize, width: usize) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(HEAD_LEN + count * width);
-    bytes.resize(HEAD_LEN, 0);
-    bytes[..8].copy_from_slice(MAGIC);
-    LE::write_u16(&mut bytes[8..], VERSION);
-    LE::write_u16(&mut bytes[10..], kind);
-    bytes[12..28].copy_from_slice(log_id);
-    LE::write_u64(&mut bytes[28..], base_offset);
-    LE::write_u32(&mut bytes[36..], u32::try_from(count).unwrap_or(u32::MAX));
+    let mut head = [0; HEAD_LEN];
+    head[..8].copy_from_slice(MAGIC);
+    LE::write_u16(&mut head[8..], VERSION);
+    LE::write_u16(&mut head[10..], kind);
+    head[12..28].copy_from_slice(log_id);
+    LE::write_u64(&mut head[28..], base_offset);
+    LE::write_u32(&mut head[36..], u32::try_from(count).unwrap_or(u32::MAX));
+    let mut bytes = Vec::with_capacity(HEAD_LEN.saturating_add(count.saturating_mul(width)));
+    bytes.extend_from_slice(&head);
     bytes
 }
 
-fn crc(bytes: &[u8]) -> u32 {
+/// Of all bytes but the last four of the head, where it is.
+fn crc(head: &[u8; HEAD_LEN], entries: &[u8]) -> u32 {
     let mut hasher = crc32fast::Hasher::new();
-    hasher.update(&bytes[..40]);
-    hasher.update(&bytes[HEAD_LEN..]);
+    hasher.update(&head[..40]);
+    hasher.update(entries);
     hasher.finalize()
 }
 
 fn seal(bytes: &mut [u8]) {
-    let crc = crc(bytes);
-    LE::write_u32(&mut bytes[40..], crc);
+    if let Some((head, entries)) = bytes.split_first_chunk_mut() {
+        let crc = crc(head, entries);
+        LE::write_u32(&mut head[40..], crc);
+    }
 }
 
-fn entries<'a>(
+fn entries<'a, const WIDTH: usize>(
     bytes: &'a [u8],
     kind: u16,
-    width: usize,
     log_id: &[u8; 16],
     base_offset: u64,
-) -> Result<impl Iterator<Item = &'a [u8]>, Corruption> {
-    if bytes.len() < HEAD_LEN {
+) -> Result<&'a [[u8; WIDTH]], Corruption> {
+    let Some((head, entries)) = bytes.split_first_chunk() else {
         return Err(Corruption::Truncated { expected: HEAD_LEN as u64, found: bytes.len() as u64 });
-    }
-    if bytes[..8] != MAGIC[..] {
+    };
+    if head[..8] != MAGIC[..] {
         return Err(Corruption::Magic);
     }
-    match LE::read_u16(&bytes[8..]) {
+    match LE::read_u16(&head[8..]) {
         VERSION => {}
         found => return Err(Corruption::Version { found }),
     }
-    let (expected, found) = (crc(bytes), LE::read_u32(&bytes[40..]));
+    let (expected, found) = (crc(head, entries), LE::read_u32(&head[40..]));
     if expected != found {
         return Err(Corruption::Checksum { expected, found });
     }
-    let count = LE::read_u32(&bytes[36..]) as usize;
-    let own = LE::read_u16(&bytes[10..]) == kind
-        && bytes[12..28] == log_id[..]
-        && LE::read_u64(&bytes[28..]) == base_offset;
+    let own = LE::read_u16(&head[10..]) == kind
+        && head[12..28] == log_id[..]
+        && LE::read_u64(&head[28..]) == base_offset;
     if !own {
         return Err(Corruption::Misplaced);
     }
-    if bytes.len() - HEAD_LEN != count * width {
-        return Err(Corruption::Truncated {
-            expected: (count * width) as u64,
-            found: (bytes.len() - HEAD_LEN) as u64,
-        });
+    let (expected, found) =
+        (u64::from(LE::read_u32(&head[36..])).saturating_mul(WIDTH as u64), entries.len() as u64);
+    if expected != found {
+        return Err(Corruption::Truncated { expected, found });
     }
-    Ok(bytes[HEAD_LEN..].chunks_exact(width))
+    Ok(entries.as_chunks().0)
 }
 
 /// One index file by itself, as `dump` shows it.
@@ -210,36 +209,47 @@ pub(crate) enum Entries {
 impl IndexFile {
     /// Decodes an index file of any log, segment and kind.
     pub fn decode(bytes: &[u8]) -> Result<IndexFile, Corruption> {
-        if bytes.len() < HEAD_LEN || bytes[..8] != MAGIC[..] {
+        let Some(head) = bytes.first_chunk::<HEAD_LEN>().filter(|head| head[..8] == MAGIC[..])
+        else {
             return Err(Corruption::Magic);
-        }
+        };
         let mut log_id = [0; 16];
-        log_id.copy_from_slice(&bytes[12..28]);
-        let base_offset = LE::read_u64(&bytes[28..]);
+        log_id.copy_from_slice(&head[12..28]);
+        let base_offset = LE::read_u64(&head[28..]);
         if base_offset >= OFFSET_END {
             return Err(Corruption::Field("an offset beyond 63 bits"));
         }
-        let entries = match LE::read_u16(&bytes[10..]) {
-            TIMES => Entries::Times(
-                entries(bytes, TIMES, TIME_ENTRY, &log_id, base_offset)?.map(time_entry).collect(),
-            ),
-            OFFSETS => Entries::Offsets(
-                entries(bytes, OFFSETS, OFFSET_ENTRY, &log_id, base_offset)?
-                    .map(offset_entry)
-                    .collect(),
-            ),
+        let entries = match LE::read_u16(&head[10..]) {
+            TIMES => Entries::Times(time_entries(bytes, &log_id, base_offset)?),
+            OFFSETS => Entries::Offsets(offset_entries(bytes, &log_id, base_offset)?),
             _ => return Err(Corruption::Field("kind of an index")),
         };
         Ok(IndexFile { log_id, base_offset, entries })
     }
 }
 
-fn offset_entry(b: &[u8]) -> OffsetEntry {
-    OffsetEntry { delta: LE::read_u32(&b[0..4]), position: LE::read_u32(&b[4..8]) }
+fn offset_entries(
+    bytes: &[u8],
+    log_id: &[u8; 16],
+    base_offset: u64,
+) -> Result<Vec<OffsetEntry>, Corruption> {
+    let entry = |b: &[u8; OFFSET_ENTRY]| OffsetEntry {
+        delta: LE::read_u32(&b[0..4]),
+        position: LE::read_u32(&b[4..8]),
+    };
+    Ok(entries(bytes, OFFSETS, log_id, base_offset)?.iter().map(entry).collect())
 }
 
-fn time_entry(b: &[u8]) -> TimeEntry {
-    TimeEntry { max_timestamp: LE::read_i64(&b[0..8]), delta: LE::read_u32(&b[8..12]) }
+fn time_entries(
+    bytes: &[u8],
+    log_id: &[u8; 16],
+    base_offset: u64,
+) -> Result<Vec<TimeEntry>, Corruption> {
+    let entry = |b: &[u8; TIME_ENTRY]| TimeEntry {
+        max_timestamp: LE::read_i64(&b[0..8]),
+        delta: LE::read_u32(&b[8..12]),
+    };
+    Ok(entries(bytes, TIMES, log_id, base_offset)?.iter().map(entry).collect())
 }
 
 #[cfg(test)]

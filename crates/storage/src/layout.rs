@@ -3,6 +3,8 @@
 //! The tables are in docs/format.md. Each structure ends with a CRC-32 of all its bytes before; decoding checks magic,
 //! version, checksum, feature bits and ranges, in this order, and never looks at a clock or a file.
 
+#![cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::arithmetic_side_effects))]
+
 use byteorder::{ByteOrder, LittleEndian as LE};
 
 use crate::error::Corruption;
@@ -21,8 +23,6 @@ pub(crate) const MANIFEST_MAGIC: &[u8; 8] = b"LOGMILLM";
 pub(crate) const LIVE_MAGIC: &[u8; 8] = b"LOGMILLL";
 const HASH_XXH3_128: u16 = 1;
 const OWNER_AT: usize = 130;
-/// The bytes of a manifest slot that an owner may use.
-pub(crate) const OWNER_LEN_MAX: usize = SLOT_LEN - 4 - OWNER_AT;
 
 /// Every offset is below this, so that an offset and the counts that go with it never overflow.
 pub(crate) const OFFSET_END: u64 = 1 << 63;
@@ -37,9 +37,9 @@ const _: () = assert!(SLOT_LEN.is_multiple_of(512));
 
 /// This build knows no feature yet, so any bit that is set is unknown. Returns those with which a file may be read all the
 /// same, and not be written.
-fn read_only_features(bytes: &[u8]) -> Result<u32, Corruption> {
-    match LE::read_u32(&bytes[0..4]) {
-        0 => Ok(LE::read_u32(&bytes[4..8])),
+fn read_only_features(incompatible: u32, read_only: u32) -> Result<u32, Corruption> {
+    match incompatible {
+        0 => Ok(read_only),
         unknown => Err(Corruption::Features { unknown }),
     }
 }
@@ -52,25 +52,22 @@ fn check_writable(features: u32) -> Result<(), Corruption> {
     }
 }
 
-fn check(bytes: &[u8], magic: &[u8; 8], version_at: Option<usize>) -> Result<(), Corruption> {
-    if bytes[..8] != magic[..] {
+fn check(bytes: &[u8], magic: &[u8; 8], version: Option<u16>) -> Result<(), Corruption> {
+    if !bytes.starts_with(magic) {
         return Err(Corruption::Magic);
     }
-    if let Some(at) = version_at {
-        match LE::read_u16(&bytes[at..]) {
-            VERSION => {}
-            found => return Err(Corruption::Version { found }),
-        }
+    if let Some(found) = version.filter(|version| *version != VERSION) {
+        return Err(Corruption::Version { found });
     }
-    let end = bytes.len() - 4;
-    let (expected, found) = (crc32fast::hash(&bytes[..end]), LE::read_u32(&bytes[end..]));
+    let Some((body, crc)) = bytes.split_last_chunk() else { return Err(Corruption::Magic) };
+    let (expected, found) = (crc32fast::hash(body), u32::from_le_bytes(*crc));
     if expected == found { Ok(()) } else { Err(Corruption::Checksum { expected, found }) }
 }
 
 fn seal(bytes: &mut [u8]) {
-    let end = bytes.len() - 4;
-    let crc = crc32fast::hash(&bytes[..end]);
-    LE::write_u32(&mut bytes[end..], crc);
+    if let Some((body, crc)) = bytes.split_last_chunk_mut() {
+        *crc = crc32fast::hash(body).to_le_bytes();
+    }
 }
 
 fn array16(bytes: &[u8]) -> [u8; 16] {
@@ -120,8 +117,9 @@ impl SegmentHead {
     }
 
     pub(crate) fn decode(b: &[u8; HEAD_LEN]) -> Result<SegmentHead, Corruption> {
-        check(b, HEAD_MAGIC, Some(8))?;
-        let read_only_features = read_only_features(&b[12..20])?;
+        check(b, HEAD_MAGIC, Some(LE::read_u16(&b[8..])))?;
+        let read_only_features =
+            read_only_features(LE::read_u32(&b[12..]), LE::read_u32(&b[16..]))?;
         if LE::read_u16(&b[10..]) as usize != HEAD_LEN || b[80..124] != [0; 44] {
             return Err(Corruption::Field("segment head"));
         }
@@ -180,7 +178,7 @@ impl Footer {
 
     /// Bytes of the whole file.
     pub(crate) const fn file_len(&self) -> u64 {
-        Footer::position(self.data_end) + FOOTER_LEN as u64
+        Footer::position(self.data_end).saturating_add(FOOTER_LEN as u64)
     }
 
     pub(crate) fn encode(&self) -> [u8; FOOTER_LEN] {
@@ -204,7 +202,7 @@ impl Footer {
     }
 
     pub(crate) fn decode(b: &[u8; FOOTER_LEN]) -> Result<Footer, Corruption> {
-        check(b, FOOTER_MAGIC, Some(8))?;
+        check(b, FOOTER_MAGIC, Some(LE::read_u16(&b[8..])))?;
         let footer = Footer {
             epoch: LE::read_u32(&b[12..]),
             log_id: array16(&b[16..32]),
@@ -220,9 +218,11 @@ impl Footer {
         };
         let plausible = LE::read_u16(&b[10..]) == HASH_XXH3_128
             && b[120..124] == [0; 4]
-            && footer.end_offset >= footer.base_offset
             && footer.end_offset < OFFSET_END
-            && footer.count <= footer.end_offset - footer.base_offset
+            && footer
+                .end_offset
+                .checked_sub(footer.base_offset)
+                .is_some_and(|span| footer.count <= span)
             && (HEAD_LEN as u64..=SEGMENT_BYTES_MAX).contains(&footer.data_end);
         if plausible { Ok(footer) } else { Err(Corruption::Field("footer")) }
     }
@@ -278,6 +278,11 @@ pub struct Proven {
 }
 
 impl Manifest {
+    #[expect(
+        clippy::arithmetic_side_effects,
+        clippy::indexing_slicing,
+        reason = "an owner comes from a slot, so it fits into one"
+    )]
     pub(crate) fn encode(&self) -> [u8; SLOT_LEN] {
         let mut b = [0; SLOT_LEN];
         b[..8].copy_from_slice(MANIFEST_MAGIC);
@@ -309,13 +314,13 @@ impl Manifest {
     }
 
     pub(crate) fn decode(b: &[u8; SLOT_LEN]) -> Result<Manifest, Corruption> {
-        check(b, MANIFEST_MAGIC, Some(8))?;
-        let read_only_features = read_only_features(&b[12..20])?;
-        let owner_len = LE::read_u16(&b[128..]) as usize;
-        if owner_len > OWNER_LEN_MAX {
-            return Err(Corruption::Field("length of the owner's configuration"));
-        }
-        let offsets = [56, 64, 72].map(|at| LE::read_u64(&b[at..]));
+        check(b, MANIFEST_MAGIC, Some(LE::read_u16(&b[8..])))?;
+        let read_only_features =
+            read_only_features(LE::read_u32(&b[12..]), LE::read_u32(&b[16..]))?;
+        let owner = b[OWNER_AT..SLOT_LEN - 4]
+            .get(..LE::read_u16(&b[128..]) as usize)
+            .ok_or(Corruption::Field("length of the owner's configuration"))?;
+        let offsets = [LE::read_u64(&b[56..]), LE::read_u64(&b[64..]), LE::read_u64(&b[72..])];
         if offsets.iter().any(|offset| *offset >= OFFSET_END) {
             return Err(Corruption::Field("an offset beyond 63 bits"));
         }
@@ -347,7 +352,7 @@ impl Manifest {
                 1 => true,
                 _ => return Err(Corruption::Field("flags of the manifest")),
             },
-            owner: b[OWNER_AT..OWNER_AT + owner_len].to_vec(),
+            owner: owner.to_vec(),
         })
     }
 }

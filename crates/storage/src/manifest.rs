@@ -1,5 +1,7 @@
 //! The manifest file: two slots, written in turn, so that one of them is whole after any crash.
 
+#![cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::arithmetic_side_effects))]
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -38,19 +40,19 @@ pub(crate) fn load(
             .and_then(|()| file.drop_cache())
             .map_err(|e| Error::io("sync", shown.join(&path), e))?;
     }
-    let mut bytes = [0; 2 * SLOT_LEN];
-    let len = read_full(file.as_ref(), &mut bytes, 0)
-        .map_err(|e| Error::io("read", shown.join(&path), e))?;
-    let (slots, _) = bytes.as_chunks::<SLOT_LEN>();
+    let mut slots = [[0; SLOT_LEN]; 2];
+    let bytes = slots.as_flattened_mut();
+    let expected = bytes.len();
+    let len =
+        read_full(file.as_ref(), bytes, 0).map_err(|e| Error::io("read", shown.join(&path), e))?;
     let corrupt =
         |position, what| Error::Corrupt { path: shown.join(&path), position, offset: 0, what };
-    if len < bytes.len() {
-        return Err(corrupt(
-            0,
-            Corruption::Truncated { expected: bytes.len() as u64, found: len as u64 },
-        ));
+    if len < expected {
+        let what = Corruption::Truncated { expected: expected as u64, found: len as u64 };
+        return Err(corrupt(0, what));
     }
-    match (Manifest::decode(&slots[0]), Manifest::decode(&slots[1])) {
+    let [first, second] = &slots;
+    match (Manifest::decode(first), Manifest::decode(second)) {
         (Ok(a), Ok(b)) if a.log_id != b.log_id => {
             Err(corrupt(SLOT_LEN as u64, Corruption::Misplaced))
         }
@@ -110,8 +112,9 @@ impl ManifestFile {
         if next == self.current {
             return Ok(());
         }
-        next.generation += 1;
-        let slot = (next.generation % 2) * SLOT_LEN as u64;
+        // No manifest with the last generation is opened.
+        next.generation = next.generation.saturating_add(1);
+        let slot = if next.generation.is_multiple_of(2) { 0 } else { SLOT_LEN as u64 };
         write_full(self.file.as_ref(), &next.encode(), slot)
             .map_err(|e| Error::io("write", &self.path, e))?;
         if planted::has(Bug::ManifestNotSynced) {

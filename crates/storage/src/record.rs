@@ -7,6 +7,8 @@
 //! ```
 //! The layout of a record in Kafka's record batch v2. Deltas count from the frame that holds the record.
 
+#![cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::arithmetic_side_effects))]
+
 use crate::error::Corruption;
 use crate::varint::{self, zigzag};
 
@@ -63,6 +65,10 @@ impl<'a> Record<'a> {
     }
 
     /// Bytes after the length field.
+    #[expect(
+        clippy::arithmetic_side_effects,
+        reason = "the writer has bounded the sum by `encoded_len_max`"
+    )]
     fn body_len(&self, timestamp_delta: i64, offset_delta: u32) -> usize {
         1 + varint::len(zigzag(timestamp_delta))
             + varint::len(zigzag(i64::from(offset_delta)))
@@ -82,15 +88,18 @@ impl<'a> Record<'a> {
         // Length, attributes, two deltas, and the lengths of key, value and header list.
         const FIXED: usize = 1 + 6 * varint::LEN_MAX;
         let bytes = |part: Option<&[u8]>| part.map_or(0, <[u8]>::len);
-        let headers: usize =
-            self.headers.iter().map(|h| h.name.len() + h.value.len() + 2 * varint::LEN_MAX).sum();
-        (FIXED + bytes(self.key) + bytes(self.value) + headers) as u64
+        // Headers may repeat one buffer more often than there is memory.
+        self.headers
+            .iter()
+            .flat_map(|h| [h.name.len(), h.value.len(), 2 * varint::LEN_MAX])
+            .chain([bytes(self.key), bytes(self.value)])
+            .fold(FIXED, usize::saturating_add) as u64
     }
 
     #[inline]
     pub(crate) fn encode(&self, out: &mut Vec<u8>, timestamp_delta: i64, offset_delta: u32) {
         let body_len = self.body_len(timestamp_delta, offset_delta);
-        out.reserve(varint::LEN_MAX + body_len);
+        out.reserve(varint::LEN_MAX.saturating_add(body_len));
         put_signed(out, body_len as i64);
         out.push(0);
         put_signed(out, timestamp_delta);
@@ -106,7 +115,7 @@ impl<'a> Record<'a> {
 }
 
 const fn sized_len(len: usize) -> usize {
-    varint::len(zigzag(len as i64)) + len
+    varint::len(zigzag(len as i64)).saturating_add(len)
 }
 
 fn optional_len(bytes: Option<&[u8]>) -> usize {
@@ -148,7 +157,9 @@ impl RecordView<'_> {
     /// About the bytes that the record takes.
     pub(crate) fn weight(&self) -> u64 {
         let len = |part: Option<&[u8]>| part.map_or(0, <[u8]>::len);
-        (8 + len(self.key) + len(self.value) + self.headers.bytes.len()) as u64
+        [len(self.key), len(self.value), self.headers.bytes.len()]
+            .into_iter()
+            .fold(8, usize::saturating_add) as u64
     }
 }
 
@@ -176,12 +187,8 @@ impl<'a> Iterator for Headers<'a> {
     type Item = Header<'a>;
 
     fn next(&mut self) -> Option<Header<'a>> {
-        if self.count == 0 {
-            return None;
-        }
-        let header = take_header(&mut self.bytes).ok()?;
-        self.count -= 1;
-        Some(header)
+        self.count = self.count.checked_sub(1)?;
+        take_header(&mut self.bytes).ok()
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {
@@ -223,7 +230,10 @@ fn take_headers<'a>(bytes: &mut &'a [u8]) -> Result<Headers<'a>, Corruption> {
     for _ in 0..count {
         take_header(bytes)?;
     }
-    Ok(Headers { bytes: &all[..all.len() - bytes.len()], count })
+    let (bytes, _) = all
+        .split_at_checked(all.len().saturating_sub(bytes.len()))
+        .ok_or(Corruption::Field("headers of a record"))?;
+    Ok(Headers { bytes, count })
 }
 
 /// The offset delta of the record at the front of `bytes`, and what follows the record.
@@ -260,7 +270,9 @@ pub(crate) fn take<'a>(
         return Err(Corruption::Field("a record's offset delta out of order"));
     };
     let view = RecordView {
-        offset: base_offset + u64::from(offset_delta),
+        offset: base_offset
+            .checked_add(u64::from(offset_delta))
+            .ok_or(Corruption::Field("an offset beyond 64 bits"))?,
         timestamp: base_timestamp
             .checked_add(timestamp_delta)
             .ok_or(Corruption::Field("a timestamp beyond 64 bits"))?,

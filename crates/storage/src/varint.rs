@@ -1,5 +1,7 @@
 //! LEB128 variable-length integers, with and without zigzag, as in Kafka's record format.
 
+#![cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::arithmetic_side_effects))]
+
 use crate::error::Corruption;
 
 /// Bytes of the longest encoding of a u64.
@@ -12,12 +14,12 @@ pub(crate) const fn zigzag(value: i64) -> u64 {
 }
 
 pub(crate) const fn unzigzag(value: u64) -> i64 {
-    (value >> 1).cast_signed() ^ -((value & 1).cast_signed())
+    (value >> 1).cast_signed() ^ (value & 1).cast_signed().wrapping_neg()
 }
 
 /// Bytes that `value` takes.
 pub(crate) const fn len(value: u64) -> usize {
-    (70 - (value | 1).leading_zeros() as usize) / 7
+    70_usize.saturating_sub((value | 1).leading_zeros() as usize) / 7
 }
 
 #[inline]
@@ -44,15 +46,17 @@ pub(crate) fn take(bytes: &mut &[u8]) -> Result<u64, Corruption> {
 }
 
 fn take_long(bytes: &mut &[u8]) -> Result<u64, Corruption> {
-    let mut value = 0u64;
-    for (i, byte) in bytes.iter().take(LEN_MAX).enumerate() {
+    let (mut value, mut rest) = (0u64, *bytes);
+    for shift in (0..u64::BITS).step_by(7) {
+        let Some((byte, after)) = rest.split_first() else { break };
         let bits = u64::from(byte & 0x7F);
-        if i == LEN_MAX - 1 && bits > 1 {
-            return Err(TOO_LONG);
+        if bits > u64::MAX.wrapping_shr(shift) {
+            break;
         }
-        value |= bits << (7 * i);
+        value |= bits.wrapping_shl(shift);
+        rest = after;
         if byte & 0x80 == 0 {
-            *bytes = &bytes[i + 1..];
+            *bytes = rest;
             return Ok(value);
         }
     }

@@ -1,7 +1,7 @@
 //! The frame grammar, group by group, against golden bytes; and bytes that nobody should have written.
 
 use super::*;
-use crate::record::Header;
+use crate::record::{Header, Record};
 
 const BASE: u64 = 1_000;
 const BASE_MS: i64 = 1_700_000_000_000;
@@ -20,13 +20,13 @@ fn bytes_of(text: &str) -> Vec<u8> {
 
 /// A frame of this delta, flags and body, with the checksums that it should have.
 fn frame(delta: u32, flags: u16, body: &[u8]) -> Vec<u8> {
-    let mut frame = vec![0; HEAD_LEN];
+    let mut frame = [0; HEAD_LEN];
     LE::write_u32(&mut frame[4..8], body.len() as u32);
     LE::write_u32(&mut frame[8..12], delta);
     LE::write_u16(&mut frame[12..14], flags);
     let head_crc = scope().head_crc(&frame);
     LE::write_u16(&mut frame[14..16], head_crc);
-    frame.extend_from_slice(body);
+    let mut frame = [&frame, body].concat();
     let crc = scope().crc(&frame[4..]);
     LE::write_u32(&mut frame[0..4], crc);
     frame
