@@ -45,7 +45,7 @@ fn synced(c: &mut Criterion) {
     let mut group = c.benchmark_group("append/synced");
     group.throughput(Throughput::Elements(1));
     let value = payload(100, 1);
-    for threads in [1, 4, 16, 64] {
+    for threads in [1, 2, 4, 8, 16, 32, 64] {
         let scratch = Scratch::new("synced");
         let (_dir, log) = log(&scratch, Durability::Sync);
         group.bench_function(BenchmarkId::new("threads", threads), |b| {

@@ -90,7 +90,7 @@ impl Writer {
         Ok(())
     }
 
-    fn is_mapped(&self) -> bool {
+    pub(super) fn is_mapped(&self) -> bool {
         match self.config.write_path {
             WritePath::Mapped => true,
             WritePath::Positional => false,

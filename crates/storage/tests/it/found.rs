@@ -9,6 +9,7 @@ use std::task::{Context, Wake, Waker};
 use std::time::Duration;
 
 use logmill_storage::io::sim::{CrashPlan, Fault, Op, SimDisk};
+use logmill_storage::recovery::Verdict;
 use logmill_storage::verify::verify;
 use logmill_storage::{
     AppendOptions, DataDir, DataDirOptions, Durability, Error, Journal, Log, LogConfig,
@@ -472,4 +473,32 @@ fn a_reader_at_the_end_of_a_removed_segment_goes_on_in_what_follows() {
             Err(Error::OffsetOutOfRange { offset: 1, start: 2, .. })
         ));
     }
+}
+
+/// A log that stores through a mapping went on with the live page of its last start: the page says "stored" without a
+/// system call for each append, so it never moves. Behind the first damage in the same boot everything then looked as if
+/// it had never been acknowledged, and records that kill -9 must not take were cut off without a copy.
+#[test]
+fn what_a_mapped_log_had_acknowledged_before_damage_is_set_aside_and_not_just_cut() {
+    let disk = SimDisk::new(1);
+    let config =
+        LogConfig::default().durability(Durability::Buffered).write_path(WritePath::Mapped);
+    let log = Log::open(&dir_on(&disk), "0", config.clone()).unwrap();
+    log.append(&Record::value(b"of an earlier session")).unwrap();
+    log.close().unwrap();
+    let log = Log::open(&dir_on(&disk), "0", config.clone()).unwrap();
+    let path = "0/00000000000000000000.log";
+    let at = |value: &[u8]| {
+        let bytes = disk.read_file(path).unwrap();
+        bytes.windows(value.len()).position(|window| window == value).unwrap() as u64
+    };
+    for value in [b"first", b"other", b"third"] {
+        log.append(&Record::value(value)).unwrap();
+    }
+    disk.kill();
+    disk.flip_bit(path, at(b"other") * 8).unwrap();
+    let log = Log::open(&dir_on(&disk), "0", config).unwrap();
+    let report = log.recovery();
+    assert_eq!((report.end_offset, report.verdict), (2, Verdict::Ambiguous));
+    assert_eq!(report.quarantined.len(), 1);
 }
