@@ -1,6 +1,6 @@
 //! One partition: a log that is opened when somebody uses it and closed again when nobody does.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -46,7 +46,7 @@ impl std::ops::Deref for OpenLog {
 /// The records that retention is about to remove may be the last that say how far a named producer came.
 impl BeforeRemoval for OpenLog {
     fn before_removal(&self) -> logmill_storage::Result<()> {
-        let path = Path::new(&PartitionCore::log_name(self.id)).to_owned();
+        let path = PathBuf::from(PartitionCore::log_name(self.id));
         let Some(shared) = self.shared.upgrade() else {
             return Err(logmill_storage::Error::Closed { path });
         };

@@ -5,16 +5,17 @@ use std::time::Duration;
 
 use logmill_storage::{Durability, Header};
 use logmill_stream::{
-    Error, ProducerConfig, ProducerRecord, TimestampType, TopicConfig, partition_for_key,
+    Error, Producer, ProducerConfig, ProducerRecord, TimestampType, Topic, TopicConfig,
+    partition_for_key,
 };
 
 use crate::support::{NOW_MS, TestStore, all_values, values};
 
-fn producer(store: &TestStore) -> logmill_stream::Producer {
+fn producer(store: &TestStore) -> Producer {
     store.streams.producer(ProducerConfig::new()).unwrap()
 }
 
-fn named(store: &TestStore, name: &str) -> logmill_stream::Producer {
+fn named(store: &TestStore, name: &str) -> Producer {
     store.streams.producer(ProducerConfig::new().name(name)).unwrap()
 }
 
@@ -348,24 +349,27 @@ fn what_removed_records_said_of_their_producer_is_kept() {
     assert_eq!(next.offset, Some(1));
 }
 
-#[test]
-fn after_a_crash_the_sequence_is_written_down_before_retention_can_take_the_record_that_carries_it()
-{
-    let place = tempfile::tempdir().unwrap();
+/// A topic "t" that keeps records for a minute, in small segments; the first is full, and begins with sequence 7 of producer "p".
+fn numbered_record_that_retention_will_take(store: &TestStore) -> (Topic, Producer) {
     let config =
         TopicConfig::new().segment_bytes_max(4_096).retention(Some(Duration::from_secs(60)));
-    let store = TestStore::open(place.path());
     let topic = store.streams.create_topic("t", &config).unwrap();
-    let producer = named(&store, "p");
-    producer
-        .send(&ProducerRecord::new("t", b"x").sequence(7).timestamp(NOW_MS))
-        .unwrap()
-        .wait()
-        .unwrap();
+    let producer = named(store, "p");
+    let record = ProducerRecord::new("t", b"x").sequence(7);
+    producer.send(&record.timestamp(NOW_MS)).unwrap().wait().unwrap();
     let plain = logmill_storage::Record::value(&[0; 2_000]).timestamp(NOW_MS);
     for _ in 0..4 {
         topic.partition(0).unwrap().append(&plain).unwrap();
     }
+    (topic, producer)
+}
+
+#[test]
+fn after_a_crash_the_sequence_is_written_down_before_retention_can_take_the_record_that_carries_it()
+{
+    let place = tempfile::tempdir().unwrap();
+    let store = TestStore::open(place.path());
+    let (topic, producer) = numbered_record_that_retention_will_take(&store);
     drop((producer, topic, store));
 
     let store = TestStore::open(place.path());
@@ -385,17 +389,8 @@ fn after_a_crash_the_sequence_is_written_down_before_retention_can_take_the_reco
 #[test]
 fn what_background_retention_removes_while_the_producer_lives_is_kept_across_a_crash() {
     let place = tempfile::tempdir().unwrap();
-    let config =
-        TopicConfig::new().segment_bytes_max(4_096).retention(Some(Duration::from_secs(60)));
     let store = TestStore::open(place.path());
-    let topic = store.streams.create_topic("t", &config).unwrap();
-    let producer = named(&store, "p");
-    let record = ProducerRecord::new("t", b"x").sequence(7);
-    producer.send(&record.timestamp(NOW_MS)).unwrap().wait().unwrap();
-    let plain = logmill_storage::Record::value(&[0; 2_000]).timestamp(NOW_MS);
-    for _ in 0..4 {
-        topic.partition(0).unwrap().append(&plain).unwrap();
-    }
+    let (topic, producer) = numbered_record_that_retention_will_take(&store);
     store.clock.advance(Duration::from_secs(3_600));
     for _ in 0..70 {
         store.clock.advance(Duration::from_secs(1));
