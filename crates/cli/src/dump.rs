@@ -169,6 +169,7 @@ fn write_live(out: &mut impl Write, live: &Live) -> io::Result<()> {
             ("log id", &hex(&live.log_id)),
             ("log epoch", &live.epoch),
             ("durable offset", &live.durable),
+            ("write path", &if live.mapped { "mapped" } else { "positional" }),
             ("stored offset", &live.stored),
             ("boot id begins", &hex(&live.boot)),
         ],

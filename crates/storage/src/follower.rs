@@ -1,7 +1,8 @@
 //! A log that another process writes, seen by one that only reads.
 //!
-//! While the writer lives, its live page says what is durable, and nothing beyond that is looked at. When it is gone, what
-//! recovery would keep is there to be read.
+//! While the writer lives, its live page says what is durable, and what it has stored beyond that; where it stores through
+//! a mapping, the commits that can be verified say the latter. When it is gone, what recovery would keep is there to be
+//! read.
 
 use std::io::ErrorKind;
 use std::path::PathBuf;
@@ -10,8 +11,9 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use crate::error::{Corruption, Error, Result};
+use crate::frames::Step;
 use crate::io::{File, Open};
-use crate::layout::Proven;
+use crate::layout::{HEAD_LEN, Proven};
 use crate::manifest;
 use crate::recovery::{self, Known, Verdict};
 use crate::segment::Segment;
@@ -33,9 +35,20 @@ pub(crate) struct Follower {
 struct State {
     /// How far an earlier look without a writer has come.
     scanned: Option<Proven>,
+    /// How far an earlier look at what a living writer stores through its mapping has come.
+    stored: Option<Stored>,
     /// What is wrong where the log ends.
     damage: Option<Damage>,
     verdict: Verdict,
+}
+
+/// The end of the last commit that was verified in the active segment.
+#[derive(Clone, Copy, Debug)]
+struct Stored {
+    epoch: u32,
+    segment: u64,
+    position: u64,
+    offset: u64,
 }
 
 #[derive(Debug)]
@@ -73,7 +86,21 @@ impl Follower {
         };
         state.damage = None;
         state.verdict = Verdict::Clean;
+        let mut stored = 0;
         let end = if alive {
+            // What was stored is lost with the boot.
+            if let Some(live) = live.filter(|live| live.boot[..] == io.boot_id()[..8]) {
+                stored = if live.mapped {
+                    state.stored = self::stored(&known, &bases, state.stored)?;
+                    state.stored.map_or(0, |stored| stored.offset)
+                } else {
+                    live.stored
+                };
+            }
+            if view.epoch() == manifest.epoch {
+                // A page that is read while it is written says nothing.
+                stored = stored.max(view.stored());
+            }
             // The live page may be behind; what was deleted was durable before.
             let noted = live.map_or(0, |live| live.durable);
             noted.max(manifest.proven.offset).max(manifest.start_offset)
@@ -111,10 +138,11 @@ impl Follower {
                 ));
             }
         });
-        view.set_epoch(manifest.epoch);
         view.set_start(manifest.start_offset);
         view.set_durable(end);
-        view.set_stored(view.durable());
+        view.set_stored(view.durable().max(stored));
+        // Last: who sees the new epoch sees how far it reaches.
+        view.set_epoch(manifest.epoch);
         Ok(())
     }
 
@@ -185,4 +213,39 @@ impl Follower {
             _ => Ok(()),
         }
     }
+}
+
+/// The end of what a living writer has stored through its mapping. It never takes a commit back, and everything before its
+/// latest segment was stored before that was made; bytes that are no whole commit are one on its way.
+fn stored(known: &Known<'_>, bases: &[u64], earlier: Option<Stored>) -> Result<Option<Stored>> {
+    let Some(base) = bases.last().copied() else { return Ok(None) };
+    let segment = known.segment(base);
+    let file = match segment.open(Open::Read) {
+        // The writer has rolled back a segment without records, or deleted the log.
+        Err(Error::Io { source, .. }) if source.kind() == ErrorKind::NotFound => {
+            return Ok(earlier);
+        }
+        opened => opened?,
+    };
+    let epoch = known.manifest.epoch;
+    let mut end = earlier
+        .filter(|earlier| (earlier.epoch, earlier.segment) == (epoch, base))
+        .unwrap_or(Stored { epoch, segment: base, position: HEAD_LEN as u64, offset: base });
+    let limit = match segment.footer(file.as_ref())? {
+        Some(footer) => footer.data_end,
+        None => segment.len(file.as_ref())?,
+    };
+    let mut frames = segment.frames(file, end.position, limit)?;
+    let mut next = end.offset;
+    while let Step::Frame(head) = frames.peek().map_err(segment.failed("read"))? {
+        let Ok(batch) = frames.take(head) else { break };
+        if batch.base_offset() != next {
+            break;
+        }
+        next = batch.last_offset() + 1;
+        if !batch.continues() {
+            end = Stored { position: frames.position(), offset: next, ..end };
+        }
+    }
+    Ok(Some(end))
 }

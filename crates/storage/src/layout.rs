@@ -364,6 +364,8 @@ pub struct Live {
     pub log_id: [u8; 16],
     /// The epoch in which it was written.
     pub epoch: u32,
+    /// The writer stores through a mapping: then what it has stored is in the segment alone.
+    pub mapped: bool,
     /// Everything below was durable when this was written.
     pub durable: u64,
     /// Everything below was stored; 0 if the writer stores through a mapping.
@@ -378,6 +380,7 @@ impl Live {
         b[..8].copy_from_slice(LIVE_MAGIC);
         b[8..24].copy_from_slice(&self.log_id);
         LE::write_u32(&mut b[24..], self.epoch);
+        LE::write_u32(&mut b[28..], self.mapped.into());
         LE::write_u64(&mut b[32..], self.durable);
         LE::write_u64(&mut b[40..], self.stored);
         b[48..56].copy_from_slice(&self.boot);
@@ -396,6 +399,11 @@ impl Live {
         Ok(Live {
             log_id: array16(&b[8..24]),
             epoch: LE::read_u32(&b[24..]),
+            mapped: match LE::read_u32(&b[28..]) {
+                0 => false,
+                1 => true,
+                _ => return Err(Corruption::Field("write path of the live page")),
+            },
             durable,
             stored,
             boot,

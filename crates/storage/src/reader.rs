@@ -22,6 +22,8 @@ pub struct Reader {
     /// The next offset to hand out is at least this.
     next: u64,
     place: Option<Place>,
+    /// The batch that ends at `next`, if it was handed out.
+    taken: Option<Taken>,
 }
 
 #[derive(Debug)]
@@ -32,6 +34,16 @@ struct Place {
     until: Option<u64>,
     /// The high watermark when the buffer was filled: bytes of later offsets may have changed since.
     filled: u64,
+    /// The log's epoch and durable offset at that time.
+    epoch: u32,
+    durable: u64,
+}
+
+/// A batch by what it holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Taken {
+    base_offset: u64,
+    crc: u32,
 }
 
 /// What the next batch is, before it is borrowed.
@@ -42,7 +54,7 @@ enum Next {
 
 impl Reader {
     pub(crate) const fn unplaced(view: Arc<View>, visibility: Visibility) -> Reader {
-        Reader { view, visibility, next: 0, place: None }
+        Reader { view, visibility, next: 0, place: None, taken: None }
     }
 
     pub(crate) fn new(view: Arc<View>, visibility: Visibility, from: u64) -> Result<Reader> {
@@ -77,6 +89,8 @@ impl Reader {
                 .as_ref()
                 .is_some_and(|place| place.until.is_none_or(|until| offset < until));
         self.next = offset;
+        self.taken = None;
+        self.place.take_if(|place| place.epoch != self.view.epoch());
         if !near {
             self.place = match self.place.take() {
                 Some(mut place) if place.covers(offset) => {
@@ -94,7 +108,8 @@ impl Reader {
     ///
     /// # Errors
     /// [`Error::Corrupt`]: nothing was skipped; the next call meets the same. [`Error::OffsetOutOfRange`]: retention has
-    /// removed what comes next. [`Error::Io`].
+    /// removed what comes next, or (for a log of another process) the batch that was read last was not durable and is not
+    /// in the log any more; [`seek`](Self::seek) to a place of your choice. [`Error::Io`].
     /// # Cost
     /// One read of up to 256 KiB now and then; no allocation for each batch unless it is compressed.
     #[inline]
@@ -107,6 +122,7 @@ impl Reader {
         match place.frames.take(head) {
             Ok(batch) => {
                 self.next = batch.last_offset() + 1;
+                self.taken = Some(Taken { base_offset: batch.base_offset(), crc: head.crc() });
                 Ok(Some(batch.starting_at(from)))
             }
             Err(what) => Err(place.segment.corrupt(position, from, what)),
@@ -179,7 +195,8 @@ impl Reader {
                     follower.refresh(&self.view)?;
                     end = self.high_watermark();
                     if self.next >= end {
-                        return follower.check_end(self.next).map(|()| Next::None);
+                        follower.check_end(self.next)?;
+                        return self.meet_new_epoch().map(|_| Next::None);
                     }
                 }
             }
@@ -191,8 +208,16 @@ impl Reader {
                 none => none.insert(Place::find(&self.view, next, end)?),
             };
             if next >= place.filled {
+                if place.epoch != self.view.epoch() {
+                    end = self.meet_new_epoch()?;
+                    if next >= end {
+                        return Ok(Next::None);
+                    }
+                    continue;
+                }
                 place.frames.forget();
                 place.filled = end;
+                place.durable = self.view.durable();
             }
             let step = place.frames.peek().map_err(place.segment.failed("read"))?;
             match step {
@@ -220,6 +245,28 @@ impl Reader {
                 }
             }
         }
+    }
+
+    /// If the log has a new writer: what was not durable under the earlier one may have been lost by a failed sync and
+    /// written anew, and then what comes next does not follow what was read. Returns the high watermark.
+    #[cold]
+    fn meet_new_epoch(&mut self) -> Result<u64> {
+        let end = self.high_watermark();
+        let Some(place) = self.place.take_if(|place| place.epoch != self.view.epoch()) else {
+            return Ok(end);
+        };
+        let Some(taken) = self.taken.filter(|_| self.next > place.durable) else { return Ok(end) };
+        let mut again = Reader::unplaced(Arc::clone(&self.view), self.visibility);
+        again.next = taken.base_offset;
+        let is_there =
+            self.next <= end && again.next_batch()?.is_some() && again.taken == Some(taken);
+        if is_there {
+            return Ok(end);
+        }
+        // The next call meets the same.
+        self.place = Some(place);
+        let (offset, start) = (self.next, self.view.start());
+        Err(Error::OffsetOutOfRange { offset, start, end: taken.base_offset.min(end) })
     }
 
     /// There is no frame at the place: goes to the next segment, or says what is wrong. `false`: nothing more to read.
@@ -315,7 +362,8 @@ impl Place {
             None => u64::MAX,
         };
         let frames = segment.frames(file, HEAD_LEN as u64, limit)?;
-        let mut place = Place { segment, frames, until, filled };
+        let (epoch, durable) = (view.epoch(), view.durable());
+        let mut place = Place { segment, frames, until, filled, epoch, durable };
         if offset > place.segment.base_offset() {
             place.go_to(offset)?;
         }

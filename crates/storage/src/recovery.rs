@@ -199,7 +199,7 @@ pub(crate) fn list_segments(io: &dyn Io, root: &Path, dir: &Path) -> Result<Vec<
 }
 
 impl Known<'_> {
-    fn segment(&self, base_offset: u64) -> Arc<Segment> {
+    pub fn segment(&self, base_offset: u64) -> Arc<Segment> {
         Arc::new(Segment::new(
             Arc::clone(self.io),
             self.root,
@@ -469,7 +469,7 @@ impl Known<'_> {
             live.log_id == manifest.log_id
                 && live.epoch == manifest.epoch
                 && live.boot[..] == manifest.boot_id[..8]
-                && live.stored != 0
+                && !live.mapped
         });
         let evidence = Evidence {
             rest,

@@ -188,8 +188,9 @@ impl Writer {
         let page = Live {
             log_id: view.log_id,
             epoch: manifest.current().epoch,
+            mapped: false,
             durable: end.offset,
-            stored: end.offset,
+            stored: 0,
             boot: boot_prefix(&manifest.current().boot_id),
         };
         Arc::new_cyclic(|this| Writer {

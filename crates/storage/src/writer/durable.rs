@@ -24,10 +24,11 @@ impl Writer {
         }
         // Without the page there are no acknowledgements, so what failed here is tried again by the next append.
         live.page.boot = boot_prefix(&boot_id);
-        if self.is_mapped() {
-            // No append touches the page, so what it said would soon be too little: then nothing behind it counts as
-            // acknowledged, and recovery cuts it off without a copy.
-            live.page.stored = 0;
+        live.page.mapped = self.is_mapped();
+        if !live.page.mapped {
+            // Through a mapping no append touches the page, so what it said would soon be too little: then nothing behind
+            // it would count as acknowledged, and recovery would cut it off without a copy.
+            live.page.stored = self.view.stored();
         }
         live.file = Some(self.open_live()?);
         live.write(&self.view).inspect_err(|_| live.file = None)

@@ -386,7 +386,7 @@ pub fn live(bytes: &[u8]) -> String {
     d.magic("LOGMILLL");
     d.bytes(16, "log id");
     d.number(4, "log epoch");
-    d.zeros(4, "zero");
+    d.number(4, "flags");
     d.number(8, "durable offset");
     d.number(8, "stored offset");
     d.bytes(8, "first half of the boot id");

@@ -11,6 +11,7 @@ mod crash;
 mod dump;
 mod evil;
 mod fixtures;
+mod follower;
 mod format;
 mod found;
 mod golden;

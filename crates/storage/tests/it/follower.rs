@@ -1,0 +1,225 @@
+//! A log that one process writes, as another one sees it that only reads. Here both are in one process; they share
+//! nothing but the simulated disk.
+
+use std::time::Duration;
+
+use logmill_storage::io::sim::{Fault, Op};
+use logmill_storage::{
+    AppendOptions, DataDir, Durability, Error, Log, LogConfig, Reader, Record, WritePath,
+};
+
+use crate::support::Bench;
+
+const WAYS: [WritePath; 2] = [WritePath::Mapped, WritePath::Positional];
+
+fn buffered(way: WritePath) -> LogConfig {
+    LogConfig::default().durability(Durability::Buffered).write_path(way)
+}
+
+fn write(bench: &Bench, config: &LogConfig) -> (DataDir, Log) {
+    let dir = bench.dir();
+    let log = Log::open(&dir, "0", config.clone()).unwrap();
+    (dir, log)
+}
+
+fn follow(bench: &Bench, config: &LogConfig) -> Log {
+    let dir = bench.options().read_only(true).open_with(bench.disk.io()).unwrap();
+    Log::open(&dir, "0", config.clone()).unwrap()
+}
+
+fn append(log: &Log, values: &[&str]) -> u64 {
+    let records: Vec<_> = values.iter().map(|value| Record::value(value.as_bytes())).collect();
+    log.append_batch(&records).unwrap().base_offset
+}
+
+/// What the reader gets until there is no more.
+fn rest(reader: &mut Reader) -> Result<Vec<String>, Error> {
+    let mut values = Vec::new();
+    while let Some(batch) = reader.next_batch()? {
+        for record in batch.records() {
+            let value = record.unwrap().value.unwrap().to_vec();
+            values.push(String::from_utf8(value).unwrap());
+        }
+    }
+    Ok(values)
+}
+
+#[test]
+fn a_reader_in_another_process_sees_what_a_buffered_log_has_stored() {
+    for way in WAYS {
+        let (bench, config) = (Bench::new(1), buffered(way));
+        let (_dir, log) = write(&bench, &config);
+        append(&log, &["a"]);
+        let follower = follow(&bench, &config);
+        let mut reader = follower.reader(0).unwrap();
+        assert_eq!(rest(&mut reader).unwrap(), ["a"], "{way:?}");
+        append(&log, &["b", "c"]);
+        append(&log, &["d"]);
+        assert_eq!(rest(&mut reader).unwrap(), ["b", "c", "d"]);
+        assert_eq!((log.durable_offset(), follower.durable_offset()), (0, 0));
+        log.sync().unwrap();
+        assert_eq!(rest(&mut reader).unwrap(), [""; 0]);
+        append(&log, &["e"]);
+        assert_eq!(rest(&mut reader).unwrap(), ["e"]);
+    }
+}
+
+#[test]
+fn a_reader_in_another_process_sees_of_a_synced_log_what_is_durable() {
+    for way in WAYS {
+        let bench = Bench::new(1);
+        let config = LogConfig::default().write_path(way);
+        let (_dir, log) = write(&bench, &config);
+        append(&log, &["durable"]);
+        let options =
+            AppendOptions { durability: Some(Durability::Buffered), ..AppendOptions::default() };
+        log.append_with(&[Record::value(b"stored")], &options).unwrap();
+        let mut reader = follow(&bench, &config).reader(0).unwrap();
+        assert_eq!(rest(&mut reader).unwrap(), ["durable"], "{way:?}");
+        log.sync().unwrap();
+        assert_eq!(rest(&mut reader).unwrap(), ["stored"]);
+    }
+}
+
+#[test]
+fn a_reader_in_another_process_follows_over_segments_and_retention() {
+    for way in WAYS {
+        let (bench, config) = (Bench::new(1), buffered(way));
+        let (dir, log) = write(&bench, &config);
+        append(&log, &["a"]);
+        let mut reader = follow(&bench, &config).reader(0).unwrap();
+        let mut seen = rest(&mut reader).unwrap();
+        for i in 0..20 {
+            append(&log, &[&format!("{i}")]);
+            if i % 3 == 0 {
+                log.roll().unwrap();
+            }
+            if i % 7 == 0 {
+                dir.tick();
+                log.delete_records_before(i / 2).unwrap();
+            }
+            if i % 2 == 0 {
+                seen.extend(rest(&mut reader).unwrap());
+            }
+        }
+        seen.extend(rest(&mut reader).unwrap());
+        let all: Vec<String> =
+            std::iter::once("a".to_owned()).chain((0..20).map(|i| i.to_string())).collect();
+        assert_eq!(seen, all, "{way:?}");
+    }
+}
+
+/// A commit of several frames is on its way through the mapping: some of its frames are there, the last is not.
+#[test]
+fn a_reader_in_another_process_does_not_see_a_part_of_a_commit() {
+    let bench = Bench::new(1);
+    let config = buffered(WritePath::Mapped).frame_bytes(1024);
+    let (_dir, log) = write(&bench, &config);
+    append(&log, &["before"]);
+    let values = ["x".repeat(600), "y".repeat(600), "z".repeat(600)];
+    append(&log, &values.each_ref().map(String::as_str));
+    let path = "0/00000000000000000000.log";
+    let file = bench.disk.read_file(path).unwrap();
+    let at = file.windows(8).rposition(|window| window == b"zzzzzzzz").unwrap() as u64;
+    bench.disk.flip_bit(path, at * 8).unwrap();
+    let mut reader = follow(&bench, &config).reader(0).unwrap();
+    assert_eq!(rest(&mut reader).unwrap(), ["before"]);
+    bench.disk.flip_bit(path, at * 8).unwrap();
+    assert_eq!(rest(&mut reader).unwrap(), values);
+}
+
+/// A full disk let the first of two commits through, then both were taken back, and their offsets given to others.
+#[test]
+fn a_reader_in_another_process_never_sees_what_a_full_disk_has_made_the_writer_take_back() {
+    let (bench, config) = (Bench::new(1), buffered(WritePath::Positional));
+    let (_dir, log) = write(&bench, &config);
+    append(&log, &["kept"]);
+    let mut reader = follow(&bench, &config).reader(0).unwrap();
+    assert_eq!(rest(&mut reader).unwrap(), ["kept"]);
+    let synced = AppendOptions { durability: Some(Durability::Sync), ..AppendOptions::default() };
+    let first = log.submit(&[Record::value(b"taken back")], &synced).unwrap();
+    let fired = bench.disk.faults_fired();
+    bench.disk.fail_next(Op::Write, Fault::ShortWrite);
+    let next = bench.disk.ops().total() + 1;
+    bench.disk.fail_nth(next, Fault::Enospc);
+    let refused = log.append(&Record::value(&[7; 60_000])).unwrap_err();
+    assert!(matches!(refused, Error::DiskFull { .. }), "{refused}");
+    assert!(bench.disk.faults_fired() >= fired + 2);
+    drop(first);
+    bench.disk.heal();
+    assert_eq!(rest(&mut reader).unwrap(), [""; 0]);
+    append(&log, &["instead"]);
+    assert_eq!(rest(&mut reader).unwrap(), ["instead"]);
+}
+
+#[test]
+fn a_reader_in_another_process_goes_on_with_the_next_writer() {
+    for way in WAYS {
+        let (bench, config) = (Bench::new(1), buffered(way));
+        let (dir, log) = write(&bench, &config);
+        append(&log, &["a", "b"]);
+        let mut reader = follow(&bench, &config).reader(0).unwrap();
+        assert_eq!(rest(&mut reader).unwrap(), ["a", "b"], "{way:?}");
+        append(&log, &["c"]);
+        // The writer dies.
+        drop((log, dir));
+        assert_eq!(rest(&mut reader).unwrap(), ["c"]);
+        let (dir, log) = write(&bench, &config);
+        assert_eq!(append(&log, &["d"]), 3);
+        assert_eq!(rest(&mut reader).unwrap(), ["d"]);
+        append(&log, &["e"]);
+        log.close().unwrap();
+        drop(dir);
+        let (_dir, log) = write(&bench, &config);
+        append(&log, &["f"]);
+        assert_eq!(rest(&mut reader).unwrap(), ["e", "f"]);
+    }
+}
+
+/// What was stored is lost with a failed sync that drops it from the cache; the next writer gives its offsets to other
+/// records. A reader that had seen the first would go on behind the others, as if nothing had been.
+#[test]
+fn a_reader_in_another_process_is_told_when_what_it_has_read_was_lost_by_a_failed_sync() {
+    for again in [&["other"][..], &["other", "another", "third", "fourth"]] {
+        let (bench, config) = (Bench::new(1), buffered(WritePath::Positional));
+        let (dir, log) = write(&bench, &config);
+        append(&log, &["durable"]);
+        log.sync().unwrap();
+        append(&log, &["lost"]);
+        append(&log, &["lost too"]);
+        let mut reader = follow(&bench, &config).reader(0).unwrap();
+        assert_eq!(rest(&mut reader).unwrap(), ["durable", "lost", "lost too"]);
+        let fired = bench.disk.faults_fired();
+        bench.disk.fail_next(Op::Sync, Fault::SyncEioRevert);
+        log.sync().unwrap_err();
+        assert_eq!(bench.disk.faults_fired(), fired + 1);
+        drop((log, dir));
+        let (_dir, log) = write(&bench, &config);
+        for value in again {
+            append(&log, &[value]);
+        }
+        for _ in 0..2 {
+            let told = rest(&mut reader).unwrap_err();
+            assert!(matches!(told, Error::OffsetOutOfRange { offset: 3, start: 0, .. }), "{told}");
+        }
+        reader.seek(1).unwrap();
+        assert_eq!(rest(&mut reader).unwrap(), again);
+    }
+}
+
+#[test]
+fn who_waits_for_a_log_of_another_process_is_woken_by_what_was_stored() {
+    for way in WAYS {
+        let (bench, config) = (Bench::new(1), buffered(way));
+        let (_dir, log) = write(&bench, &config);
+        append(&log, &["a"]);
+        let mut reader = follow(&bench, &config).reader(1).unwrap();
+        std::thread::scope(|threads| {
+            let waits = threads.spawn(move || {
+                reader.next_batch_timeout(Duration::from_secs(3600)).unwrap().unwrap().base_offset()
+            });
+            append(&log, &["b"]);
+            assert_eq!(waits.join().unwrap(), 1, "{way:?}");
+        });
+    }
+}
