@@ -19,6 +19,15 @@
 //! store.close()?;
 //! # Ok::<(), logmill::Error>(())
 //! ```
+//!
+//! | what happens to a thing that was written | take |
+//! |---|---|
+//! | somebody does it once, and it is gone; failures come back, later, and end in a dead-letter queue | a [`Queue`] |
+//! | many read it, each at its own pace, in order for each key, again if they like | a [`Topic`], a [`Producer`], [`Consumer`]s |
+//! | many read it together and acknowledge each record by itself | a [`Topic`], [`ShareConsumer`]s |
+//!
+//! Features, all off by default: `serde` (messages and records as JSON of your values), `tokio` (calls for tasks, queues as
+//! `futures::Stream`), `tracing`, `metrics`, `zstd`.
 
 #![forbid(unsafe_code)]
 
@@ -28,6 +37,8 @@ mod store;
 
 pub use error::{Error, Result};
 pub use logmill_queue as queue;
+#[cfg(feature = "serde")]
+pub use logmill_queue::Typed;
 pub use logmill_queue::{
     Attribute, Counts, Message, MessageId, Queue, QueueConfig, Receipt, ReceiveOptions,
     ReceivedMessage, Sent,
@@ -39,6 +50,8 @@ pub use logmill_storage::{
     Ticket,
 };
 pub use logmill_stream as stream;
+#[cfg(feature = "serde")]
+pub use logmill_stream::TypedRecord;
 pub use logmill_stream::{
     Acknowledge, Assignor, Cleanup, CommitTicket, Consumer, ConsumerConfig, ConsumerRecord,
     ConsumerWaker, Delivery, GroupDescription, GroupKind, GroupPhase, OffsetAndMetadata,

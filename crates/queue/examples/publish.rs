@@ -48,7 +48,7 @@ fn work(step: &str, message: &ReceivedMessage) -> Result<(), Failure> {
         "purge-cache" if message.receive_count() < 3 => {
             Err(Failure::Retry("the cache is restarting".to_owned()))
         }
-        "notify" if article % 7 == message.receive_count().into() => {
+        "notify" if article % 7 == u64::from(message.receive_count()) => {
             Err(Failure::Retry("mail server busy".to_owned()))
         }
         "thumbnails" if article % 31 == 5 && message.receive_count() == 1 => {

@@ -142,6 +142,20 @@ pub enum Error {
         /// What the parser said.
         what: String,
     },
+    /// The value has no JSON. Nothing was written.
+    #[cfg(feature = "serde")]
+    NotEncoded {
+        /// Why.
+        source: serde_json::Error,
+    },
+    /// The message's body is not the JSON of what it was to be read as. The message is as it was.
+    #[cfg(feature = "serde")]
+    NotDecoded {
+        /// The message.
+        id: MessageId,
+        /// Where in the body, and why.
+        source: serde_json::Error,
+    },
     /// The thread that a worker needs could not be started.
     Thread(std::io::Error),
     /// The queues were closed.
@@ -207,6 +221,12 @@ impl fmt::Display for Error {
             Error::InvalidSchedule { expression, what } => {
                 write!(f, "{expression:?} is no schedule: {what}")
             }
+            #[cfg(feature = "serde")]
+            Error::NotEncoded { source } => write!(f, "a message has no JSON: {source}"),
+            #[cfg(feature = "serde")]
+            Error::NotDecoded { id, source } => {
+                write!(f, "the body of message {id} is not the JSON that was expected: {source}")
+            }
             Error::Thread(error) => write!(f, "a worker's thread could not be started: {error}"),
             Error::Closed => f.write_str("the queues are closed"),
         }
@@ -218,6 +238,8 @@ impl std::error::Error for Error {
         match self {
             Error::Storage(error) => Some(error),
             Error::Thread(error) => Some(error),
+            #[cfg(feature = "serde")]
+            Error::NotEncoded { source } | Error::NotDecoded { source, .. } => Some(source),
             _ => None,
         }
     }

@@ -4,6 +4,8 @@
 //! `Queue::messages` makes a queue a `futures::Stream`. The twins need a runtime with its timer on. A call that neither
 //! syncs nor waits (`nack`, `release`, `change_visibility`, `counts`) needs no twin. Those that administer (attributes,
 //! redrive, schedules) may take a sync's time and have none: call them from `spawn_blocking`.
+//!
+//! With feature `serde`, bodies are values: `Queue::send_json`, `Queue::receive_json`, `StoredMessage::json`.
 #![forbid(unsafe_code)]
 
 #[cfg(feature = "tokio")]
@@ -45,6 +47,8 @@ mod space;
 mod standing;
 mod state;
 mod stored;
+#[cfg(feature = "serde")]
+mod typed;
 mod worker;
 
 pub use config::{
@@ -67,4 +71,6 @@ pub use redrive::{RedriveFilter, RedriveStatus};
 pub use schedule::{Missed, Repeat};
 pub use state::Counts;
 pub use stored::{MessageState, ReceivedMessage, StoredMessage};
+#[cfg(feature = "serde")]
+pub use typed::Typed;
 pub use worker::{Failure, RunningWorker, Worker, WorkerOptions, WorkerReport};

@@ -174,6 +174,24 @@ pub enum Error {
         /// Its length in bytes.
         bytes: usize,
     },
+    /// The value has no JSON. Nothing was sent.
+    #[cfg(feature = "serde")]
+    NotEncoded {
+        /// Where it was to go.
+        topic: String,
+        /// Why.
+        source: serde_json::Error,
+    },
+    /// The record's value is not the JSON of what it was to be read as.
+    #[cfg(feature = "serde")]
+    NotDecoded {
+        /// The partition.
+        partition: TopicPartition,
+        /// The record.
+        offset: u64,
+        /// Where in the value, and why.
+        source: serde_json::Error,
+    },
     /// The pattern is no regular expression.
     InvalidPattern {
         /// The pattern.
@@ -274,6 +292,15 @@ impl fmt::Display for Error {
             Error::MetadataTooLong { bytes } => {
                 write!(f, "commit metadata of {bytes} bytes is longer than 4096")
             }
+            #[cfg(feature = "serde")]
+            Error::NotEncoded { topic, source } => {
+                write!(f, "a record for topic {topic:?} has no JSON: {source}")
+            }
+            #[cfg(feature = "serde")]
+            Error::NotDecoded { partition, offset, source } => write!(
+                f,
+                "the value of record {offset} in {partition} is not the JSON that was expected: {source}"
+            ),
             Error::InvalidPattern { pattern, what } => {
                 write!(f, "{pattern:?} is no pattern: {what}")
             }
@@ -287,6 +314,8 @@ impl std::error::Error for Error {
             Error::Storage(error) => error.source(),
             Error::NotDelivered { cause, .. } => Some(cause.as_ref()),
             Error::Group { refusal, .. } => Some(refusal),
+            #[cfg(feature = "serde")]
+            Error::NotEncoded { source, .. } | Error::NotDecoded { source, .. } => Some(source),
             _ => None,
         }
     }

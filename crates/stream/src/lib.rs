@@ -1,4 +1,6 @@
 //! Topics, partitions, producers and consumer groups as Kafka has them, inside your process.
+//!
+//! With feature `serde`, values of records are values of yours: `Producer::send_json`, `Records::json`, `ConsumerRecord::json`.
 #![forbid(unsafe_code)]
 
 use std::fmt;
@@ -30,6 +32,8 @@ mod streams;
 mod table;
 mod topic;
 mod topics;
+#[cfg(feature = "serde")]
+mod typed;
 mod wire;
 
 pub use assignment::{Assignor, Subscriber, assign};
@@ -53,6 +57,8 @@ pub use share::{
 pub use streams::{Streams, StreamsOptions};
 pub use table::{RangeReader, Table};
 pub use topic::Topic;
+#[cfg(feature = "serde")]
+pub use typed::TypedRecord;
 
 /// One partition of one topic, by name.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

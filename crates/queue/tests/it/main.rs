@@ -8,3 +8,4 @@ mod model;
 mod space;
 mod store;
 mod threads;
+mod typed;

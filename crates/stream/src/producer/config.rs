@@ -97,6 +97,11 @@ impl<'a> ProducerRecord<'a> {
         }
     }
 
+    /// A record whose value is empty, or given otherwise, as `Producer::send_json` does.
+    pub const fn to(topic: &'a str) -> ProducerRecord<'a> {
+        ProducerRecord::new(topic, b"")
+    }
+
     /// A record with a key and no value: after compaction, `key` has no latest value.
     pub const fn tombstone(topic: &'a str, key: &'a [u8]) -> ProducerRecord<'a> {
         let mut record = ProducerRecord::new(topic, key);

@@ -224,7 +224,7 @@ mod tests {
         leases.grant(0, 1, ME, at(30));
         assert_eq!(leases.check(0, 1, at(30)), Ok(()));
         assert_eq!(leases.check(0, 1, at(31)), Err(LeaseLost));
-        assert_eq!(leases.run_out(at(30)), []);
+        assert_eq!(leases.run_out(at(30)), [0_u64; 0]);
         assert_eq!(leases.run_out(at(31)), [0]);
         leases.put_back(0);
         leases.grant(0, 2, MemberId(2), at(60));

@@ -12,3 +12,4 @@ mod replay;
 mod shares;
 mod support;
 mod topics;
+mod typed;
