@@ -796,7 +796,7 @@ fn load_producers(view: &Arc<View>, end: u64, wanted: bool) -> Result<Producers>
             // As many as were appended, whatever compaction has left of them.
             let count = batch.last_offset() - batch.base_offset() + 1;
             let count = u32::try_from(count).unwrap_or(u32::MAX);
-            producers.note(producer, count, batch.base_offset(), continued);
+            producers.note(producer, count, batch.base_offset(), continued, u64::MAX);
         }
         continued = batch.continues();
     }

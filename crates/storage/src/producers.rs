@@ -29,6 +29,9 @@ pub(crate) struct Recent {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Producers {
     by_id: BTreeMap<i64, VecDeque<Recent>>,
+    /// Producers of which nothing is left, since all that they had was taken back: the epoch and the sequence of the first
+    /// batch. What was on its way behind it must not become the first one.
+    taken_back: BTreeMap<i64, (i16, i32)>,
 }
 
 /// What a batch is to its producer's history.
@@ -67,8 +70,17 @@ impl Producers {
         if !producer.is_valid() {
             return Err(Error::InvalidProducer { producer });
         }
-        let Some(recent) = self.by_id.get(&producer.id) else { return Ok(Check::Next) };
-        let Some(last) = recent.back() else { return Ok(Check::Next) };
+        let Some(last) = self.by_id.get(&producer.id).and_then(VecDeque::back) else {
+            return match self.taken_back.get(&producer.id) {
+                Some(&(epoch, expected))
+                    if producer.epoch == epoch && ![0, expected].contains(&producer.sequence) =>
+                {
+                    let (producer_id, found) = (producer.id, producer.sequence);
+                    Err(Error::OutOfOrderSequence { producer_id, expected, found })
+                }
+                _ => Ok(Check::Next),
+            };
+        };
         if producer.epoch < last.epoch {
             return Err(Error::ProducerFenced {
                 producer_id: producer.id,
@@ -85,7 +97,7 @@ impl Producers {
             };
         }
         let last_sequence = advance(producer.sequence, count - 1);
-        let again = recent.iter().find(|batch| {
+        let again = self.by_id.get(&producer.id).into_iter().flatten().find(|batch| {
             batch.epoch == producer.epoch
                 && batch.first_sequence == producer.sequence
                 && batch.last_sequence == last_sequence
@@ -106,14 +118,25 @@ impl Producers {
         }
     }
 
-    /// Notes a batch. The frames of one commit follow each other and are one batch to a retry.
-    pub fn note(&mut self, producer: Producer, count: u32, base_offset: u64, continued: bool) {
+    /// Notes a batch. The frames of one commit follow each other and are one batch to a retry. What lies at `stored` or after
+    /// may be taken back: of what lies before, the last one is kept.
+    pub fn note(
+        &mut self,
+        producer: Producer,
+        count: u32,
+        base_offset: u64,
+        continued: bool,
+        stored: u64,
+    ) {
+        self.taken_back.remove(&producer.id);
         let recent = self.by_id.entry(producer.id).or_default();
         let last_sequence = advance(producer.sequence, count - 1);
         match recent.back_mut() {
             Some(batch) if continued => batch.last_sequence = last_sequence,
             _ => {
-                if recent.len() == RECENT {
+                while recent.len() >= RECENT
+                    && recent.get(1).is_some_and(|second| second.base_offset < stored)
+                {
                     recent.pop_front();
                 }
                 recent.push_back(Recent {
@@ -128,8 +151,12 @@ impl Producers {
 
     /// Forgets batches at or after `end`, which did not come to be.
     pub fn truncate(&mut self, end: u64) {
-        self.by_id.retain(|_, recent| {
+        self.by_id.retain(|id, recent| {
+            let first = recent.front().map(|batch| (batch.epoch, batch.first_sequence));
             recent.retain(|batch| batch.base_offset < end);
+            if recent.is_empty() {
+                self.taken_back.extend(first.map(|first| (*id, first)));
+            }
             !recent.is_empty()
         });
     }
@@ -232,7 +259,7 @@ mod tests {
         let mut state = Producers::default();
         for n in 0..7 {
             assert_eq!(state.check(producer(0, n * 10), 10).unwrap(), Check::Next);
-            state.note(producer(0, n * 10), 10, u64::from(n.unsigned_abs()) * 10, false);
+            state.note(producer(0, n * 10), 10, u64::from(n.unsigned_abs()) * 10, false, u64::MAX);
         }
         for n in 2..7 {
             let offset = u64::from(n as u32) * 10;
@@ -247,7 +274,7 @@ mod tests {
     #[test]
     fn a_gap_is_refused_an_old_epoch_is_fenced_and_a_new_epoch_starts_at_zero() {
         let mut state = Producers::default();
-        state.note(producer(3, 0), 5, 100, false);
+        state.note(producer(3, 0), 5, 100, false, u64::MAX);
         assert!(matches!(
             state.check(producer(3, 6), 1),
             Err(Error::OutOfOrderSequence { expected: 5, found: 6, .. })
@@ -263,18 +290,50 @@ mod tests {
         assert_eq!(state.check(producer(4, 0), 1).unwrap(), Check::Next);
     }
 
+    /// A producer's first batch was taken back for want of space while the next one was on its way: that counted as the first
+    /// and took its place.
+    #[test]
+    fn what_follows_a_first_batch_that_was_taken_back_is_refused_and_that_batch_is_not() {
+        let mut state = Producers::default();
+        state.note(producer(0, 0), 5, 100, false, 100);
+        state.truncate(100);
+        assert!(matches!(
+            state.check(producer(0, 5), 1),
+            Err(Error::OutOfOrderSequence { expected: 0, found: 5, .. })
+        ));
+        assert_eq!(state.check(producer(0, 0), 2).unwrap(), Check::Next);
+        assert_eq!(state.check(producer(1, 0), 2).unwrap(), Check::Next);
+        state.note(producer(0, 0), 2, 100, false, 100);
+        assert_eq!(state.check(producer(0, 2), 1).unwrap(), Check::Next);
+    }
+
+    /// Of a producer with more batches on their way than are remembered, nothing was left when these were taken back.
+    #[test]
+    fn whatever_is_taken_back_the_last_batch_before_it_is_remembered() {
+        let mut state = Producers::default();
+        for n in 0..100 {
+            state.note(producer(0, n), 1, n.unsigned_abs().into(), false, 10);
+        }
+        state.truncate(10);
+        assert_eq!((state.last(9), state.last_offset(9)), (Some((0, 9)), Some(9)));
+        for n in 10..20 {
+            state.note(producer(0, n), 1, n.unsigned_abs().into(), false, 200);
+        }
+        assert_eq!(state.recent().count(), RECENT);
+    }
+
     #[test]
     fn sequences_wrap_to_zero_after_the_largest_i32() {
         let mut state = Producers::default();
-        state.note(producer(0, i32::MAX - 1), 2, 0, false);
+        state.note(producer(0, i32::MAX - 1), 2, 0, false, u64::MAX);
         assert_eq!(state.check(producer(0, 0), 1).unwrap(), Check::Next);
     }
 
     #[test]
     fn a_snapshot_survives_a_round_trip_and_no_flipped_bit() {
         let mut state = Producers::default();
-        state.note(producer(0, 0), 5, 100, false);
-        state.note(producer(0, 5), 5, 105, false);
+        state.note(producer(0, 0), 5, 100, false, u64::MAX);
+        state.note(producer(0, 5), 5, 105, false, u64::MAX);
         let bytes = state.encode(&[1; 16], 110);
         assert_eq!(Producers::decode(&bytes, &[1; 16], 110), Some(state));
         for bit in 0..bytes.len() * 8 {

@@ -379,7 +379,8 @@ impl Writer {
             left = rest;
         }
         if let Some(producer) = options.producer {
-            producers.note(producer, len_u32(records), state.next_offset, false);
+            let stored = self.view.stored();
+            producers.note(producer, len_u32(records), state.next_offset, false, stored);
         }
         let bytes = (out.len() - before) as u64;
         state.unproven += bytes;

@@ -155,6 +155,17 @@ pub enum Error {
         /// Why.
         cause: Arc<Error>,
     },
+    /// An earlier record of this named producer was not delivered to the partition, and this one would have gone before it;
+    /// sent again, that one would then have counted as a duplicate. Nothing was appended. Send again from `undelivered` on, or
+    /// [give up](crate::Producer::give_up) what is not to be sent again.
+    BehindUndelivered {
+        /// Where it was to go.
+        partition: TopicPartition,
+        /// The sequence that comes next.
+        undelivered: u64,
+        /// The sequence that is refused; `None`: the record had none.
+        sequence: Option<u64>,
+    },
     /// A later producer has opened the name: this one is a zombie and must stop. Nothing was appended.
     ProducerFenced {
         /// The name.
@@ -279,6 +290,16 @@ impl fmt::Display for Error {
             }
             Error::NotDelivered { partition, cause } => {
                 write!(f, "not delivered to {partition}: {cause}")
+            }
+            Error::BehindUndelivered { partition, undelivered, sequence } => {
+                write!(
+                    f,
+                    "sequence {undelivered} was not delivered to {partition} and comes before "
+                )?;
+                match sequence {
+                    Some(sequence) => write!(f, "{sequence}"),
+                    None => f.write_str("this record"),
+                }
             }
             Error::ProducerFenced { name, epoch, current } => {
                 write!(f, "producer {name:?}: epoch {epoch} was fenced by epoch {current}")

@@ -36,6 +36,8 @@ use lane::{Lane, LaneState, Sequences, TopicLanes};
 
 /// A batch that is submitted and not acknowledged, with its lane and its bytes.
 type InFlight = (Arc<Lane>, Arc<Batch>, usize);
+/// What a duplicate waits for; `None`: the partition has the record.
+type Behind = Option<Arc<Batch>>;
 
 #[derive(Debug)]
 struct Core {
@@ -91,7 +93,7 @@ enum DeliveryKind {
     },
     /// The partition has the record, or will have it when this batch is acknowledged.
     Duplicate {
-        behind: Option<Arc<Batch>>,
+        behind: Behind,
         metadata: RecordMetadata,
     },
 }
@@ -162,10 +164,12 @@ impl Producer {
     /// Sends a record, and returns before it is acknowledged.
     ///
     /// Records that one thread sends to one partition are appended in the order in which they were sent. If a batch fails,
-    /// all its records do, and later ones may succeed.
+    /// all its records do, and later ones may succeed; but nothing of a producer with a name goes to a partition behind a
+    /// sequence that was not delivered there.
     ///
     /// # Errors
-    /// [`Error::UnknownTopic`], [`Error::UnknownPartition`]; [`Error::ProducerFenced`] if a later producer has the name.
+    /// [`Error::UnknownTopic`], [`Error::UnknownPartition`]; with a name also [`Error::ProducerFenced`] if a later producer has
+    /// it, [`Error::BehindUndelivered`], and [`Error::Storage`] if the partition cannot be asked what it has.
     /// What appending the batch can return is told by the delivery.
     /// # Cost
     /// A copy. Blocks while [`ProducerConfig::buffer_bytes_max`] is on the way.
@@ -197,6 +201,21 @@ impl Producer {
         identity.last_sequence(&self.core.shared, handle.id(), &*handle.log()?)
     }
 
+    /// Says that what was not delivered to a partition, up to `sequence`, will not be sent again, so that newer records may go
+    /// there; returns those sequences. For a record that no log takes, for one. Opening the name anew does the same everywhere.
+    ///
+    /// # Errors
+    /// [`Error::UnknownTopic`], [`Error::UnknownPartition`]; [`Error::Storage`] if what was on its way cannot be found out.
+    pub fn give_up(&self, topic: &str, partition: u32, sequence: u64) -> Result<Vec<u64>> {
+        let lane = self.core.lane(&ProducerRecord::new(topic, &[]).partition(partition))?;
+        let mut state = lane.state.lock();
+        self.core.sequences(&lane, &mut state)?;
+        if state.collected_before().is_some() {
+            self.core.submit(&lane, &mut state);
+        }
+        Ok(state.give_up(sequence))
+    }
+
     /// Appends everything that was sent and waits until it is acknowledged.
     ///
     /// # Errors
@@ -222,19 +241,25 @@ impl Producer {
 impl Core {
     fn send(&self, record: &ProducerRecord<'_>, callback: Option<Callback>) -> Result<Delivery> {
         self.make_room(record.bytes().max(self.config.reservation()));
-        let topics = self.topics.read();
-        let lanes = topics.get(record.topic).filter(|lanes| lanes.is_current());
-        let lane = match lanes {
-            // What has no name calls nobody back and asks no log while it is being collected.
-            Some(lanes) if self.identity.is_none() => {
+        // What has no name calls nobody back and asks no log while it is being collected.
+        if self.identity.is_none() {
+            let topics = self.topics.read();
+            if let Some(lanes) = topics.get(record.topic).filter(|lanes| lanes.is_current()) {
                 return self.collect(lanes.lane(record)?, record, callback);
             }
-            Some(lanes) => Some(Arc::clone(lanes.lane(record)?)),
-            None => None,
-        };
-        drop(topics);
-        let lane = lane.map_or_else(|| self.new_lane(record), Ok)?;
-        self.collect(&lane, record, callback)
+        }
+        self.collect(&self.lane(record)?, record, callback)
+    }
+
+    fn lane(&self, record: &ProducerRecord<'_>) -> Result<Arc<Lane>> {
+        let topics = self.topics.read();
+        match topics.get(record.topic).filter(|lanes| lanes.is_current()) {
+            Some(lanes) => lanes.lane(record).cloned(),
+            None => {
+                drop(topics);
+                self.new_lane(record)
+            }
+        }
     }
 
     /// The lane for a record of a topic that is not known yet, or not as it is now.
@@ -268,15 +293,13 @@ impl Core {
         let clock = self.shared.dir.clock();
         let timestamp = record.timestamp.unwrap_or_else(|| clock.wall_ms());
         let mut state = lane.state.lock();
-        if let (Some(identity), Some(sequence)) = (&self.identity, record.sequence) {
+        if let Some(identity) = &self.identity {
             drop(identity.enter()?);
-            let known = self.sequences(lane, &mut state)?.last.max(state.collected_sequence);
-            if known.is_some_and(|last| sequence <= last) {
-                let behind = state.latest.clone();
+            let behind = self.admit(lane, &mut state, record.sequence)?;
+            if let Some(behind) = behind {
                 drop(state);
                 return Ok(self.duplicate(lane, behind, timestamp, callback));
             }
-            state.collected_sequence = Some(sequence);
         }
         let batch = match &state.batch {
             Some(batch) => Arc::clone(batch),
@@ -293,9 +316,6 @@ impl Core {
                 batch
             }
         };
-        if record.sequence.is_some() && self.identity.is_some() {
-            state.latest = Some(Arc::clone(&batch));
-        }
         let index = u32::try_from(state.collected.len()).unwrap_or(u32::MAX);
         state.collected.push(record, timestamp);
         let collected = state.collected.bytes();
@@ -318,7 +338,7 @@ impl Core {
     fn duplicate(
         &self,
         lane: &Lane,
-        behind: Option<Arc<Batch>>,
+        behind: Behind,
         timestamp: i64,
         callback: Option<Callback>,
     ) -> Delivery {
@@ -344,11 +364,46 @@ impl Core {
         Delivery { kind: DeliveryKind::Duplicate { behind, metadata } }
     }
 
+    /// Decides on a named producer's next record: it is collected, or refused, or a duplicate, behind what may still be on
+    /// its way.
+    fn admit(
+        &self,
+        lane: &Arc<Lane>,
+        state: &mut LaneState,
+        sequence: Option<u64>,
+    ) -> Result<Option<Behind>> {
+        let known = self.sequences(lane, state).inspect_err(|_| state.refused(sequence))?;
+        if state.collected_before().is_some() {
+            // They fail, and come after what is sent again.
+            self.submit(lane, state);
+        }
+        let is_known = |last: Option<u64>| sequence.is_some() && sequence <= last;
+        if is_known(known.last) {
+            return Ok(Some(state.on_their_way.back().cloned()));
+        }
+        if is_known(state.collected_sequences.last().copied()) {
+            return Ok(Some(state.batch.clone()));
+        }
+        if let Some(undelivered) = state.take_next(sequence) {
+            state.refused(sequence);
+            let partition = lane.name.clone();
+            return Err(Error::BehindUndelivered { partition, undelivered, sequence });
+        }
+        state.collected_sequences.extend(sequence);
+        Ok(None)
+    }
+
+    /// What a named producer's partition has. After a failure that is asked of the log, and everything that is on its way
+    /// is waited for: it may be what the log has.
     fn sequences(&self, lane: &Lane, state: &mut LaneState) -> Result<Sequences> {
+        if lane.take_failed() {
+            state.sequences = None;
+        }
         if let Some(sequences) = state.sequences {
             return Ok(sequences);
         }
         let Some(identity) = &self.identity else { return Ok(Sequences { next: 0, last: None }) };
+        state.take_in_all();
         let log = lane.partition.log()?;
         // What an earlier incarnation had on its way is about to be confirmed, so it must be safe.
         log.sync()?;
@@ -356,6 +411,7 @@ impl Core {
             next: identity.next_in_log(&log)?,
             last: identity.last_sequence(&self.shared, lane.partition.id(), &log)?,
         };
+        state.log_has(sequences.last);
         state.sequences = Some(sequences);
         Ok(sequences)
     }
@@ -364,12 +420,21 @@ impl Core {
     fn submit(&self, lane: &Arc<Lane>, state: &mut LaneState) {
         let Some(batch) = state.batch.take() else { return };
         let bytes = std::mem::take(&mut state.reserved);
-        if let Err(error) = self.append(lane, state, &batch) {
-            state.sequences = None;
-            batch.failed(error);
-        }
+        let appended = self.append(lane, state, &batch);
         state.collected.clear();
-        state.collected_sequence = None;
+        let sequences = std::mem::take(&mut state.collected_sequences);
+        match appended {
+            Err(error) => {
+                state.not_delivered(sequences);
+                batch.failed(error);
+            }
+            Ok(()) if self.identity.is_some() => {
+                batch.set_sequences(sequences);
+                state.on_their_way.push_back(Arc::clone(&batch));
+                state.forget_delivered();
+            }
+            Ok(()) => {}
+        }
         if batch.has_callbacks() {
             // They are called by the background: here a lock is held that they may want.
             self.in_flight.lock().push_back((Arc::clone(lane), batch, bytes));
@@ -386,12 +451,22 @@ impl Core {
         let count = u32::try_from(state.collected.len()).unwrap_or(u32::MAX);
         let mut options =
             AppendOptions { durability: self.config.durability, ..AppendOptions::default() };
+        let collected_last = state.collected_sequences.last().copied();
         let entered = match &self.identity {
             Some(identity) => {
                 let entered = identity.enter()?;
+                // What failed unseen so far, the log refuses to let anything follow.
+                state.forget_delivered();
                 let sequences = self.sequences(lane, state)?;
+                if let Some(undelivered) = state.collected_before() {
+                    return Err(Error::BehindUndelivered {
+                        partition: lane.name.clone(),
+                        undelivered,
+                        sequence: state.collected_sequences.first().copied(),
+                    });
+                }
                 options.producer = Some(identity.in_log(sequences.next));
-                if let Some(sequence) = state.collected_sequence {
+                if let Some(sequence) = collected_last {
                     state.collected.mark(sequence);
                 }
                 Some((entered, sequences))
@@ -408,20 +483,17 @@ impl Core {
         if let Some((_, sequences)) = entered {
             state.sequences = Some(Sequences {
                 next: next_sequence(sequences.next, count),
-                last: sequences.last.max(state.collected_sequence),
+                last: sequences.last.max(collected_last),
             });
         }
         batch.submitted(ticket.offsets().base_offset, ticket, stamp);
         Ok(())
     }
 
-    fn note_failure(&self, batch: &Batch) -> bool {
-        let failure = batch.failure();
-        let failed = failure.is_some();
-        if let Some(failure) = failure {
+    fn note_failure(&self, batch: &Batch) {
+        if let Some(failure) = batch.failure() {
             self.failure.lock().get_or_insert(failure);
         }
-        failed
     }
 
     /// Blocks until `bytes` more may be on their way.
@@ -457,7 +529,7 @@ impl Core {
     }
 
     /// Forgets a batch whose outcome is known.
-    fn settled(&self, (lane, batch, bytes): &InFlight) {
+    fn settled(&self, (_, batch, bytes): &InFlight) {
         let mut in_flight = self.in_flight.lock();
         let known = in_flight.len();
         in_flight.retain(|(_, other, _)| !Arc::ptr_eq(other, batch));
@@ -467,10 +539,7 @@ impl Core {
         // Two threads may have seen the same outcome.
         if was_there {
             self.buffered.fetch_sub(*bytes, Ordering::Relaxed);
-            if self.note_failure(batch) {
-                // What the log has now is for the log to say.
-                lane.state.lock().sequences = None;
-            }
+            self.note_failure(batch);
         }
     }
 

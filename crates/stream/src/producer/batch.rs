@@ -1,6 +1,6 @@
 //! Records of one partition that are appended together, and what becomes of them.
 
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 use std::task::{Context, Poll};
 
 use logmill_storage::{Header, Record, Ticket};
@@ -158,6 +158,8 @@ pub(super) struct Batch {
     outcome: Mutex<Outcome>,
     settled: Condvar,
     waiting: Mutex<Waiting>,
+    /// Those of its records, once it is submitted.
+    sequences: OnceLock<Vec<u64>>,
 }
 
 /// Those who are to be called, with the index and the time of their record.
@@ -182,12 +184,21 @@ impl Batch {
             outcome: Mutex::new(Outcome::Open),
             settled: Condvar::new(),
             waiting: Mutex::default(),
+            sequences: OnceLock::new(),
         })
     }
 
     /// Where it is, or was, collected; `None` if its producer is gone.
     pub(super) fn lane(&self) -> Option<Arc<Lane>> {
         self.lane.upgrade()
+    }
+
+    pub(super) fn set_sequences(&self, sequences: Vec<u64>) {
+        let _ = self.sequences.set(sequences);
+    }
+
+    pub(super) fn sequences(&self) -> impl Iterator<Item = u64> {
+        self.sequences.get().into_iter().flatten().copied()
     }
 
     pub(super) fn call_back(&self, index: u32, timestamp: i64, callback: Callback) {
@@ -209,6 +220,11 @@ impl Batch {
     }
 
     fn set_done(&self, result: std::result::Result<u64, Arc<Error>>) {
+        if result.is_err()
+            && let Some(lane) = self.lane.upgrade()
+        {
+            lane.note_failed();
+        }
         *self.outcome.lock() = Outcome::Done(result);
         self.settled.notify_all();
     }

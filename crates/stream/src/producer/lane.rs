@@ -1,5 +1,7 @@
 //! Where a producer collects the records of each partition.
 
+use std::collections::{BTreeSet, VecDeque};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -14,7 +16,10 @@ use crate::shared::Shared;
 use crate::topic::TopicCore;
 use crate::{PartitionId, TopicPartition};
 
-/// The batch of one partition that is being collected.
+/// So many refused sequences are remembered for each partition.
+const REFUSED_MAX: usize = 1 << 16;
+
+/// The batch of one partition that is being collected, and what a named producer knows of those before.
 #[derive(Debug, Default)]
 pub(super) struct LaneState {
     pub(super) collected: Collected,
@@ -27,10 +32,12 @@ pub(super) struct LaneState {
     pub(super) is_listed: bool,
     /// For named producers; `None`: to be asked of the log.
     pub(super) sequences: Option<Sequences>,
-    /// The highest sequence of the records being collected.
-    pub(super) collected_sequence: Option<u64>,
-    /// The last batch with a sequence that was begun here: a duplicate is as safe as this is.
-    pub(super) latest: Option<Arc<Batch>>,
+    /// The sequences of the records being collected, rising.
+    pub(super) collected_sequences: Vec<u64>,
+    /// A named producer's batches whose outcome is not taken in, oldest first.
+    pub(super) on_their_way: VecDeque<Arc<Batch>>,
+    /// Sequences that were sent and neither are in the partition nor on their way there. Nothing goes behind the first of them.
+    undelivered: BTreeSet<u64>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -41,6 +48,76 @@ pub(super) struct Sequences {
     pub(super) last: Option<u64>,
 }
 
+impl LaneState {
+    /// Takes in that these were sent and not delivered.
+    pub(super) fn not_delivered(&mut self, sequences: impl IntoIterator<Item = u64>) {
+        self.undelivered.extend(sequences);
+    }
+
+    /// Notes the sequence of a record that was refused. Somebody who sends on and on whatever he is told is not noted for ever.
+    pub(super) fn refused(&mut self, sequence: Option<u64>) {
+        if self.undelivered.len() < REFUSED_MAX {
+            self.undelivered.extend(sequence);
+        }
+    }
+
+    /// What the log has after all is delivered.
+    pub(super) fn log_has(&mut self, last: Option<u64>) {
+        if let Some(last) = last {
+            self.undelivered.retain(|sequence| *sequence > last);
+        }
+    }
+
+    /// Says which undelivered sequence a record with `sequence`, or with none, would go before; if none, it is on its way.
+    pub(super) fn take_next(&mut self, sequence: Option<u64>) -> Option<u64> {
+        let first = *self.undelivered.first()?;
+        match sequence {
+            Some(sequence) if sequence <= first => {
+                self.undelivered.remove(&sequence);
+                None
+            }
+            _ => Some(first),
+        }
+    }
+
+    /// Says which undelivered sequence the collected records, or some of them, would go before.
+    pub(super) fn collected_before(&self) -> Option<u64> {
+        let first = *self.undelivered.first()?;
+        let is_numbered = self.collected_sequences.len() == self.collected.len();
+        let is_behind = self.collected_sequences.last().is_some_and(|last| *last > first);
+        (is_behind || !is_numbered).then_some(first)
+    }
+
+    /// Nothing waits for those up to `sequence` any more; says which they were.
+    pub(super) fn give_up(&mut self, sequence: u64) -> Vec<u64> {
+        let kept = match sequence.checked_add(1) {
+            Some(next) => self.undelivered.split_off(&next),
+            None => BTreeSet::new(),
+        };
+        std::mem::replace(&mut self.undelivered, kept).into_iter().collect()
+    }
+
+    /// Forgets the oldest batches that arrived.
+    pub(super) fn forget_delivered(&mut self) {
+        while self
+            .on_their_way
+            .front()
+            .is_some_and(|batch| batch.settle_if_ready() && batch.failure().is_none())
+        {
+            self.on_their_way.pop_front();
+        }
+    }
+
+    /// Waits until it is known what arrived of all that is on its way.
+    pub(super) fn take_in_all(&mut self) {
+        for batch in std::mem::take(&mut self.on_their_way) {
+            if batch.wait().is_err() {
+                self.undelivered.extend(batch.sequences());
+            }
+        }
+    }
+}
+
 /// One partition, as a producer sees it.
 #[derive(Debug)]
 pub(super) struct Lane {
@@ -49,9 +126,20 @@ pub(super) struct Lane {
     pub(super) name: TopicPartition,
     sticky: Arc<Mutex<Sticky>>,
     pub(super) state: Mutex<LaneState>,
+    /// A batch has failed, and its lane has not taken that in.
+    has_failed: AtomicBool,
 }
 
 impl Lane {
+    /// Before anybody is told of it: whoever sends the batch again finds the lane informed.
+    pub(super) fn note_failed(&self) {
+        self.has_failed.store(true, Ordering::Release);
+    }
+
+    pub(super) fn take_failed(&self) -> bool {
+        self.has_failed.swap(false, Ordering::AcqRel)
+    }
+
     /// Sends keyless records elsewhere, if they came here: a batch is done.
     pub(super) fn batch_done(&self) {
         let partitions = self.partition.topic.partition_count();
@@ -96,6 +184,7 @@ impl TopicLanes {
                 partition: handle,
                 sticky: Arc::clone(&self.sticky),
                 state: Mutex::default(),
+                has_failed: AtomicBool::new(false),
             }));
         }
         Ok(())

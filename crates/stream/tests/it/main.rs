@@ -13,3 +13,4 @@ mod shares;
 mod support;
 mod topics;
 mod typed;
+mod undelivered;
