@@ -36,7 +36,7 @@ impl From<u64> for OffsetAndMetadata {
 #[derive(Debug)]
 #[must_use = "waiting tells whether it succeeded"]
 pub struct CommitTicket {
-    /// `None`: it is as durable as it will be.
+    /// `None`: it is as durable as it is to be, or there was nothing to commit.
     ticket: Option<SyncTicket>,
 }
 
@@ -82,11 +82,12 @@ impl Consumer {
         self.wait_for(ticket)
     }
 
-    /// As [`Consumer::commit`], without waiting. `None`: everything was committed, and is as durable as configured.
+    /// As [`Consumer::commit`], without waiting. If everything was committed, and is as durable as configured, waiting for
+    /// the ticket returns at once.
     ///
     /// # Errors
     /// As [`Consumer::commit`], but for what only waiting shows.
-    pub fn commit_async(&mut self) -> Result<Option<CommitTicket>> {
+    pub fn commit_async(&mut self) -> Result<CommitTicket> {
         self.commit_changed(None)
     }
 
@@ -102,22 +103,21 @@ impl Consumer {
         self.wait_for(ticket)
     }
 
-    pub(super) fn wait_for(&mut self, ticket: Option<CommitTicket>) -> Result<()> {
-        if let Some(ticket) = ticket {
-            ticket.wait()?;
-            self.is_unsynced = false;
-        }
+    pub(super) fn wait_for(&mut self, ticket: CommitTicket) -> Result<()> {
+        let is_sync = ticket.ticket.is_some();
+        ticket.wait()?;
+        self.is_unsynced &= !is_sync;
         Ok(())
     }
 
-    /// As [`Consumer::commit_offsets`], without waiting. `None`: `offsets` is empty.
+    /// As [`Consumer::commit_offsets`], without waiting.
     ///
     /// # Errors
     /// As [`Consumer::commit_offsets`], but for what only waiting shows.
     pub fn commit_offsets_async(
         &mut self,
         offsets: &[(TopicPartition, OffsetAndMetadata)],
-    ) -> Result<Option<CommitTicket>> {
+    ) -> Result<CommitTicket> {
         let mut commits = Vec::with_capacity(offsets.len());
         for (name, offset) in offsets {
             if offset.metadata.len() > METADATA_BYTES_MAX {
@@ -141,7 +141,7 @@ impl Consumer {
     pub(super) fn commit_changed(
         &mut self,
         of: Option<&BTreeSet<PartitionId>>,
-    ) -> Result<Option<CommitTicket>> {
+    ) -> Result<CommitTicket> {
         let mut commits = Vec::new();
         for (id, assigned) in &self.assigned {
             let wanted = of.is_none_or(|of| of.contains(id));
@@ -200,7 +200,7 @@ impl Consumer {
     }
 
     /// Submits under the lock of the group: between the check and the entry nobody else can have become the owner.
-    fn submit(&mut self, commits: Vec<Commit>) -> Result<Option<CommitTicket>> {
+    fn submit(&mut self, commits: Vec<Commit>) -> Result<CommitTicket> {
         let now = self.now();
         self.signal.seen(now);
         if commits.is_empty() {
@@ -211,13 +211,9 @@ impl Consumer {
                     .map_err(|refusal| self.group.refused(refusal))?;
             }
             // Nor has one whose earlier commit nobody has waited for.
-            return match self.shared.journal()? {
-                Some(journal) if self.is_unsynced => {
-                    let ticket = Some(journal.part(Part::Hot).submit_sync()?);
-                    Ok(Some(CommitTicket { ticket }))
-                }
-                _ => Ok(None),
-            };
+            let journal = self.shared.journal()?.filter(|_| self.is_unsynced);
+            let ticket = journal.map(|journal| journal.part(Part::Hot).submit_sync());
+            return Ok(CommitTicket { ticket: ticket.transpose()? });
         }
         let positions = commits
             .iter()
@@ -260,7 +256,7 @@ impl Consumer {
                 assigned.committed = Some(commit.offset);
             }
         }
-        Ok(Some(CommitTicket { ticket }))
+        Ok(CommitTicket { ticket })
     }
 
     fn refused(&self, refusal: Refusal) -> Error {

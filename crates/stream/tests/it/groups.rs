@@ -111,7 +111,7 @@ fn synced_commits_of_many_groups_share_a_sync_with_whatever_else_is_in_the_journ
     for offset in 1..=20 {
         for consumer in &mut consumers {
             let position = [(at.clone(), OffsetAndMetadata::from(offset))];
-            tickets.push(consumer.commit_offsets_async(&position).unwrap().unwrap());
+            tickets.push(consumer.commit_offsets_async(&position).unwrap());
         }
     }
     let other = Entry { owner: 77, bytes: b"another owner's" };
@@ -122,6 +122,26 @@ fn synced_commits_of_many_groups_share_a_sync_with_whatever_else_is_in_the_journ
     assert_eq!(store.dir.activity().syncs, before + 1);
     tickets.into_iter().for_each(|ticket| ticket.wait().unwrap());
     assert_eq!(store.dir.activity().syncs, before + 1, "they were safe by then");
+}
+
+#[test]
+fn a_commit_of_nothing_new_is_a_ticket_that_waits_for_what_is_not_synced_and_else_for_nothing() {
+    let place = tempfile::tempdir().unwrap();
+    let store = TestStore::open(place.path());
+    let topic = store.topic("t", 1);
+    append(&topic, 0, &["a"]);
+    let mut consumer = store.subscriber("g", "t");
+    assert_eq!(drain(&mut consumer).len(), 1);
+    let syncs = || store.dir.activity().syncs;
+    let before = syncs();
+    drop(consumer.commit_async().unwrap());
+    assert_eq!(syncs(), before, "nobody waited");
+    consumer.commit_async().unwrap().wait().unwrap();
+    assert_eq!(syncs(), before + 1, "what was committed before is not synced");
+    consumer.commit().unwrap();
+    consumer.commit_async().unwrap().wait().unwrap();
+    consumer.commit_offsets_async(&[]).unwrap().wait().unwrap();
+    assert_eq!(syncs(), before + 1);
 }
 
 #[test]
