@@ -82,11 +82,20 @@ impl From<logmill::Error> for Failure {
         match error {
             logmill::Error::Storage(error) => Failure::from(error),
             logmill::Error::Stream(error) => Failure::from(error),
-            logmill::Error::Queue(error @ logmill::queue::Error::Corrupt { .. }) => {
+            logmill::Error::Queue(error) if is_corrupt(&error) => {
                 Failure::Corrupt(error.to_string())
             }
             other => Failure::Failed(other.to_string()),
         }
+    }
+}
+
+fn is_corrupt(error: &logmill::queue::Error) -> bool {
+    match error {
+        logmill::queue::Error::Unreadable { source, .. } => is_corrupt(source),
+        logmill::queue::Error::Corrupt { .. }
+        | logmill::queue::Error::Storage(storage::Error::Corrupt { .. }) => true,
+        _ => false,
     }
 }
 

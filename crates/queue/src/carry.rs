@@ -4,11 +4,13 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
-use logmill_storage::{Owner, Part, Place};
+use bytes::Bytes;
+use logmill_storage::{Carry, Corruption, Error as StorageError, Owner, Part, Place};
 use parking_lot::Mutex;
 
 use crate::engine::Engine;
-use crate::entry::{Entry, Fact, Gone, message_in};
+use crate::entry::{Entry, Fact, Gone, Memory, message_in};
+use crate::error::Error;
 use crate::failing::marks;
 use crate::held::{Held, SlotId};
 use crate::location;
@@ -41,10 +43,32 @@ pub(crate) struct Carried {
 /// What one carried entry stands for.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Copied {
-    Message { queue: u32, sequence: u64, from: u64 },
-    Catalogue { queue: u32 },
-    Purge { queue: u32 },
-    Removal { queue: u32 },
+    Message {
+        queue: u32,
+        sequence: u64,
+        from: u64,
+    },
+    Catalogue {
+        queue: u32,
+        next_sequence: u64,
+        memories: u64,
+    },
+    /// Ids, as one of several entries: with the last of them the first `ever` are written.
+    Memories {
+        queue: u32,
+        ever: u64,
+    },
+    /// How far the numbers of messages have come.
+    Numbers {
+        queue: u32,
+        next: u64,
+    },
+    Purge {
+        queue: u32,
+    },
+    Removal {
+        queue: u32,
+    },
     Other,
 }
 
@@ -54,9 +78,34 @@ struct Wanted {
     sequence: u64,
     from: u64,
     standing: Standing,
+    /// An id that is remembered as long as the message is there.
+    memory: Option<Memory>,
 }
 
 pub(crate) type LastCarry = Mutex<Carried>;
+
+/// What is said in a carry, and what each entry stands for.
+struct Saying<'a> {
+    out: &'a mut Carry,
+    entry: Vec<u8>,
+    carried: Carried,
+}
+
+impl Saying<'_> {
+    fn say(&mut self, entry: &Entry<'_>, copied: Copied) {
+        self.entry.clear();
+        entry.encode(&mut self.entry);
+        self.out.say(&self.entry);
+        self.carried.copies.push(copied);
+    }
+
+    fn say_with_last(&mut self, entry: &Entry<'_>, copied: Copied) {
+        self.entry.clear();
+        entry.encode(&mut self.entry);
+        self.out.say_with_last(&self.entry);
+        self.carried.copies.push(copied);
+    }
+}
 
 impl Owner for QueueOwner {
     fn number(&self) -> u64 {
@@ -86,20 +135,13 @@ impl Owner for QueueOwner {
         live
     }
 
-    fn carry(&self, part: Part, upto: u64, out: &mut dyn FnMut(&[u8])) -> u64 {
-        let mut entry_bytes = Vec::new();
-        let mut carried = Carried::default();
-        let mut say = |entry: &Entry<'_>, copied: Copied, carried: &mut Carried| {
-            entry_bytes.clear();
-            entry.encode(&mut entry_bytes);
-            out(&entry_bytes);
-            carried.copies.push(copied);
-        };
+    fn carry(&self, part: Part, upto: u64, out: &mut Carry) -> Result<u64, StorageError> {
         let mut engine = self.shared.lock();
-        self.forget_failed(&mut engine);
-        carried.as_of = self.shared.journal.reach().hot;
+        let as_of = self.shared.journal.reach().hot;
+        let mut saying =
+            Saying { out, entry: Vec::new(), carried: Carried { as_of, copies: vec![] } };
         engine.space.carry_begins();
-        self.carry_markers(&mut engine, part, upto, &mut carried, &mut say);
+        carry_markers(&engine, part, upto, &mut saying);
         let mut wanted: Vec<Wanted> =
             if engine.space.between(part, &[0, upto]).iter().any(|bytes| *bytes > 0) {
                 let states = engine.slots.values().map(|slot| &slot.state);
@@ -111,16 +153,18 @@ impl Owner for QueueOwner {
             wanted.extend(changed_below(&engine, upto));
         }
         drop(engine);
-        for Wanted { queue, sequence, from, standing } in wanted {
-            // What cannot be read was damaged on the disk; its segment then stays, see `Journal::reclaim`.
-            let Ok(Some(bytes)) = self.shared.read(from) else { continue };
-            let Ok((_, envelope)) = message_in(&bytes) else { continue };
+        for Wanted { queue, sequence, from, standing, memory } in wanted {
+            let Some(bytes) = self.read_wanted(queue, sequence, from)? else { continue };
+            let (_, envelope) = message_in(&bytes).map_err(|_| self.damaged(from))?;
             let fact = Fact::Snapshot { sequence, standing, envelope };
-            say(&Entry { queue, fact }, Copied::Message { queue, sequence, from }, &mut carried);
+            saying.say(&Entry { queue, fact }, Copied::Message { queue, sequence, from });
+            if let Some(memory) = memory {
+                let fact = Fact::Remembered { memories: Cow::Owned(vec![memory]) };
+                saying.say_with_last(&Entry { queue, fact }, Copied::Other);
+            }
         }
-        let as_of = carried.as_of;
-        *self.shared.last_carry.lock() = carried;
-        as_of
+        *self.shared.last_carry.lock() = saying.carried;
+        Ok(as_of)
     }
 
     fn carried(&self, part: Part, upto: u64, places: &[Place]) {
@@ -153,86 +197,134 @@ impl Owner for QueueOwner {
         }
         engine.cold_known = self.shared.journal.reach().cold;
     }
-}
 
-impl QueueOwner {
-    /// A carry that failed may have left copies behind, which must not come back when their messages are gone.
-    fn forget_failed(&self, engine: &mut Engine) {
+    /// What was said may have left copies behind, which must not come back when their messages are gone.
+    fn not_carried(&self) {
+        let mut engine = self.shared.lock();
+        engine.space.carry_ends();
         let failed = std::mem::take(&mut *self.shared.last_carry.lock());
-        let end = location::of(Place::new(Part::Cold, self.shared.journal.reach().cold));
+        let end = self.shared.journal.reach().cold;
         for copied in failed.copies {
             if let Copied::Message { queue, sequence, .. } = copied
                 && let Some(slot) = engine.slots.get(&queue)
             {
                 let body = slot.state.location_of(sequence);
                 let marker = body.filter(|at| at & location::COLD == 0).unwrap_or(failed.as_of);
-                engine.space.bury(queue, sequence, end, marker);
+                engine.space.left_behind(queue, sequence, end, marker);
             }
         }
     }
+}
 
-    /// The catalogue, and the markers of what is gone and has copies in the cold part.
-    fn carry_markers(
+impl QueueOwner {
+    /// The entry with a message's body; `None` if the message is gone, or its body is elsewhere by now.
+    fn read_wanted(
         &self,
-        engine: &mut Engine,
-        part: Part,
-        upto: u64,
-        carried: &mut Carried,
-        say: &mut dyn FnMut(&Entry<'_>, Copied, &mut Carried),
-    ) {
-        let below = |at: u64| location::is_below(at, part, upto);
-        let time = engine.latest;
-        if part == Part::Hot {
-            for removed in engine.removed.iter().filter(|removed| below(removed.marker)) {
-                let queue = removed.queue;
-                say(
-                    &Entry { queue, fact: Fact::Removed { time } },
-                    Copied::Removal { queue },
-                    carried,
-                );
-            }
+        queue: u32,
+        sequence: u64,
+        from: u64,
+    ) -> Result<Option<Bytes>, StorageError> {
+        let read = self.shared.read(from);
+        if let Ok(Some(bytes)) = read {
+            return Ok(Some(bytes));
         }
-        for slot in engine.slots.values() {
-            let state = &slot.state;
-            let queue = state.id;
-            let old = match part {
-                Part::Hot => state.catalogue.hot.is_some_and(|(first, _)| first < upto),
-                Part::Cold => state.catalogue.cold.is_some_and(below),
+        let engine = self.shared.lock();
+        let slot = engine.slots.get(&queue);
+        if slot.and_then(|slot| slot.state.location_of(sequence)) != Some(from) {
+            return Ok(None);
+        }
+        match read {
+            Err(Error::Storage(error)) => Err(error),
+            _ => Err(self.damaged(from)),
+        }
+    }
+
+    fn damaged(&self, at: u64) -> StorageError {
+        StorageError::Corrupt {
+            path: self.shared.journal.path().to_owned(),
+            position: 0,
+            offset: location::place(at).offset(),
+            what: Corruption::Field("a message that is needed"),
+        }
+    }
+}
+
+/// The catalogue, and the markers of what is gone and has copies in the cold part.
+fn carry_markers(engine: &Engine, part: Part, upto: u64, saying: &mut Saying<'_>) {
+    let below = |at: u64| location::is_below(at, part, upto);
+    let time = engine.latest;
+    if let Some((time, wall)) = engine.clock_set {
+        saying.say(&Entry { queue: 0, fact: Fact::ClockSet { time, wall } }, Copied::Other);
+    }
+    for removed in engine.removed.iter().filter(|removed| below(removed.marker)) {
+        let queue = removed.queue;
+        // In the cold part it goes with what it kills; but the highest number must not be given again.
+        if part == Part::Hot || engine.next_queue == queue.saturating_add(1) {
+            let fact = Fact::Removed { time };
+            saying.say(&Entry { queue, fact }, Copied::Removal { queue });
+        }
+    }
+    for slot in engine.slots.values() {
+        let state = &slot.state;
+        let queue = state.id;
+        let old = match part {
+            Part::Hot => state.catalogue.hot.is_some_and(|(first, _)| first < upto),
+            Part::Cold => state.catalogue.cold.is_some_and(below),
+        };
+        if old {
+            say_catalogue(state, saying);
+        } else if part == Part::Hot {
+            say_what_sends_left(state, upto, saying);
+        }
+        if let Some((purged, _)) = state.purged.filter(|(_, at)| below(*at) && part == Part::Hot) {
+            let fact = Fact::Purged { time: 0, below: purged };
+            saying.say(&Entry { queue, fact }, Copied::Purge { queue });
+        }
+    }
+    if part == Part::Hot {
+        for (queue, graves) in engine.space.graves_below(upto) {
+            // A message that was edited lives on: its new copy, or the entry that edited it, replaces the old copy.
+            let lives = |sequence: &u64| {
+                engine.slots.get(&queue).is_some_and(|slot| slot.state.find(*sequence).is_some())
             };
-            if old {
-                for fact in catalogue_of(state) {
-                    let copied = match &fact {
-                        Fact::QueueSnapshot { .. } => Copied::Catalogue { queue },
-                        _ => Copied::Other,
-                    };
-                    say(&Entry { queue, fact }, copied, carried);
-                }
-            }
-            if let Some((purged, at)) =
-                state.purged.filter(|(_, at)| below(*at) && part == Part::Hot)
-            {
-                let _ = at;
-                let fact = Fact::Purged { time: 0, below: purged };
-                say(&Entry { queue, fact }, Copied::Purge { queue }, carried);
+            let dead: Vec<u64> = graves.into_iter().filter(|sequence| !lives(sequence)).collect();
+            for some in dead.chunks(MARKS_AT_ONCE) {
+                let fact = Fact::Deleted { time: 0, reason: Gone::Deleted, marks: marks(some) };
+                saying.say(&Entry { queue, fact }, Copied::Other);
             }
         }
-        if part == Part::Hot {
-            for (queue, graves) in engine.space.graves_below(upto) {
-                // A message that was edited lives on: its new copy, or the entry that edited it, replaces the old copy.
-                let lives = |sequence: &u64| {
-                    engine
-                        .slots
-                        .get(&queue)
-                        .is_some_and(|slot| slot.state.find(*sequence).is_some())
-                };
-                let dead: Vec<u64> =
-                    graves.into_iter().filter(|sequence| !lives(sequence)).collect();
-                for some in dead.chunks(MARKS_AT_ONCE) {
-                    let fact = Fact::Deleted { time: 0, reason: Gone::Deleted, marks: marks(some) };
-                    say(&Entry { queue, fact }, Copied::Other, carried);
-                }
+    }
+}
+
+/// The whole catalogue of a queue, which replaces what older entries say of it.
+fn say_catalogue(state: &QueueState, saying: &mut Saying<'_>) {
+    let queue = state.id;
+    for fact in catalogue_of(state) {
+        match fact {
+            Fact::QueueSnapshot { next_sequence, .. } => {
+                let memories = state.memories.ever();
+                let copied = Copied::Catalogue { queue, next_sequence, memories };
+                saying.say(&Entry { queue, fact }, copied);
             }
+            fact => saying.say_with_last(&Entry { queue, fact }, Copied::Other),
         }
+    }
+}
+
+/// What entries that sent messages say beside the messages: the ids that are remembered, and how far the numbers have come.
+fn say_what_sends_left(state: &QueueState, upto: u64, saying: &mut Saying<'_>) {
+    let queue = state.id;
+    let (memories, ever) = state.memories.new_ones();
+    for some in memories.chunks(MARKS_AT_ONCE) {
+        let fact = Fact::Remembered { memories: Cow::Borrowed(some) };
+        saying.say(&Entry { queue, fact }, Copied::Memories { queue, ever });
+    }
+    let next = state.next_sequence;
+    let last = next.saturating_sub(1);
+    // A message that lives says it itself.
+    if next > state.sequence_carried && state.last_sent < upto && state.find(last).is_none() {
+        let fact = Fact::Deleted { time: 0, reason: Gone::Deleted, marks: marks(&[last]) };
+        saying.say(&Entry { queue, fact }, Copied::Numbers { queue, next });
     }
 }
 
@@ -267,7 +359,7 @@ fn messages_below(state: &QueueState, part: Part, upto: u64) -> Vec<Wanted> {
     let mut wanted = Vec::new();
     for (_, lane) in state.ready.lanes() {
         let old = lane.run.iter().filter(|item| location::is_below(item.location, part, upto));
-        wanted.extend(old.map(|item| in_line(state.id, item)));
+        wanted.extend(old.map(|item| in_line(state, item)));
     }
     let old = |slot: &SlotId| location::is_below(state.held.get(*slot).location, part, upto);
     wanted.extend(state.held.all().filter(old).map(|slot| held(state, slot)));
@@ -283,7 +375,7 @@ fn changed_below(engine: &Engine, upto: u64) -> Vec<Wanted> {
         let state = &slot.state;
         let living = graves.into_iter().filter_map(|sequence| state.find(sequence));
         let living = living.map(|found| match found {
-            Found::InRun(_, item) => in_line(queue, item),
+            Found::InRun(_, item) => in_line(state, item),
             Found::Held(slot) => held(state, slot),
         });
         // What was edited has a body in the hot part again.
@@ -292,10 +384,11 @@ fn changed_below(engine: &Engine, upto: u64) -> Vec<Wanted> {
     wanted
 }
 
-fn in_line(queue: u32, item: Item) -> Wanted {
+fn in_line(state: &QueueState, item: Item) -> Wanted {
     let Item { sequence, location, since, .. } = item;
     let standing = Standing { state: None, at: 0, since, holding: false, details: None };
-    Wanted { queue, sequence, from: location, standing }
+    let memory = state.memories.bound_to(sequence);
+    Wanted { queue: state.id, sequence, from: location, standing, memory }
 }
 
 fn held(state: &QueueState, slot: SlotId) -> Wanted {
@@ -303,7 +396,8 @@ fn held(state: &QueueState, slot: SlotId) -> Wanted {
     let details = state.held.details(slot).cloned().map(Box::new);
     let since = details.as_ref().map_or(at, |details| details.since);
     let standing = Standing { state: Some(at_state), at, since, holding, details };
-    Wanted { queue: state.id, sequence, from: location, standing }
+    let memory = state.memories.bound_to(sequence);
+    Wanted { queue: state.id, sequence, from: location, standing, memory }
 }
 
 /// Notes that messages of a queue were copied: (sequence, from, to), by sequence. The copies are of what was known below
@@ -338,14 +432,27 @@ pub(crate) fn note_copy(engine: &mut Engine, copied: Copied, at: u64, as_of: u64
             // Nobody watched what happened since.
             note_messages(engine, queue, &[(sequence, from, at)], as_of, |_| true);
         }
-        Copied::Catalogue { queue } => {
+        Copied::Catalogue { queue, next_sequence, memories } => {
             if let Some(slot) = engine.slots.get_mut(&queue) {
+                let state = &mut slot.state;
+                state.sequence_carried = state.sequence_carried.max(next_sequence);
+                state.memories.note_carried(memories);
                 let catalogue = &mut slot.state.catalogue;
                 catalogue.cold = Some(at);
                 catalogue.hot = catalogue
                     .hot
                     .filter(|(_, last)| *last >= as_of)
                     .map(|(first, last)| (first.max(as_of), last));
+            }
+        }
+        Copied::Memories { queue, ever } => {
+            if let Some(slot) = engine.slots.get_mut(&queue) {
+                slot.state.memories.note_carried(ever);
+            }
+        }
+        Copied::Numbers { queue, next } => {
+            if let Some(slot) = engine.slots.get_mut(&queue) {
+                slot.state.sequence_carried = slot.state.sequence_carried.max(next);
             }
         }
         Copied::Purge { queue } => {

@@ -57,6 +57,10 @@ pub(crate) struct Memories {
     timed: VecDeque<(i64, Key)>,
     /// Those that are remembered until their message is deleted.
     bound: HashMap<u64, Key>,
+    /// How many have left `timed` at its front, ever.
+    expired: u64,
+    /// How many of those that ever were in `timed` are written in the cold part of the journal.
+    carried: u64,
 }
 
 impl Memories {
@@ -94,6 +98,7 @@ impl Memories {
             self.timed.front().copied().filter(|(expires, _)| *expires <= now)
         {
             self.timed.pop_front();
+            self.expired += 1;
             if self.seen.get(&key).is_some_and(|seen| seen.expires == expires) {
                 self.seen.remove(&key);
             }
@@ -104,12 +109,38 @@ impl Memories {
         *self = Memories::default();
     }
 
+    /// Those that the cold part of the journal does not have and that no message has with it, in the order in which they were
+    /// remembered; and how many there ever were, for [`note_carried`](Self::note_carried).
+    pub(crate) fn new_ones(&self) -> (Vec<Memory>, u64) {
+        let known = usize::try_from(self.carried.saturating_sub(self.expired)).unwrap_or(0);
+        let new = self.timed.iter().skip(known).filter_map(|timed| self.timed_one(timed));
+        (new.collect(), self.ever())
+    }
+
+    /// How many with an end there ever were.
+    pub(crate) fn ever(&self) -> u64 {
+        self.expired + self.timed.len() as u64
+    }
+
+    /// Notes that the first `ever` with an end are in the cold part of the journal.
+    pub(crate) fn note_carried(&mut self, ever: u64) {
+        self.carried = self.carried.max(ever);
+    }
+
+    /// What is remembered until the message is deleted.
+    pub(crate) fn bound_to(&self, sequence: u64) -> Option<Memory> {
+        let key = *self.bound.get(&sequence)?;
+        Some(Memory { key, sequence, expires: 0 })
+    }
+
+    fn timed_one(&self, (expires, key): &(i64, Key)) -> Option<Memory> {
+        let seen = self.seen.get(key).filter(|seen| seen.expires == *expires)?;
+        Some(Memory { key: *key, sequence: seen.sequence, expires: *expires })
+    }
+
     /// All, in the order in which they were remembered; those bound to a message last, by sequence.
     pub(crate) fn all(&self) -> Vec<Memory> {
-        let timed = self.timed.iter().filter_map(|(expires, key)| {
-            let seen = self.seen.get(key).filter(|seen| seen.expires == *expires)?;
-            Some(Memory { key: *key, sequence: seen.sequence, expires: *expires })
-        });
+        let timed = self.timed.iter().filter_map(|timed| self.timed_one(timed));
         let mut bound: Vec<Memory> = self
             .bound
             .iter()

@@ -49,6 +49,8 @@ pub struct Tally {
     pub dead_lettered: u64,
     /// Messages that expired.
     pub expired: u64,
+    /// Messages that were to be received and whose bytes could not be read. They stay, and come again after their timeout.
+    pub unreadable: u64,
 }
 
 impl Slot {
@@ -91,6 +93,10 @@ pub(crate) struct Engine {
     pub(crate) unchecked_bytes: u64,
     /// When the background looks after the queues next, on their clock.
     pub(crate) keeper_at: i64,
+    /// When a checkpoint, or giving back space, that failed is tried again.
+    pub(crate) space_due: Option<i64>,
+    /// When that was last tried.
+    pub(crate) space_tried: i64,
     pub(crate) scratch: Vec<u8>,
     /// Every copy in the cold part below this offset is known here.
     pub(crate) cold_known: u64,
@@ -146,6 +152,8 @@ impl Default for Engine {
             abandoned: BTreeSet::new(),
             unchecked_bytes: 0,
             keeper_at: i64::MAX,
+            space_due: None,
+            space_tried: i64::MIN,
             scratch: Vec::new(),
             cold_known: 0,
             checkpoint_len: 0,
@@ -281,7 +289,9 @@ impl Engine {
                     from.filter(|from| *from < as_of || *from & COLD != 0).unwrap_or(u64::MAX);
                 Copied::Message { queue, sequence: *sequence, from }
             }
-            Fact::QueueSnapshot { .. } => Copied::Catalogue { queue },
+            Fact::QueueSnapshot { next_sequence, .. } => {
+                Copied::Catalogue { queue, next_sequence: *next_sequence, memories: 0 }
+            }
             Fact::Purged { .. } => Copied::Purge { queue },
             Fact::Removed { .. } => Copied::Removal { queue },
             _ => Copied::Other,

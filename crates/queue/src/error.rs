@@ -21,6 +21,13 @@ pub enum Error {
         /// What is wrong with it.
         what: &'static str,
     },
+    /// A message is there, and its bytes cannot be read now, or not any more. It can be cancelled by its id.
+    Unreadable {
+        /// The message.
+        id: MessageId,
+        /// What the store or the entry says.
+        source: Box<Error>,
+    },
     /// A value is outside its limit. Nothing was written.
     OutOfBounds {
         /// Which limit.
@@ -169,6 +176,9 @@ impl fmt::Display for Error {
             Error::Corrupt { offset, what } => {
                 write!(f, "journal entry {offset} cannot be read: {what}")
             }
+            Error::Unreadable { id, source } => {
+                write!(f, "message {id} cannot be read: {source}")
+            }
             Error::OutOfBounds { limit, found, least, most } => {
                 write!(f, "{limit} is {found}, permitted are {least} to {most}")
             }
@@ -240,6 +250,7 @@ impl std::error::Error for Error {
             Error::Thread(error) => Some(error),
             #[cfg(feature = "serde")]
             Error::NotEncoded { source } | Error::NotDecoded { source, .. } => Some(source),
+            Error::Unreadable { source, .. } => Some(source),
             _ => None,
         }
     }

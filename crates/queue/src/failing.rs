@@ -83,7 +83,7 @@ impl Shared {
     }
 
     /// Moves messages to the queue's dead-letter queue with their whole past, each in one entry, or keeps them here as
-    /// dead if there is none. How many that were; those that cannot be read stay.
+    /// dead if there is none, or if they cannot be read. How many that were.
     #[expect(clippy::too_many_arguments, reason = "these are the parts of a dead letter")]
     pub(crate) fn dead_letter(
         &self,
@@ -135,6 +135,8 @@ impl Shared {
         let state = &engine.slot(target)?.state;
         let (next, fifo) = (state.next_sequence, state.config.fifo);
         let mut bodies = Vec::with_capacity(sequences.len());
+        // What cannot be read cannot be moved, and must not hold up the others for ever: it is kept here as dead.
+        let mut unreadable = Vec::new();
         for sequence in sequences {
             let state = &engine.slot(queue)?.state;
             let (at, past) = match state.find(*sequence) {
@@ -159,8 +161,11 @@ impl Shared {
                 }
                 None => continue,
             };
-            if let Some(bytes) = self.read_locked(engine, at)? {
-                bodies.push((*sequence, past, bytes));
+            match self.read_locked(engine, at) {
+                Ok(Some(bytes)) if message_in(&bytes).is_ok() => {
+                    bodies.push((*sequence, past, bytes));
+                }
+                Ok(_) | Err(_) => unreadable.push(*sequence),
             }
         }
         let mut entries = Vec::with_capacity(bodies.len());
@@ -188,6 +193,10 @@ impl Shared {
             };
             entries.push(Entry { queue, fact });
         }
+        entries.extend(unreadable.into_iter().map(|sequence| {
+            let fact = Fact::Died { sequence, time, reason, text };
+            Entry { queue, fact }
+        }));
         if entries.is_empty() {
             return Ok(0);
         }

@@ -13,6 +13,8 @@ use crate::shared::{Level, OWNER, Shared};
 
 /// What could not be done is tried again after this time.
 const RETRY_MS: i64 = 1000;
+/// The same for checkpoints and for giving back space, which may have to read much before they fail.
+const RETRY_SPACE_MS: i64 = 60_000;
 
 /// An allocator keeps what it was given back for later; glibc's does not keep a block of more than 32 MiB.
 const GIVEN_BACK: usize = 33 << 20;
@@ -52,7 +54,9 @@ impl Shared {
             let moments = [expiry, stepped.unwrap_or(later), fired.unwrap_or(later)];
             next = moments.into_iter().flatten().min().unwrap_or(i64::MAX).min(next);
         }
-        let due = engine.unchecked_bytes > self.checkpoint_interval(&engine);
+        let is_retry = engine.space_due.is_some_and(|due| due <= now.time);
+        let is_much = engine.unchecked_bytes > self.checkpoint_interval(&engine);
+        let due = is_retry || is_much && engine.space_due.is_none();
         // At least a millisecond on, so that what cannot be done now is not tried without end.
         if next < i64::MAX {
             self.wake_keeper(&mut engine, next.max(now.time + 1));
@@ -67,9 +71,25 @@ impl Shared {
             }
         }
         if due {
-            let done = self.checkpoint().and_then(|()| self.reclaim());
+            // Space is given back even if there is none for the state.
+            let (written, reclaimed) = (self.checkpoint(), self.reclaim());
+            let done = written.and(reclaimed);
+            let mut engine = self.lock();
+            engine.space_tried = now.time;
+            engine.space_due = done.is_err().then(|| now.time.saturating_add(RETRY_SPACE_MS));
+            if let Some(due) = engine.space_due {
+                self.wake_keeper(&mut engine, due);
+            }
+            drop(engine);
             self.dir.note("checkpoint of queues", &done);
         }
+    }
+
+    /// Has the background see soon whether space can be given back: the disk is full.
+    pub(crate) fn want_space(&self, engine: &mut Engine) {
+        let tried = engine.space_tried.saturating_add(RETRY_SPACE_MS);
+        let due = *engine.space_due.get_or_insert(tried.max(self.now().time));
+        self.wake_keeper(engine, due);
     }
 
     /// Writing the state must not cost more than what is journaled meanwhile.
@@ -86,10 +106,13 @@ impl Shared {
         let mut state = Vec::with_capacity((expected + expected / 4).max(GIVEN_BACK));
         checkpoint::save(&engine, &mut state);
         engine.checkpoint_len = state.len() as u64;
-        engine.unchecked_bytes = 0;
+        let unchecked = std::mem::take(&mut engine.unchecked_bytes);
         drop(engine);
-        self.journal.checkpoint(OWNER, reach, &state)?;
-        Ok(())
+        let written = self.journal.checkpoint(OWNER, reach, &state);
+        if written.is_err() {
+            self.lock().unchecked_bytes += unchecked;
+        }
+        Ok(written?)
     }
 
     pub(crate) fn reclaim(&self) -> Result<()> {

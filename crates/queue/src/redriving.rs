@@ -96,7 +96,8 @@ impl Shared {
         }
         let candidates = next(&slot.state, &mut ahead.found, task, most);
         let locations: Vec<u64> = candidates.iter().map(|candidate| candidate.location).collect();
-        let bodies = self.read_all(&locations)?;
+        // What is damaged stays where it is.
+        let bodies = self.read_undamaged(&locations)?;
         let (mut entries, targets) = moves(engine, queue, now, task, &candidates, &bodies)?;
         if task.target.is_some_and(|target| !engine.slots.contains_key(&target)) {
             task.status = RedriveStatus::Failed("its target queue is gone".to_owned());

@@ -116,6 +116,9 @@ impl Shared {
         if engine.scratch.capacity() > 1 << 20 {
             engine.scratch = Vec::new();
         }
+        if let Err(Error::Storage(StorageError::DiskFull { .. })) = &committed {
+            self.want_space(engine);
+        }
         committed
     }
 
@@ -176,7 +179,7 @@ impl Shared {
         let bytes = scratch.len() as u64 + ENTRY_OVERHEAD * entries.len() as u64;
         engine.unchecked_bytes += bytes;
         engine.reclaimed.journaled_bytes += bytes;
-        if engine.unchecked_bytes > self.options.checkpoint_bytes {
+        if engine.unchecked_bytes > self.options.checkpoint_bytes && engine.space_due.is_none() {
             self.wake_keeper(engine, i64::MIN);
         }
         Ok(base)
@@ -232,6 +235,21 @@ impl Shared {
     /// The bytes of the entries at `wanted`; `None` for those that are not there any more.
     pub(crate) fn read_all(&self, wanted: &[u64]) -> Result<Vec<Option<Bytes>>> {
         self.bodies.read(&self.journal, wanted)
+    }
+
+    /// As [`read_all`](Self::read_all), and `None` for those that are damaged.
+    pub(crate) fn read_undamaged(&self, wanted: &[u64]) -> Result<Vec<Option<Bytes>>> {
+        let is_damaged =
+            |error: &Error| matches!(error, Error::Storage(StorageError::Corrupt { .. }));
+        match self.read_all(wanted) {
+            Err(error) if is_damaged(&error) => {}
+            read => return read,
+        }
+        let one = |at: &u64| match self.read(*at) {
+            Err(error) if is_damaged(&error) => Ok(None),
+            read => read,
+        };
+        wanted.iter().map(one).collect()
     }
 
     /// The bytes of the entry that holds a message, wherever it is carried meanwhile; `None` if the message is gone.

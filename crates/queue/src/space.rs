@@ -175,7 +175,7 @@ impl Space {
         if location & location::COLD != 0 && marker & location::COLD == 0 {
             let since = (location & !location::COLD).cast_signed();
             let graves = self.graves.entry(queue).or_default();
-            // A carry that failed may have left a later copy.
+            // A carry that came to nothing may have left a later copy.
             let since = graves.get(sequence).map_or(since, |grave| grave.since.max(since));
             graves.remove(sequence);
             graves.insert(Item { sequence, location: marker, since, size: 0 });
@@ -223,6 +223,22 @@ impl Space {
     /// What changed since the carry began.
     pub(crate) fn carry_ends(&mut self) -> HashSet<(u32, u64)> {
         self.changed.take().unwrap_or_default()
+    }
+
+    /// Notes that there may be a copy of the message before `end` of the cold part, of a carry that came to nothing; the first
+    /// entry that says what the copy must not hide is at `marker`, or where an older copy has it.
+    pub(crate) fn left_behind(&mut self, queue: u32, sequence: u64, end: u64, marker: u64) {
+        let since = end.cast_signed();
+        let graves = self.graves.entry(queue).or_default();
+        let grave = graves.remove(sequence).map_or(
+            Item { sequence, location: marker, since, size: 0 },
+            |grave| Item {
+                location: grave.location.min(marker),
+                since: grave.since.max(since),
+                ..grave
+            },
+        );
+        graves.insert(grave);
     }
 
     /// Notes that the message has a copy at `copy`, and has changed since, from `changed_from` on.

@@ -110,6 +110,10 @@ pub(crate) struct QueueState {
     pub(crate) catalogue: Catalogued,
     /// What must stay because it may be read again.
     pub(crate) kept: Kept,
+    /// Where the latest message was sent or moved here, as far as this process knows.
+    pub(crate) last_sent: u64,
+    /// The `next_sequence` that the cold part of the journal knows of, at least.
+    pub(crate) sequence_carried: u64,
 }
 
 /// Where the entries are that say what a queue is: its attributes, tasks, schedules and what it remembers.
@@ -122,12 +126,13 @@ pub(crate) struct Catalogued {
 }
 
 impl Catalogued {
-    pub(crate) fn note(&mut self, location: u64) {
-        if location & COLD != 0 {
-            self.cold = Some(self.cold.map_or(location, |first| first.max(location)));
-        } else {
+    /// Notes an entry that says what the queue is. Of a copy in the cold part, `is_first` begins it, and counts.
+    pub(crate) fn note(&mut self, location: u64, is_first: bool) {
+        if location & COLD == 0 {
             let (first, _) = self.hot.unwrap_or((location, location));
             self.hot = Some((first, location));
+        } else if is_first {
+            self.cold = Some(location);
         }
     }
 }
@@ -156,6 +161,8 @@ impl QueueState {
             purged: None,
             catalogue: Catalogued::default(),
             kept: Kept::default(),
+            last_sent: 0,
+            sequence_carried: 0,
         };
         state.follow_config();
         state

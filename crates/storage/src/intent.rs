@@ -16,6 +16,7 @@ use std::collections::{BTreeMap, VecDeque};
 use parking_lot::Mutex;
 
 use crate::batch::Producer;
+use crate::carry::Carry;
 use crate::config::Durability;
 use crate::error::{Corruption, Error, Result};
 use crate::journal::{Entry, Journal, Owner, Part, Place};
@@ -232,14 +233,14 @@ impl<R: Fn(&str) -> Result<Option<Log>>> Owner for Intents<R> {
         live
     }
 
-    fn carry(&self, part: Part, upto: u64, out: &mut dyn FnMut(&[u8])) -> u64 {
+    fn carry(&self, part: Part, upto: u64, out: &mut Carry) -> Result<u64> {
         for pending in self.state.lock().values().flat_map(|target| &target.pending) {
             if pending.place.part() == part && pending.place.offset() < upto {
-                out(&pending.bytes);
+                out.say(&pending.bytes);
             }
         }
         // Each intent is known by its sequence, whatever comes after it.
-        0
+        Ok(0)
     }
 
     fn carried(&self, part: Part, upto: u64, places: &[Place]) {

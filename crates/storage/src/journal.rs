@@ -14,6 +14,7 @@
 //! snapshot in the cold part. So markers outlive what they kill, in each part by itself, without any checkpoint. A carried
 //! entry says up to which hot offset it knows (`as_of`); older hot entries about the same thing are to be passed over.
 //! A prefix is carried only if at least as many bytes are given back, so each byte is written at most twice over time.
+//! An owner that cannot read what it needs keeps the prefix where it is: what is not carried in full is not removed.
 //!
 //! An entry is a record: key = owner (varint), in the cold part followed by `as_of` (varint); value = the entry's bytes.
 
@@ -21,6 +22,7 @@ use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 
+use crate::carry::Carry;
 use crate::checkpoint::{self, CheckpointHead};
 use crate::config::{Durability, LogConfig, Retention};
 use crate::data_dir::DataDir;
@@ -31,9 +33,6 @@ use crate::record::{Record, RecordView};
 use crate::ticket::Ticket;
 use crate::varint;
 use crate::writer::{AppendOptions, Appended};
-
-/// Carried entries are committed in pieces of about this many bytes.
-const CARRY_BYTES: usize = 1 << 20;
 
 /// One entry of a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -124,10 +123,18 @@ pub trait Owner {
     /// Says to `out` the entries that stand for everything it needs of `part` below `upto`: snapshots of what lives and has
     /// its latest word there, and (for the hot part) markers for what died there and has a snapshot in the cold part.
     /// Returns the hot offset below which these entries know everything.
-    fn carry(&self, part: Part, upto: u64, out: &mut dyn FnMut(&[u8])) -> u64;
+    ///
+    /// # Errors
+    /// It cannot say all of it now, because a snapshot cannot be read for instance. Then nothing is carried and nothing is
+    /// removed.
+    fn carry(&self, part: Part, upto: u64, out: &mut Carry) -> Result<u64>;
 
     /// The entries of the last [`carry`](Self::carry) are durable: its `index`-th is at `places[index]`.
     fn carried(&self, part: Part, upto: u64, places: &[Place]);
+
+    /// The last [`carry`](Self::carry), of this owner or another, came to an error. What it said may be in the cold part, as a
+    /// whole, in parts or not at all; nothing was removed.
+    fn not_carried(&self) {}
 }
 
 /// What [`Journal::reclaim`] has done.
@@ -265,13 +272,17 @@ impl Journal {
     /// as much as it writes. `owners` must be all that have entries.
     ///
     /// # Errors
-    /// As [`Log::append_with`]. After an error nothing is lost, and it may be tried again.
+    /// As [`Log::append_with`], and those of [`Owner::carry`]. After an error nothing is lost, and it may be tried again.
     pub fn reclaim(&self, owners: &[&dyn Owner]) -> Result<Reclaimed> {
         let mut done = Reclaimed::default();
         for part in [Part::Hot, Part::Cold] {
             let log = self.part(part);
+            // What an earlier round could not remove in full.
+            log.delete_records_before(log.start_offset())?;
             let stretches = log.sealed_stretches()?;
             let Some((last, _)) = stretches.last().copied() else { continue };
+            // Once the disk is full, room for what is carried cannot be had any more; without it, what is full may do still.
+            let _ = self.cold.ensure_spare();
             let mut bounds: Vec<u64> = stretches.iter().map(|(base, _)| *base).collect();
             bounds.push(log.sealed_end()?.max(last));
             let mut live = vec![0; stretches.len()];
@@ -298,34 +309,47 @@ impl Journal {
     }
 
     fn carry(&self, part: Part, upto: u64, owners: &[&dyn Owner]) -> Result<u64> {
+        let mut carried = Vec::with_capacity(owners.len());
+        let written = self.write_carried(part, upto, owners, &mut carried);
+        match &written {
+            Ok(_) => {
+                for (owner, places) in owners.iter().zip(&carried) {
+                    owner.carried(part, upto, places);
+                }
+            }
+            Err(_) => owners.iter().for_each(|owner| owner.not_carried()),
+        }
+        written
+    }
+
+    /// Makes durable in the cold part what the owners say, and tells where each of its entries is.
+    fn write_carried(
+        &self,
+        part: Part,
+        upto: u64,
+        owners: &[&dyn Owner],
+        carried: &mut Vec<Vec<Place>>,
+    ) -> Result<u64> {
         let options = AppendOptions {
             durability: Some(Durability::Buffered),
             use_spare: true,
             ..AppendOptions::default()
         };
-        // A snapshot may know of entries that a power loss would take back, so these are made durable before it.
-        let mut carried: Vec<(&dyn Owner, Vec<Vec<u8>>, u64)> = Vec::new();
+        let mut all_said = Vec::with_capacity(owners.len());
         for owner in owners {
-            let mut entries = Vec::new();
-            let as_of = owner.carry(part, upto, &mut |bytes| entries.push(bytes.to_vec()));
-            carried.push((*owner, entries, as_of));
+            let mut said = Carry::default();
+            let as_of = owner.carry(part, upto, &mut said)?;
+            all_said.push((owner.number(), as_of, said));
         }
+        // A snapshot may know of entries that a power loss would take back, so these are made durable before it.
         self.hot.sync()?;
         let mut written = 0;
-        let mut all_places = Vec::new();
-        for (owner, entries, as_of) in &carried {
+        for (owner, as_of, said) in &all_said {
             let mut key = Vec::new();
-            varint::put(&mut key, owner.number());
+            varint::put(&mut key, *owner);
             varint::put(&mut key, *as_of);
-            let mut places = Vec::with_capacity(entries.len());
-            let mut rest = entries.as_slice();
-            while !rest.is_empty() {
-                let mut bytes = 0;
-                let fitting = rest.iter().take_while(|entry| {
-                    bytes += entry.len();
-                    bytes <= CARRY_BYTES
-                });
-                let (piece, after) = rest.split_at(fitting.count().max(1));
+            let mut places = Vec::new();
+            for piece in said.pieces() {
                 let records: Vec<Record<'_>> =
                     piece.iter().map(|entry| Record::value(entry).key(&key)).collect();
                 let appended = self.cold.append_with(&records, &options)?;
@@ -333,15 +357,11 @@ impl Journal {
                     (appended.base_offset..=appended.last_offset)
                         .map(|at| Place::new(Part::Cold, at)),
                 );
-                written += piece.iter().map(|entry| entry.len() as u64).sum::<u64>();
-                rest = after;
             }
-            all_places.push(places);
+            written += said.bytes();
+            carried.push(places);
         }
         self.cold.sync()?;
-        for ((owner, _, _), places) in carried.iter().zip(&all_places) {
-            owner.carried(part, upto, places);
-        }
         Ok(written)
     }
 

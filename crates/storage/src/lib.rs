@@ -26,6 +26,7 @@ mod active;
 mod activity;
 pub mod backup;
 mod batch;
+mod carry;
 mod checkpoint;
 pub mod clock;
 mod commit;
@@ -70,6 +71,7 @@ mod writer;
 
 pub use activity::{Activity, Histogram};
 pub use batch::{Batch, Producer, RecordBuf, Records};
+pub use carry::Carry;
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use compaction::CompactionReport;
 pub use compress::Compression;

@@ -22,7 +22,7 @@ use crate::reader::Reader;
 use crate::record::Record;
 use crate::recovery::{self, Known, RecoveryReport, Scan, Verdict};
 use crate::retention::BeforeRemoval;
-use crate::segment;
+use crate::segment::{self, Segment};
 use crate::tail::Wake;
 use crate::ticket::{SyncTicket, Ticket};
 use crate::view::{Bounds, View};
@@ -456,6 +456,11 @@ impl Log {
         writer.ensure_spare()
     }
 
+    /// Has the reserve for a full disk, if the log wants one.
+    pub(crate) fn ensure_spare(&self) -> Result<()> {
+        self.writer()?.ensure_spare()
+    }
+
     /// The last epoch and sequence number of an idempotent producer.
     ///
     /// # Errors
@@ -467,7 +472,8 @@ impl Log {
     /// The run of sealed segments, oldest first: base offset and bytes.
     pub(crate) fn sealed_stretches(&self) -> Result<Vec<(u64, u64)>> {
         let mut stretches = Vec::new();
-        for segment in self.inner.view.segments().iter() {
+        let segments = self.inner.view.segments();
+        for segment in segments_from(&segments, self.start_offset()) {
             let file = segment.open(Open::Read)?;
             if segment.footer(file.as_ref())?.is_none() {
                 break;
@@ -480,7 +486,8 @@ impl Log {
     /// Where the run of sealed segments ends.
     pub(crate) fn sealed_end(&self) -> Result<u64> {
         let mut end = self.start_offset();
-        for segment in self.inner.view.segments().iter() {
+        let segments = self.inner.view.segments();
+        for segment in segments_from(&segments, end) {
             match segment.footer(segment.open(Open::Read)?.as_ref())? {
                 Some(footer) => end = footer.end_offset,
                 None => break,
@@ -801,4 +808,10 @@ fn load_producers(view: &Arc<View>, end: u64, wanted: bool) -> Result<Producers>
         continued = batch.continues();
     }
     Ok(producers)
+}
+/// The segments without those that lie wholly before `start`: an error cut their removal short, and they may be gone already.
+fn segments_from(segments: &[Arc<Segment>], start: u64) -> &[Arc<Segment>] {
+    let first =
+        segments.partition_point(|segment| segment.base_offset() <= start).saturating_sub(1);
+    segments.get(first..).unwrap_or_default()
 }

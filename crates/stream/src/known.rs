@@ -8,7 +8,7 @@
 //! Everything about streams fits into one snapshot, so all that has to be kept is the last snapshot and the entries
 //! after it. A prefix of the journal in which the first of those entries lies costs one snapshot to give back.
 
-use logmill_storage::{Owner, Part, Place, Reach, Replayed};
+use logmill_storage::{Carry, Owner, Part, Place, Reach, Replayed};
 use parking_lot::Mutex;
 
 use crate::entry::Entry;
@@ -179,7 +179,7 @@ impl Owner for StreamsOwner<'_> {
         live
     }
 
-    fn carry(&self, part: Part, upto: u64, out: &mut dyn FnMut(&[u8])) -> u64 {
+    fn carry(&self, part: Part, upto: u64, out: &mut Carry) -> logmill_storage::Result<u64> {
         let mut known = self.0.lock();
         let as_of = known.next.hot;
         let needed = match part {
@@ -187,10 +187,10 @@ impl Owner for StreamsOwner<'_> {
             Part::Cold => known.snapshot,
         };
         if needed.is_some_and(|offset| offset < upto) {
-            out(&known.state.snapshot());
+            out.say(&known.state.snapshot());
             known.carrying = Some((as_of, None));
         }
-        as_of
+        Ok(as_of)
     }
 
     fn carried(&self, _: Part, _: u64, places: &[Place]) {
@@ -198,5 +198,9 @@ impl Owner for StreamsOwner<'_> {
         if let (Some((as_of, first_since)), Some(place)) = (known.carrying.take(), places.first()) {
             (known.as_of, known.first, known.snapshot) = (as_of, first_since, Some(place.offset()));
         }
+    }
+
+    fn not_carried(&self) {
+        self.0.lock().carrying = None;
     }
 }

@@ -252,7 +252,7 @@ impl Queue {
         all.sort_unstable_by_key(|(_, at)| *at);
         for some in all.chunks(256) {
             let places: Vec<u64> = some.iter().map(|(_, at)| *at).collect();
-            let bodies = self.shared.read_all(&places)?;
+            let bodies = self.shared.read_undamaged(&places)?;
             for ((sequence, _), bytes) in some.iter().zip(bodies) {
                 if bytes.is_some_and(|bytes| is_called(&bytes, id)) {
                     return Ok(*sequence);

@@ -122,7 +122,9 @@ impl Queue {
     ///
     /// # Errors
     /// [`Error::OutOfBounds`], [`Error::InvalidId`], [`Error::Unsupported`]; [`Error::OverLimit`]: as many messages are in
-    /// flight as the queue permits (standard queues, without a wait).
+    /// flight as the queue permits (standard queues, without a wait). [`Error::Unreadable`]: no message could be
+    /// read, or, in a FIFO queue, not all of them; they come again after their visibility timeout. In a standard queue those
+    /// that can be read are returned, and the others counted in [`Tally::unreadable`](crate::Tally::unreadable).
     #[inline]
     pub fn receive(&self, options: &ReceiveOptions<'_>) -> Result<Vec<ReceivedMessage>> {
         self.receive_unless(options, &AtomicBool::new(false))
@@ -297,28 +299,53 @@ impl Queue {
             .filter(|taken| taken.entry.is_none())
             .map(|taken| taken.location)
             .collect();
-        let mut read = shared.read_all(&missing)?.into_iter();
+        // If one of them cannot be read, each is tried by itself.
+        let mut read = shared.read_all(&missing).unwrap_or_default().into_iter();
         let mut messages = Vec::with_capacity(taken.len());
+        let mut unreadable = Vec::new();
         for Taken { sequence, location, receipt, until, past, entry } in taken {
             let entry = match entry.or_else(|| read.next().flatten()) {
                 Some(entry) => entry,
                 // It was carried away, or deleted, between the receive and the reading.
-                None => match shared.read_message(self.id, sequence, location)? {
-                    Some(entry) => entry,
-                    None => continue,
+                None => match shared.read_message(self.id, sequence, location) {
+                    Ok(Some(entry)) => entry,
+                    Ok(None) => continue,
+                    Err(error) => {
+                        unreadable.push(self.unreadable(sequence, error));
+                        continue;
+                    }
                 },
             };
             let Some(mut stored) = StoredMessage::read(entry, self.id, sequence) else {
-                return Err(Error::Corrupt {
-                    offset: location,
-                    what: "a message's entry without a message",
-                });
+                unreadable.push(self.unreadable(sequence, without_message(location)));
+                continue;
             };
             stored.past = past;
             stored.state = MessageState::InFlight { until };
             messages.push(ReceivedMessage { stored, receipt });
         }
-        Ok(messages)
+        if unreadable.is_empty() {
+            return Ok(messages);
+        }
+        let mut engine = shared.lock();
+        let slot = engine.slot(self.id)?;
+        slot.tally.unreadable += unreadable.len() as u64;
+        // What comes behind it in its group must not overtake it.
+        let fails = messages.is_empty() || slot.state.config.fifo;
+        match unreadable.pop().filter(|_| fails) {
+            Some(error) => Err(error),
+            None => Ok(messages),
+        }
+    }
+
+    fn unreadable(&self, sequence: u64, error: Error) -> Error {
+        match error {
+            Error::Closed | Error::QueueDoesNotExist { .. } => error,
+            error => {
+                let id = MessageId { queue: self.id, sequence };
+                Error::Unreadable { id, source: Box::new(error) }
+            }
+        }
     }
 
     /// A message with what its queue knows of it, its body read.
@@ -326,14 +353,19 @@ impl Queue {
         let missing = || Error::MessageDoesNotExist { id: MessageId { queue: self.id, sequence } };
         let (location, past, state) =
             self.with_state(|state| facts_about(state, sequence))?.ok_or_else(missing)?;
-        let entry = self.shared.read_message(self.id, sequence, location)?.ok_or_else(missing)?;
-        let corrupt =
-            Error::Corrupt { offset: location, what: "a message's entry without a message" };
-        let mut stored = StoredMessage::read(entry, self.id, sequence).ok_or(corrupt)?;
+        let read = self.shared.read_message(self.id, sequence, location);
+        let entry = read.map_err(|error| self.unreadable(sequence, error))?.ok_or_else(missing)?;
+        let stored = StoredMessage::read(entry, self.id, sequence);
+        let mut stored =
+            stored.ok_or_else(|| self.unreadable(sequence, without_message(location)))?;
         stored.past = past;
         stored.state = state;
         Ok(stored)
     }
+}
+
+fn without_message(location: u64) -> Error {
+    Error::Corrupt { offset: location, what: "a message's entry without a message" }
 }
 
 fn facts_about(state: &QueueState, sequence: u64) -> Option<(u64, Past, MessageState)> {

@@ -80,7 +80,8 @@ impl QueueState {
 
     fn apply_rare(&mut self, fact: &Fact<'_>, location: u64, space: &mut Space) {
         if fact.is_of_catalogue() {
-            self.catalogue.note(location);
+            let is_first = matches!(fact, Fact::QueueSnapshot { .. });
+            self.catalogue.note(location, is_first);
         }
         match fact {
             Fact::Snapshot { sequence, standing, envelope } => {
@@ -92,6 +93,7 @@ impl QueueState {
                     space.bury(self.id, *sequence, old, location);
                 }
                 self.restore(*sequence, standing, envelope, location, space);
+                self.remember_bound(*sequence, envelope);
             }
             Fact::Rescheduled { sequence, time, due } => {
                 self.advance(*time);
@@ -134,6 +136,7 @@ impl QueueState {
                 self.created = *created;
                 self.modified = *modified;
                 self.next_sequence = self.next_sequence.max(*next_sequence);
+                self.sequence_carried = self.sequence_carried.max(*next_sequence);
                 // An older copy may stand before this one, with what is gone since.
                 self.tasks.clear();
                 self.schedules.clear();
@@ -187,6 +190,7 @@ impl QueueState {
             return;
         }
         self.next_sequence = self.next_sequence.max(sequence + 1);
+        self.last_sent = location;
         if let Some(memory) = self.memory_of(sequence, envelope) {
             self.memories.remember(memory);
         }
@@ -233,7 +237,19 @@ impl QueueState {
         }
     }
 
+    /// An id that is remembered as long as its message is there: the entry that sent it may be gone when it is edited.
+    fn remember_bound(&mut self, sequence: u64, envelope: &Envelope<'_>) {
+        let memory = self.memory_of(sequence, envelope).filter(|memory| memory.expires == 0);
+        if let Some(memory) = memory
+            && self.memories.find(&memory.key, self.now).is_none()
+        {
+            self.memories.remember(memory);
+        }
+    }
+
     fn delete(&mut self, sequence: u64, time: i64, marker: u64, space: &mut Space) {
+        // The entry that sent it may be gone, and its number must not be given again.
+        self.next_sequence = self.next_sequence.max(sequence.saturating_add(1));
         self.memories.deleted(sequence);
         if let Some(taken) = self.take(sequence, time) {
             space.remove(taken.location, taken.size);

@@ -2,6 +2,7 @@
 
 mod asynchronous;
 mod basic;
+mod carrying;
 mod conformance;
 mod limits;
 mod model;

@@ -75,6 +75,41 @@ fn a_full_disk_can_be_read_and_drained_and_is_written_to_again_when_space_return
     assert!(queue.peek(1000).unwrap().iter().any(|message| message.body() == b"again"));
 }
 
+/// A checkpoint that found no space kept the background from giving any back.
+#[test]
+fn a_full_disk_is_given_back_what_was_deleted_though_there_is_no_space_for_a_checkpoint() {
+    let options = QueuesOptions::default()
+        .segment_bytes_max(64 << 10)
+        .checkpoint_bytes(64 << 10)
+        .spare_bytes(64 << 10)
+        .durability(logmill_queue::Durability::Buffered);
+    let store = Store::with(1, options);
+    let queue = store.create("q", QueueConfig::standard());
+    let mut receipts = Vec::new();
+    for _ in 0..20 {
+        let batch = [Message::new(&[7; 100]); 100];
+        assert!(queue.send_batch(&batch).unwrap().iter().all(Result::is_ok));
+        receipts.extend(receive(&queue, 100).iter().map(|message| *message.receipt()));
+    }
+    store.queues().tick();
+    store.queues().reclaim().unwrap();
+    store.queues().tick();
+    let full = store.disk.used();
+    store.disk.set_capacity(Some(full));
+    while queue.send(&Message::new(&[7; 5000])).is_ok() {}
+    assert!(store.queues().checkpoint().is_err(), "there is no space for one");
+    for receipts in receipts.chunks(100) {
+        assert!(queue.delete_batch(receipts).unwrap().iter().all(Result::is_ok));
+    }
+    for _ in 0..3 {
+        store.pass(60_000);
+        store.queues().tick();
+    }
+    assert!(store.queues().space().segments > 2, "{:?}", store.queues().space());
+    assert!(store.disk.used() < full * 3 / 4, "{} of {full}", store.disk.used());
+    send(&queue, "again");
+}
+
 #[test]
 fn a_lease_that_a_full_disk_kept_from_being_stored_is_not_mistaken_for_a_later_one() {
     let options = QueuesOptions::default().spare_bytes(0).checkpoint_bytes(1 << 30);

@@ -7,7 +7,7 @@ use logmill_queue::{
     Message, Queue, QueueConfig, Queues, QueuesOptions, ReceiveOptions, ReceivedMessage,
 };
 use logmill_storage::io::sim::{CrashPlan, SimDisk};
-use logmill_storage::{DataDir, DataDirOptions, ManualClock};
+use logmill_storage::{Clock, DataDir, DataDirOptions, ManualClock};
 
 pub const START: i64 = 1_700_000_000_000;
 
@@ -26,10 +26,20 @@ impl Store {
     }
 
     pub fn with(seed: u64, options: QueuesOptions) -> Store {
-        let clock = Arc::new(ManualClock::at(START));
-        let mut store = Store { disk: SimDisk::new(seed), clock, options, queues: None, dir: None };
+        Store::on(SimDisk::new(seed), Arc::new(ManualClock::at(START)), options)
+    }
+
+    /// On a disk that may have a store already.
+    pub fn on(disk: SimDisk, clock: Arc<ManualClock>, options: QueuesOptions) -> Store {
+        let mut store = Store { disk, clock, options, queues: None, dir: None };
         store.open();
         store
+    }
+
+    /// What a new process on another machine finds, with the same bytes on its disk.
+    pub fn fork(&self, seed: u64) -> Store {
+        let clock = Arc::new(ManualClock::at(self.clock.wall_ms()));
+        Store::on(self.disk.fork(seed), clock, self.options.clone())
     }
 
     /// On the system's clock and with background threads, for what waits.

@@ -162,9 +162,14 @@ fn a_carried_entry_in_the_cold_part() {
         fn live_bytes(&self, _: logmill_storage::Part, bounds: &[u64]) -> Vec<u64> {
             vec![0; bounds.len() - 1]
         }
-        fn carry(&self, _: logmill_storage::Part, upto: u64, out: &mut dyn FnMut(&[u8])) -> u64 {
-            out(b"what is left");
-            upto
+        fn carry(
+            &self,
+            _: logmill_storage::Part,
+            upto: u64,
+            out: &mut logmill_storage::Carry,
+        ) -> logmill_storage::Result<u64> {
+            out.say(b"what is left");
+            Ok(upto)
         }
         fn carried(&self, _: logmill_storage::Part, _: u64, _: &[logmill_storage::Place]) {}
     }

@@ -4,10 +4,10 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 
 use logmill_storage::io::FileSystem;
-use logmill_storage::io::sim::{CrashPlan, SimDisk};
+use logmill_storage::io::sim::{CrashPlan, Fault, SimDisk};
 use logmill_storage::{
-    AppendOptions, DataDir, DataDirOptions, Durability, Entry, Journal, LogConfig, Owner, Part,
-    Place, Reach,
+    AppendOptions, Carry, DataDir, DataDirOptions, Durability, Entry, Error, Journal, LogConfig,
+    Owner, Part, Place, Reach,
 };
 
 fn config() -> LogConfig {
@@ -76,6 +76,8 @@ struct Map {
     buried: RefCell<BTreeMap<String, u64>>,
     applied: RefCell<u64>,
     carrying: RefCell<Vec<Option<String>>>,
+    /// Keys whose values cannot be read now.
+    unreadable: RefCell<Vec<String>>,
 }
 
 impl Map {
@@ -132,29 +134,34 @@ impl Owner for Map {
         bytes
     }
 
-    fn carry(&self, part: Part, upto: u64, out: &mut dyn FnMut(&[u8])) -> u64 {
+    fn carry(&self, part: Part, upto: u64, out: &mut Carry) -> logmill_storage::Result<u64> {
         let mut carrying = self.carrying.borrow_mut();
         carrying.clear();
         for (key, (value, place, _)) in self.live.borrow().iter() {
             if place.part() == part && place.offset() < upto {
-                out(format!("{key}={value}").as_bytes());
+                if self.unreadable.borrow().contains(key) {
+                    let offset = place.offset();
+                    return Err(Error::OffsetOutOfRange { offset, start: 0, end: 0 });
+                }
+                out.say(format!("{key}={value}").as_bytes());
                 carrying.push(Some(key.clone()));
             }
         }
         if part == Part::Hot {
-            self.buried.borrow_mut().retain(|key, at| {
-                let goes = *at < upto;
-                if goes && !self.live.borrow().contains_key(key) {
-                    out(key.as_bytes());
+            for (key, _) in self.buried.borrow().iter().filter(|(_, at)| **at < upto) {
+                if !self.live.borrow().contains_key(key) {
+                    out.say(key.as_bytes());
                     carrying.push(None);
                 }
-                !goes
-            });
+            }
         }
-        *self.applied.borrow()
+        Ok(*self.applied.borrow())
     }
 
-    fn carried(&self, _: Part, _: u64, places: &[Place]) {
+    fn carried(&self, part: Part, upto: u64, places: &[Place]) {
+        if part == Part::Hot {
+            self.buried.borrow_mut().retain(|_, at| *at >= upto);
+        }
         let mut live = self.live.borrow_mut();
         assert_eq!(places.len(), self.carrying.borrow().len());
         for (key, place) in self.carrying.borrow().iter().zip(places) {
@@ -213,6 +220,83 @@ fn reclaiming_keeps_what_lives_forgets_what_died_and_leaves_few_segments_beside_
         let bytes = journal.get(*at).unwrap().unwrap();
         assert!(bytes.ends_with(value.as_bytes()));
     }
+}
+
+/// A journal whose oldest entry is needed, with two segments behind it that are not.
+fn stuck_before_dead_ones(disk: &SimDisk) -> (Journal, Map) {
+    let dir = DataDirOptions::new().threads(0).open_with(disk.io()).unwrap();
+    let journal = Journal::open(&dir, "0", config()).unwrap();
+    let map = Map::default();
+    let mut known = BTreeMap::new();
+    let texts = (0..3).flat_map(|segment| {
+        let first = (segment == 0).then(|| "stuck=for ever".to_owned());
+        let rest = (0..400).flat_map(|n| [format!("k{n}={}", "v".repeat(60)), format!("k{n}")]);
+        first.into_iter().chain(rest)
+    });
+    for text in texts {
+        let entry = Entry { owner: 9, bytes: text.as_bytes() };
+        let appended = journal.append(&[entry], &AppendOptions::default()).unwrap();
+        map.apply(Place::new(Part::Hot, appended.base_offset), None, text.as_bytes(), &mut known);
+    }
+    journal.part(Part::Hot).settle().unwrap();
+    (journal, map)
+}
+
+/// What an owner could not read was not carried, and its segment went all the same.
+#[test]
+fn nothing_goes_while_an_owner_cannot_say_what_it_needs_and_the_next_round_works() {
+    let (journal, map) = stuck_before_dead_ones(&SimDisk::new(1));
+    map.unreadable.borrow_mut().push("stuck".to_owned());
+    let before = journal.reach();
+    for _ in 0..3 {
+        let refused = journal.reclaim(&[&map]);
+        assert!(matches!(&refused, Err(Error::OffsetOutOfRange { .. })), "{refused:?}");
+        assert_eq!(journal.part(Part::Hot).start_offset(), 0);
+        assert_eq!(journal.reach(), before, "nothing was carried");
+    }
+    map.unreadable.borrow_mut().clear();
+    let done = journal.reclaim(&[&map]).unwrap();
+    assert!(done.segments > 1 && done.carried_bytes > 0, "{done:?}");
+    assert_eq!(replay(&journal).state(), map.state());
+}
+
+/// The disk fails at each call of a round in turn.
+#[test]
+fn a_round_that_fails_anywhere_loses_nothing_and_the_next_one_finishes_it() {
+    let (mut failed, mut poisoned) = (0, 0);
+    for nth in 0.. {
+        let disk = SimDisk::new(1);
+        let (journal, map) = stuck_before_dead_ones(&disk);
+        disk.fail_nth(disk.ops().total() + nth, Fault::Eio);
+        let first = journal.reclaim(&[&map]);
+        if disk.faults_fired() == 0 {
+            break;
+        }
+        disk.heal();
+        let second = journal.reclaim(&[&map]);
+        match (&first, &second) {
+            (Ok(_), Ok(_)) => {}
+            (Err(_), Ok(_)) => failed += 1,
+            (_, Err(error)) => {
+                assert!(matches!(error, Error::Poisoned { .. }), "call {nth}: {error}");
+                poisoned += 1;
+            }
+        }
+        if second.is_ok() {
+            // What a failed sync has left in the cache is anybody's guess.
+            assert_eq!(replay(&journal).state(), map.state(), "call {nth}");
+        }
+        drop(journal);
+        disk.kill();
+        let dir = DataDirOptions::new().threads(0).open_with(disk.io()).unwrap();
+        let journal = Journal::open(&dir, "0", config()).unwrap();
+        let found = replay(&journal);
+        assert_eq!(found.state(), map.state(), "call {nth}, after the kill");
+        journal.reclaim(&[&found]).unwrap();
+        assert!(journal.part(Part::Hot).start_offset() > 0, "call {nth}");
+        assert_eq!(replay(&journal).state(), map.state(), "call {nth}, reclaimed");
+    }
+    assert!(failed > 3 && poisoned > 3, "{failed} and {poisoned}");
 }
 
 /// A batch of a thousand entries that is many frames long and begins a segment of its own, on a machine that ends before any of
