@@ -26,8 +26,8 @@
 //! | many read it, each at its own pace, in order for each key, again if they like | a [`Topic`], a [`Producer`], [`Consumer`]s |
 //! | many read it together and acknowledge each record by itself | a [`Topic`], [`ShareConsumer`]s |
 //!
-//! Features, all off by default: `serde` (messages and records as JSON of your values), `tokio` (calls for tasks, queues as
-//! `futures::Stream`), `tracing`, `metrics`, `zstd`.
+//! Features, all off by default: `serde` (messages and records as JSON of your values), `tokio` (calls for tasks, queues
+//! and consumers as `futures::Stream`, producers as `Sink`), `tracing`, `metrics`, `zstd`.
 
 #![forbid(unsafe_code)]
 
@@ -54,12 +54,14 @@ pub use logmill_stream as stream;
 pub use logmill_stream::TypedRecord;
 pub use logmill_stream::{
     Acknowledge, Assignor, Cleanup, CommitTicket, Consumer, ConsumerConfig, ConsumerRecord,
-    ConsumerWaker, Delivery, GroupDescription, GroupKind, GroupPhase, OffsetAndMetadata,
-    OutOfRange, Partition, PartitionReader, Producer, ProducerConfig, ProducerRecord, RangeReader,
-    RebalanceListener, RecordMetadata, Records, ResetTo, ShareConsumer, ShareConsumerConfig,
-    ShareGroupConfig, ShareReceipt, ShareRecord, ShareRecords, Skipped, StartAt, Table,
-    TimestampType, Topic, TopicConfig, TopicPartition, TopicSettings,
+    ConsumerWaker, Delivery, DeliveryFuture, GroupDescription, GroupKind, GroupPhase,
+    OffsetAndMetadata, OutOfRange, Partition, PartitionReader, Producer, ProducerConfig,
+    ProducerRecord, RangeReader, RebalanceListener, RecordMetadata, Records, ResetTo,
+    ShareConsumer, ShareConsumerConfig, ShareGroupConfig, ShareReceipt, ShareRecord, ShareRecords,
+    Skipped, StartAt, Table, TimestampType, Topic, TopicConfig, TopicPartition, TopicSettings,
 };
+#[cfg(feature = "tokio")]
+pub use logmill_stream::{PolledRecord, ProducerSink, RecordStream};
 pub use stats::{GroupStats, QueueStats, Stats};
 pub use store::{Store, StoreBuilder};
 

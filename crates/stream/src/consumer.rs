@@ -24,12 +24,16 @@ use crate::streams::Streams;
 use crate::{PartitionId, TopicPartition};
 
 mod assigned;
+#[cfg(feature = "tokio")]
+mod asynchronous;
 mod commit;
 mod config;
 mod seek;
 
 use assigned::Assigned;
 pub(crate) use assigned::damaged;
+#[cfg(feature = "tokio")]
+pub use asynchronous::{PolledRecord, RecordStream};
 pub use commit::{CommitTicket, OffsetAndMetadata};
 pub use config::{ConsumerConfig, OutOfRange, StartAt};
 
@@ -258,21 +262,24 @@ impl Consumer {
         let mut now = self.now();
         let deadline = now.saturating_add(timeout);
         loop {
-            self.signal.seen(now);
-            self.keep_up(now)?;
-            self.auto_commit(now)?;
-            let records = self.fetch()?;
-            if !records.is_empty()
-                || !records.skipped.is_empty()
-                || self.signal.take_woken()
-                || now >= deadline
-            {
+            if let Some(records) = self.turn(now, deadline)? {
                 return Ok(records);
             }
             let until = deadline.min(self.next_auto_commit);
             self.signal.wait_until(&**self.shared.dir.clock(), until);
             now = self.now();
         }
+    }
+
+    /// Does what is due, and looks once; `None` if it is worth waiting.
+    fn turn(&mut self, now: Duration, deadline: Duration) -> Result<Option<Records>> {
+        self.shared.check_open()?;
+        self.signal.seen(now);
+        self.keep_up(now)?;
+        self.auto_commit(now)?;
+        let records = self.fetch()?;
+        let is_news = !records.is_empty() || !records.skipped.is_empty();
+        Ok((is_news || self.signal.take_woken() || now >= deadline).then_some(records))
     }
 
     fn now(&self) -> Duration {
@@ -404,7 +411,7 @@ impl Consumer {
         self.notify(|listener, consumer| listener.on_revoked(consumer, &names));
         if self.config.auto_commit.is_some() {
             // A commit that fails here is as one that a crash prevented: the next reader sees those records again.
-            let _ = self.commit_changed(Some(partitions));
+            let _ = self.commit_changed(Some(partitions), &BTreeMap::new());
         }
         for id in partitions {
             self.assigned.remove(id);
@@ -508,8 +515,7 @@ impl Consumer {
         if self.config.auto_commit.is_none() || self.assigned.is_empty() {
             return Ok(());
         }
-        let ticket = self.commit_changed(None)?;
-        self.wait_for(ticket)
+        self.commit()
     }
 }
 

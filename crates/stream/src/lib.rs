@@ -1,5 +1,10 @@
 //! Topics, partitions, producers and consumer groups as Kafka has them, inside your process.
 //!
+//! With feature `tokio`, each call that waits for the disk or for records has a twin whose name ends in `_async`, and
+//! `Consumer::records` makes a consumer a `futures::Stream`, `Producer::sink` a producer a `futures::Sink`. The twins need a runtime with its timer on; tickets
+//! (`Partition::submit`, `Producer::send`, `Consumer::commit_async`) are futures without the feature and without a runtime. Calls that
+//! administer (topics, groups) may take a sync's time and have no twin: call them from `spawn_blocking`.
+//!
 //! With feature `serde`, values of records are values of yours: `Producer::send_json`, `Records::json`, `ConsumerRecord::json`.
 #![forbid(unsafe_code)]
 
@@ -43,13 +48,19 @@ pub use consumer::{
     CommitTicket, Consumer, ConsumerConfig, ConsumerWaker, OffsetAndMetadata, OutOfRange,
     RebalanceListener, StartAt,
 };
+#[cfg(feature = "tokio")]
+pub use consumer::{PolledRecord, RecordStream};
 pub use entry::GroupKind;
 pub use error::{Error, NameKind, Result};
 pub use group::{Coordinator, Join, MemberId, Refusal};
 pub use groups::{GroupDescription, GroupPhase, MemberDescription, PartitionProgress, ResetTo};
 pub use partition::{Partition, PartitionReader};
 pub use partitioner::{murmur2, partition_for_key};
-pub use producer::{Delivery, Producer, ProducerConfig, ProducerRecord, RecordMetadata};
+#[cfg(feature = "tokio")]
+pub use producer::ProducerSink;
+pub use producer::{
+    Delivery, DeliveryFuture, Producer, ProducerConfig, ProducerRecord, RecordMetadata,
+};
 pub use share::{
     Acknowledge, ShareConsumer, ShareConsumerConfig, ShareGroupConfig, ShareReceipt, ShareRecord,
     ShareRecords,

@@ -243,6 +243,9 @@ impl PartitionCore {
             Slot::Closed | Slot::Gone => Ok(()),
         };
         *slot = Slot::Gone;
+        drop(slot);
+        // Whoever waits for records learns that none will come.
+        self.wake();
         closed
     }
 }

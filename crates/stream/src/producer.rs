@@ -8,9 +8,10 @@
 //! store's background.
 
 use std::collections::{HashMap, VecDeque};
+use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
-use std::task::{Context, Wake as TaskWake, Waker};
+use std::task::{Context, Poll, Wake as TaskWake, Waker};
 use std::time::Duration;
 
 use logmill_storage::{AppendOptions, Task};
@@ -22,11 +23,15 @@ use crate::error::{Error, Result};
 use crate::shared::Shared;
 use crate::streams::Streams;
 
+#[cfg(feature = "tokio")]
+mod asynchronous;
 mod batch;
 mod config;
 mod identity;
 mod lane;
 
+#[cfg(feature = "tokio")]
+pub use asynchronous::ProducerSink;
 pub use batch::RecordMetadata;
 use batch::{Batch, Callback};
 pub use config::{ProducerConfig, ProducerRecord};
@@ -77,7 +82,8 @@ impl Drop for Handle {
     }
 }
 
-/// A record on its way.
+/// A record on its way. Wait for it by [`wait`](Delivery::wait) or by `await`, which needs no runtime. Dropping it
+/// cancels nothing.
 #[derive(Debug)]
 #[must_use = "waiting tells whether the record is safe"]
 pub struct Delivery {
@@ -113,6 +119,41 @@ impl Delivery {
             DeliveryKind::Batched { batch, index, timestamp } => {
                 finish_collecting(&batch);
                 batch.wait_for(index, timestamp)
+            }
+        }
+    }
+}
+
+impl IntoFuture for Delivery {
+    type Output = Result<RecordMetadata>;
+    type IntoFuture = DeliveryFuture;
+
+    fn into_future(self) -> DeliveryFuture {
+        DeliveryFuture { delivery: self }
+    }
+}
+
+/// What `await` makes of a [`Delivery`].
+#[derive(Debug)]
+#[must_use = "a future does nothing unless it is polled"]
+pub struct DeliveryFuture {
+    delivery: Delivery,
+}
+
+impl Future for DeliveryFuture {
+    type Output = Result<RecordMetadata>;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        match &self.delivery.kind {
+            DeliveryKind::Duplicate { behind: None, metadata } => Poll::Ready(Ok(metadata.clone())),
+            DeliveryKind::Duplicate { behind: Some(batch), metadata } => {
+                finish_collecting(batch);
+                let outcome = batch.poll_for(0, metadata.timestamp, context);
+                outcome.map_ok(|_| metadata.clone())
+            }
+            DeliveryKind::Batched { batch, index, timestamp } => {
+                finish_collecting(batch);
+                batch.poll_for(*index, *timestamp, context)
             }
         }
     }
@@ -240,7 +281,23 @@ impl Producer {
 
 impl Core {
     fn send(&self, record: &ProducerRecord<'_>, callback: Option<Callback>) -> Result<Delivery> {
-        self.make_room(record.bytes().max(self.config.reservation()));
+        while let Some(batch) = self.in_the_way(self.bytes_of(record)) {
+            drop(batch.wait());
+        }
+        self.send_now(record, callback)
+    }
+
+    /// What a record takes of the limit, at least.
+    fn bytes_of(&self, record: &ProducerRecord<'_>) -> usize {
+        record.bytes().max(self.config.reservation())
+    }
+
+    /// Sends though there may be no room.
+    fn send_now(
+        &self,
+        record: &ProducerRecord<'_>,
+        callback: Option<Callback>,
+    ) -> Result<Delivery> {
         // What has no name calls nobody back and asks no log while it is being collected.
         if self.identity.is_none() {
             let topics = self.topics.read();
@@ -496,25 +553,23 @@ impl Core {
         }
     }
 
-    /// Blocks until `bytes` more may be on their way.
-    fn make_room(&self, bytes: usize) {
-        while self.buffered.load(Ordering::Relaxed) + bytes > self.config.buffer_bytes_max {
-            self.settle_ready();
-            if self.buffered.load(Ordering::Relaxed) + bytes <= self.config.buffer_bytes_max {
-                return;
-            }
-            let oldest = self.in_flight.lock().front().map(|(_, batch, _)| Arc::clone(batch));
-            match oldest {
-                Some(batch) => drop(batch.wait()),
-                None => {
-                    self.submit_all();
-                    if self.in_flight.lock().is_empty() {
-                        // One record that is larger than the whole buffer goes alone.
-                        return;
-                    }
-                }
-            }
+    /// What has to be acknowledged before `bytes` more may be on their way. One record that is larger than the whole buffer
+    /// goes alone.
+    #[inline]
+    fn in_the_way(&self, bytes: usize) -> Option<Arc<Batch>> {
+        let fits = || self.buffered.load(Ordering::Relaxed) + bytes <= self.config.buffer_bytes_max;
+        if fits() {
+            return None;
         }
+        self.settle_ready();
+        if fits() {
+            return None;
+        }
+        let oldest = || self.in_flight.lock().front().map(|(_, batch, _)| Arc::clone(batch));
+        oldest().or_else(|| {
+            self.submit_all();
+            oldest()
+        })
     }
 
     /// Takes in what is acknowledged, from the oldest on.
@@ -560,6 +615,11 @@ impl Core {
             drop(batch.1.wait());
             self.settled(batch);
         }
+        self.take_failure()
+    }
+
+    /// The first failure since this was last asked.
+    fn take_failure(&self) -> Result<()> {
         match self.failure.lock().take() {
             Some((partition, cause)) => Err(Error::NotDelivered { partition, cause }),
             None => Ok(()),

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use logmill_storage::{Durability, Wake};
+use logmill_storage::{Durability, Journal, Wake};
 use parking_lot::{Mutex, RwLock};
 
 use crate::entry::{Entry, GroupKind};
@@ -24,6 +24,8 @@ use crate::signal::{Listener, Signal};
 use crate::streams::Streams;
 use crate::{PartitionId, TopicPartition};
 
+#[cfg(feature = "tokio")]
+mod asynchronous;
 mod bury;
 mod config;
 pub(crate) mod leases;
@@ -206,6 +208,12 @@ type Said = BTreeMap<PartitionId, Vec<Word>>;
 /// What a consumer was handed and has not said anything about.
 type Unacknowledged = BTreeMap<PartitionId, BTreeMap<u64, u64>>;
 
+/// What came of looking once.
+enum Turn {
+    Records(ShareRecords),
+    WaitUntil(Duration),
+}
+
 /// A partition that a consumer reads.
 struct Source {
     handle: Partition,
@@ -309,28 +317,37 @@ impl ShareConsumer {
     /// # Errors
     /// [`Error::LeaseLost`]: some acknowledgements came too late, the others were taken. [`Error::Storage`].
     pub fn poll(&mut self, timeout: Duration) -> Result<ShareRecords> {
-        if !self.config.explicit {
-            self.accept_open();
-        }
-        self.submit()?;
-        self.refused()?;
+        self.begin_poll()?;
         let clock = Arc::clone(self.shared.dir.clock());
         let deadline = clock.monotonic().saturating_add(timeout);
         loop {
-            let now = clock.monotonic();
-            self.follow_topics()?;
-            self.group.expire(&self.shared);
-            let records = self.fetch(now)?;
-            if !records.is_empty() || now >= deadline || self.signal.take_woken() {
-                return Ok(records);
-            }
-            // A lease that runs out makes no noise by itself. (It has run out just after its end.)
-            let lease_end = self
-                .group
-                .next_deadline()
-                .map_or(Duration::MAX, |end| end.saturating_add(Duration::from_nanos(1)));
-            self.signal.wait_until(&*clock, deadline.min(lease_end));
+            match self.turn(clock.monotonic(), deadline)? {
+                Turn::Records(records) => return Ok(records),
+                Turn::WaitUntil(until) => self.signal.wait_until(&*clock, until),
+            };
         }
+    }
+
+    fn begin_poll(&mut self) -> Result<()> {
+        self.begin_commit()?;
+        self.refused()
+    }
+
+    /// Looks once.
+    fn turn(&mut self, now: Duration, deadline: Duration) -> Result<Turn> {
+        self.shared.check_open()?;
+        self.follow_topics()?;
+        self.group.expire(&self.shared);
+        let records = self.fetch(now)?;
+        if !records.is_empty() || now >= deadline || self.signal.take_woken() {
+            return Ok(Turn::Records(records));
+        }
+        // A lease that runs out makes no noise by itself. (It has run out just after its end.)
+        let lease_end = self
+            .group
+            .next_deadline()
+            .map_or(Duration::MAX, |end| end.saturating_add(Duration::from_nanos(1)));
+        Ok(Turn::WaitUntil(deadline.min(lease_end)))
     }
 
     /// Says what became of a record. [`ShareConsumer::commit`] and the next poll tell the group; only a renewal is at once.
@@ -360,18 +377,27 @@ impl ShareConsumer {
     /// [`Error::LeaseLost`]: some came too late, because their lease had run out; the others were taken.
     /// [`Error::Storage`].
     pub fn commit(&mut self) -> Result<()> {
-        if !self.config.explicit {
-            self.accept_open();
-        }
-        self.submit()?;
-        if self.is_unsynced
-            && self.config.durability == Durability::Sync
-            && let Some(journal) = self.shared.journal()?
-        {
+        self.begin_commit()?;
+        if let Some(journal) = self.to_sync()? {
             journal.sync()?;
         }
         self.is_unsynced = false;
         self.refused()
+    }
+
+    fn begin_commit(&mut self) -> Result<()> {
+        if !self.config.explicit {
+            self.accept_open();
+        }
+        self.submit()
+    }
+
+    /// The journal, if what was acknowledged is durable only once that is synced.
+    fn to_sync(&self) -> Result<Option<&Journal>> {
+        if !self.is_unsynced || self.config.durability != Durability::Sync {
+            return Ok(None);
+        }
+        self.shared.journal()
     }
 
     /// Commits what was acknowledged, gives back the rest, and leaves the group.

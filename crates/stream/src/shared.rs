@@ -1,7 +1,7 @@
 //! What all handles of a store's streams share: the journal, what it has told, and the topics that stand for it.
 
 use std::collections::BTreeSet;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -72,6 +72,7 @@ pub(crate) struct Shared {
     pub(crate) compactor: OnceLock<Arc<Compactor>>,
     /// How often the background has looked around.
     pub(crate) looks: AtomicU64,
+    is_closed: AtomicBool,
 }
 
 impl std::fmt::Debug for Shared {
@@ -101,6 +102,7 @@ impl Shared {
             producers_opened: AtomicU32::new(0),
             compactor: OnceLock::new(),
             looks: AtomicU64::new(1),
+            is_closed: AtomicBool::new(false),
         };
         if let Some(journal) = shared.journal()? {
             let loaded = journal.load_checkpoint(OWNER);
@@ -113,6 +115,18 @@ impl Shared {
         }
         shared.catch_up()?;
         Ok(shared)
+    }
+
+    /// Refuses what would wait for records or make changes from now on.
+    pub(crate) fn set_closed(&self) {
+        self.is_closed.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn check_open(&self) -> Result<()> {
+        if self.is_closed.load(Ordering::Acquire) {
+            return Err(logmill_storage::Error::Closed { path: self.dir.path().to_owned() }.into());
+        }
+        Ok(())
     }
 
     /// The journal, if there is one yet.

@@ -29,6 +29,8 @@ pub(crate) struct Signal {
     last_seen: AtomicU64,
     /// While its consumer waits here, it is alive.
     is_polling: AtomicBool,
+    #[cfg(feature = "tokio")]
+    tasks: tokio::sync::Notify,
 }
 
 impl Signal {
@@ -56,6 +58,9 @@ impl Signal {
         drop(state);
         if is_waiting {
             self.changed.notify_one();
+            // Kept for a task that is about to wait: it looked while the lock was held.
+            #[cfg(feature = "tokio")]
+            self.tasks.notify_one();
         }
     }
 
@@ -89,6 +94,28 @@ impl Signal {
         }
     }
 
+    /// As [`Signal::wait_until`], for a task. Dropped before it is ready it has taken no news.
+    #[cfg(feature = "tokio")]
+    pub(crate) async fn wait_until_async(&self, clock: &dyn Clock, deadline: Duration) {
+        let _awaiting = Awaiting::begin(self, clock);
+        loop {
+            {
+                let mut state = self.state.lock();
+                if !state.ready.is_empty() || state.kicked || state.woken {
+                    state.kicked = false;
+                    return;
+                }
+                state.is_waiting = true;
+            }
+            let left = deadline.saturating_sub(clock.monotonic());
+            if left.is_zero() {
+                return;
+            }
+            // That the time is over is no error: it is time to look again.
+            let _ = tokio::time::timeout(left, self.tasks.notified()).await;
+        }
+    }
+
     pub(crate) fn seen(&self, now: Duration) {
         self.last_seen.store(u64::try_from(now.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
     }
@@ -98,6 +125,31 @@ impl Signal {
             return now;
         }
         Duration::from_nanos(self.last_seen.load(Ordering::Relaxed))
+    }
+}
+
+/// A consumer whose task waits. It is alive until it is woken or gives up, and was seen then.
+#[cfg(feature = "tokio")]
+struct Awaiting<'a> {
+    signal: &'a Signal,
+    clock: &'a dyn Clock,
+}
+
+#[cfg(feature = "tokio")]
+impl<'a> Awaiting<'a> {
+    fn begin(signal: &'a Signal, clock: &'a dyn Clock) -> Awaiting<'a> {
+        signal.is_polling.store(true, Ordering::Release);
+        Awaiting { signal, clock }
+    }
+}
+
+#[cfg(feature = "tokio")]
+impl Drop for Awaiting<'_> {
+    fn drop(&mut self) {
+        self.signal.state.lock().is_waiting = false;
+        // In this order: a poll that was dropped after hours is no silence of hours.
+        self.signal.seen(self.clock.monotonic());
+        self.signal.is_polling.store(false, Ordering::Release);
     }
 }
 

@@ -194,10 +194,12 @@ impl Streams {
     /// [`Error::Storage`]: the first that was met. Everything was tried. That there is no space for a checkpoint is none.
     pub fn close(&self) -> Result<()> {
         let mut result = Ok(());
+        self.shared.set_closed();
         let cores = self.shared.topics.read().sorted();
         for partition in cores.iter().flat_map(|core| core.partitions()) {
             result = result.and(partition.retire());
         }
+        self.shared.tell_groups();
         if self.shared.dir.is_read_only() {
             return result;
         }

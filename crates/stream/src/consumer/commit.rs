@@ -1,6 +1,6 @@
 //! Committing: telling the journal how far the group has come.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -78,17 +78,17 @@ impl Consumer {
     /// # Cost
     /// One journal entry for all partitions; with durability sync one sync, shared with everything that waits for one.
     pub fn commit(&mut self) -> Result<()> {
-        let ticket = self.commit_changed(None)?;
+        let ticket = self.commit_async()?;
         self.wait_for(ticket)
     }
 
-    /// As [`Consumer::commit`], without waiting. If everything was committed, and is as durable as configured, waiting for
-    /// the ticket returns at once.
+    /// As [`Consumer::commit`], without waiting: the ticket is a future, which needs no runtime. If everything was committed,
+    /// and is as durable as configured, waiting for it returns at once.
     ///
     /// # Errors
     /// As [`Consumer::commit`], but for what only waiting shows.
     pub fn commit_async(&mut self) -> Result<CommitTicket> {
-        self.commit_changed(None)
+        self.commit_changed(None, &BTreeMap::new())
     }
 
     /// Commits these positions and waits for it. All or none.
@@ -103,7 +103,7 @@ impl Consumer {
         self.wait_for(ticket)
     }
 
-    pub(super) fn wait_for(&mut self, ticket: CommitTicket) -> Result<()> {
+    fn wait_for(&mut self, ticket: CommitTicket) -> Result<()> {
         let is_sync = ticket.ticket.is_some();
         ticket.wait()?;
         self.is_unsynced &= !is_sync;
@@ -137,16 +137,19 @@ impl Consumer {
         self.submit(commits)
     }
 
-    /// Commits the positions that changed since they were last committed, of all partitions or of some.
+    /// Commits the positions that changed since they were last committed, of all partitions or of some; where records are
+    /// held back by somebody and count as unread, the first of them is the position.
     pub(super) fn commit_changed(
         &mut self,
         of: Option<&BTreeSet<PartitionId>>,
+        unread: &BTreeMap<PartitionId, u64>,
     ) -> Result<CommitTicket> {
         let mut commits = Vec::new();
         for (id, assigned) in &self.assigned {
             let wanted = of.is_none_or(|of| of.contains(id));
             if let Some(offset) = assigned
                 .known_position()
+                .map(|offset| unread.get(id).copied().unwrap_or(offset))
                 .filter(|offset| wanted && assigned.committed != Some(*offset))
             {
                 commits.push(Commit {
@@ -188,7 +191,7 @@ impl Consumer {
         if matches!(self.subscription, Subscription::Manual) && self.has_members() {
             return Ok(());
         }
-        match self.commit_changed(None) {
+        match self.commit_async() {
             // Expelled between joining in and this: the next poll deals with it.
             Err(Error::Group { .. } | Error::NotAssigned { .. }) => Ok(()),
             result => result.map(drop),

@@ -146,7 +146,7 @@ impl Consumer {
             .collect()
     }
 
-    fn go_to(&mut self, id: PartitionId, offset: u64) {
+    pub(super) fn go_to(&mut self, id: PartitionId, offset: u64) {
         if let Some(assigned) = self.assigned.get_mut(&id) {
             assigned.seek(offset);
         }

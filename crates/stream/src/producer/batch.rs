@@ -1,7 +1,7 @@
 //! Records of one partition that are appended together, and what becomes of them.
 
 use std::sync::{Arc, OnceLock, Weak};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 
 use logmill_storage::{Header, Record, Ticket};
 use parking_lot::{Condvar, Mutex};
@@ -168,6 +168,8 @@ struct Waiting {
     callbacks: Vec<(u32, i64, Callback)>,
     /// The time that all records got, where the topic gives it.
     stamp: Option<i64>,
+    /// Tasks that wait for the outcome.
+    tasks: Vec<Waker>,
 }
 
 impl std::fmt::Debug for Batch {
@@ -227,6 +229,8 @@ impl Batch {
         }
         *self.outcome.lock() = Outcome::Done(result);
         self.settled.notify_all();
+        let tasks = std::mem::take(&mut self.waiting.lock().tasks);
+        tasks.into_iter().for_each(Waker::wake);
     }
 
     /// Calls those who wait for the outcome, if it is known. The caller holds no lock of the producer's.
@@ -313,6 +317,38 @@ impl Batch {
             // Somebody waits already, and will tell.
             Outcome::Open | Outcome::Submitted { ticket: None, .. } => false,
         }
+    }
+
+    /// As [`Batch::wait`], for a task. Every task asks the ticket by itself: another one that did may be gone.
+    pub(super) fn poll_done(
+        &self,
+        context: &mut Context<'_>,
+    ) -> Poll<std::result::Result<u64, Arc<Error>>> {
+        self.poll(context);
+        let outcome = self.outcome.lock();
+        if let Outcome::Done(result) = &*outcome {
+            return Poll::Ready(result.clone());
+        }
+        // Before the outcome can become known, so that whoever learns it wakes this task too.
+        let mut waiting = self.waiting.lock();
+        if !waiting.tasks.last().is_some_and(|kept| kept.will_wake(context.waker())) {
+            waiting.tasks.push(context.waker().clone());
+        }
+        Poll::Pending
+    }
+
+    /// As [`Batch::wait_for`], for a task.
+    pub(super) fn poll_for(
+        &self,
+        index: u32,
+        timestamp: i64,
+        context: &mut Context<'_>,
+    ) -> Poll<Result<RecordMetadata>> {
+        self.poll_done(context).map(|result| {
+            self.call_callbacks();
+            let stamp = self.waiting.lock().stamp;
+            self.metadata(&result, index, stamp.unwrap_or(timestamp))
+        })
     }
 
     /// Waits until the outcome is known. The batch must not be open.

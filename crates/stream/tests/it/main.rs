@@ -1,5 +1,6 @@
 //! How streams behave, seen from outside.
 
+mod asynchronous;
 mod background;
 mod conformance;
 mod full_disk;

@@ -1,0 +1,353 @@
+//! Consumers for tasks of a runtime: the same answers, and nothing lost when a future is dropped.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::{Either, join, join_all, select};
+use futures_util::{FutureExt, SinkExt, StreamExt};
+use logmill_storage::{DataDirOptions, Journal, LogConfig, ManualClock};
+use logmill_stream::{
+    Acknowledge, Consumer, ConsumerConfig, Error, ProducerConfig, ProducerRecord, ShareConsumer,
+    ShareConsumerConfig, ShareGroupConfig, StartAt, Streams, StreamsOptions, Topic, TopicConfig,
+};
+
+use crate::support::{NOW_MS, TestStore, append, drain, manual, named, numbers, texts, values};
+
+const LONG: Duration = Duration::from_secs(3600);
+
+/// A store with threads in the background, as those who wait without one need, and a clock that stands still.
+fn with_thread(path: &Path) -> TestStore {
+    let clock = Arc::new(ManualClock::at(NOW_MS));
+    let dir = DataDirOptions::new().threads(1).clock(clock.clone()).open(path).unwrap();
+    let journal = Journal::open(&dir, "0", LogConfig::default()).unwrap();
+    let streams = Streams::open(&dir, &journal, &StreamsOptions::default()).unwrap();
+    TestStore { dir, journal, streams, clock }
+}
+
+/// A store with a topic `t` of as many partitions, whose clock stands still.
+fn with_topic(partitions: u32, test: impl AsyncFnOnce(&TestStore, Topic)) {
+    let place = tempfile::tempdir().unwrap();
+    let store = with_thread(place.path());
+    let topic =
+        store.streams.create_topic("t", &TopicConfig::new().partitions(partitions)).unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    runtime.block_on(test(&store, topic));
+    store.close();
+}
+
+fn sharer(store: &TestStore) -> ShareConsumer {
+    let group = ShareGroupConfig::new().start_at(StartAt::Earliest);
+    let config = ShareConsumerConfig::new().group(group).explicit(true);
+    let mut consumer = store.streams.share_consumer("shared", config).unwrap();
+    consumer.subscribe(&["t"]).unwrap();
+    consumer
+}
+
+fn committed(consumer: &Consumer) -> Option<u64> {
+    consumer.committed("t", 0).unwrap().map(|committed| committed.offset)
+}
+
+/// Polls the future once and drops it: it must not be ready.
+async fn drop_while_waiting<F: Future>(future: F) {
+    assert!(future.now_or_never().is_none(), "there was nothing to return");
+}
+
+#[test]
+fn a_task_polls_commits_and_closes() {
+    with_topic(1, async |store, topic| {
+        append(&topic, 0, &["a", "b"]);
+        let mut consumer = store.subscriber("g", "t");
+        assert_eq!(texts(&consumer.poll_async(LONG).await.unwrap()), ["a", "b"]);
+        consumer.commit_async().unwrap().await.unwrap();
+        assert_eq!(committed(&consumer), Some(2));
+        assert!(consumer.poll_async(Duration::ZERO).await.unwrap().is_empty());
+        consumer.close_async().await.unwrap();
+
+        append(&topic, 0, &["c"]);
+        let config = manual().auto_commit(Some(LONG));
+        let mut next = store.consumer_with("g", config);
+        next.subscribe(&["t"]).unwrap();
+        assert_eq!(texts(&next.poll_async(LONG).await.unwrap()), ["c"]);
+        next.close_async().await.unwrap();
+        assert_eq!(committed(&store.consumer("g")), Some(3), "closing commits what was returned");
+    });
+}
+
+#[test]
+fn a_task_that_waits_is_woken_by_an_append_from_a_thread() {
+    with_topic(1, async |store, topic| {
+        let mut consumer = store.subscriber("g", "t");
+        let poll = consumer.poll_async(LONG);
+        let append = async {
+            // The poll has been polled before and waits.
+            std::thread::spawn(move || append(&topic, 0, &["late"]));
+        };
+        let (records, ()) = join(poll, append).await;
+        assert_eq!(texts(&records.unwrap()), ["late"]);
+    });
+}
+
+#[test]
+fn a_poll_that_is_dropped_while_it_waits_loses_no_record_and_no_position() {
+    with_topic(1, async |store, topic| {
+        let mut consumer = store.subscriber("g", "t");
+        append(&topic, 0, &["a"]);
+        assert_eq!(texts(&consumer.poll_async(LONG).await.unwrap()), ["a"]);
+        for round in 0..3 {
+            // News comes before, between and after its polls.
+            let mut poll = Box::pin(consumer.poll_async(LONG));
+            assert!(poll.as_mut().now_or_never().is_none());
+            append(&topic, 0, &[&round.to_string()]);
+            drop(poll);
+            assert_eq!(consumer.position("t", 0).unwrap(), 1 + round);
+            assert_eq!(drain(&mut consumer), [round.to_string()]);
+        }
+        drop_while_waiting(consumer.poll_async(LONG)).await;
+        assert_eq!(consumer.position("t", 0).unwrap(), 4);
+    });
+}
+
+/// A task may wait for longer than the session's time-out and then do something else: it was alive until then.
+#[test]
+fn a_member_whose_poll_waited_for_long_and_was_dropped_was_seen_then() {
+    with_topic(1, async |store, _topic| {
+        let session = ConsumerConfig::new().session_timeout(Duration::from_secs(10));
+        let mut first = store.consumer_with("g", session);
+        first.subscribe(&["t"]).unwrap();
+        let mut other = store.subscriber("g", "t");
+        let mut poll = Box::pin(first.poll_async(LONG));
+        assert!(poll.as_mut().now_or_never().is_none());
+        let members = |store: &TestStore, other: &mut Consumer| {
+            other.heartbeat().unwrap();
+            store.streams.describe_group("g").unwrap().members.len()
+        };
+        store.clock.advance(Duration::from_secs(3000));
+        assert_eq!(members(store, &mut other), 2, "it waits, so it is alive");
+        drop(poll);
+        store.clock.advance(Duration::from_secs(9));
+        assert_eq!(members(store, &mut other), 2, "it was seen 9 seconds ago");
+        store.clock.advance(Duration::from_secs(2));
+        assert_eq!(members(store, &mut other), 1, "11 seconds of silence");
+    });
+}
+
+#[test]
+fn a_member_that_waits_gives_up_what_moves_to_another_one() {
+    with_topic(2, async |store, topic| {
+        let mut first = store.subscriber("g", "t");
+        drop_while_waiting(first.poll_async(LONG)).await;
+        assert_eq!(numbers(&first), [0, 1]);
+        let mut second = store.consumer("g");
+        let joining = async {
+            second.subscribe(&["t"]).unwrap();
+            // The first has to let go before the second can have anything.
+            append(&topic, 0, &["x"]);
+            append(&topic, 1, &["x"]);
+            second.poll_async(LONG).await.unwrap()
+        };
+        let waiting = Box::pin(async {
+            let mut got = 0;
+            loop {
+                got += first.poll_async(LONG).await.unwrap().len();
+                if got > 1 {
+                    panic!("the second never got its partition");
+                }
+            }
+        });
+        let Either::Right((records, _)) = select(waiting, Box::pin(joining)).await;
+        assert_eq!(records.len(), 1);
+        assert_eq!((numbers(&first).len(), numbers(&second).len()), (1, 1));
+    });
+}
+
+#[test]
+fn a_stream_that_is_dropped_goes_back_to_what_it_has_not_handed_out() {
+    with_topic(1, async |store, topic| {
+        append(&topic, 0, &["a", "b", "c", "d"]);
+        let mut consumer = store.subscriber("g", "t");
+        let mut records = consumer.records();
+        for (offset, value) in [(0, "a"), (1, "b")] {
+            let polled = records.next().await.unwrap().unwrap();
+            let record = polled.record();
+            assert_eq!((record.offset, record.value), (offset, Some(value.as_bytes())));
+        }
+        drop(records);
+        assert_eq!(drain(&mut consumer), ["c", "d"]);
+        let mut records = consumer.records();
+        assert!(records.next().now_or_never().is_none(), "it waits for more");
+        append(&topic, 0, &["e"]);
+        assert_eq!(records.next().await.unwrap().unwrap().record().offset, 4);
+    });
+}
+
+#[test]
+fn a_stream_commits_what_it_has_handed_out_and_no_more() {
+    with_topic(1, async |store, topic| {
+        append(&topic, 0, &["a", "b", "c", "d"]);
+        let config = manual().auto_commit(Some(Duration::from_secs(5)));
+        let mut consumer = store.consumer_with("g", config);
+        consumer.subscribe(&["t"]).unwrap();
+        let mut records = consumer.records();
+        for _ in 0..3 {
+            records.next().await.unwrap().unwrap();
+        }
+        records.commit_async().unwrap().await.unwrap();
+        drop(records);
+        assert_eq!(committed(&consumer), Some(3));
+        store.clock.advance(Duration::from_secs(60));
+        let mut records = consumer.records();
+        records.next().await.unwrap().unwrap();
+        drop(records);
+        assert_eq!(committed(&consumer), Some(3), "nobody has said that the last one is done");
+        consumer.close_async().await.unwrap();
+        assert_eq!(committed(&store.consumer("g")), Some(4));
+    });
+}
+
+#[test]
+fn whoever_waits_for_records_when_the_store_is_closed_is_told() {
+    let place = tempfile::tempdir().unwrap();
+    let store = with_thread(place.path());
+    let topic = store.topic("t", 1);
+    let mut subscribed = store.subscriber("g", "t");
+    let mut assigned = store.consumer("other");
+    assigned.assign(&[named("t", 0)]).unwrap();
+    let mut streamed = store.consumer("third");
+    streamed.assign(&[named("t", 0)]).unwrap();
+    let mut shared = sharer(&store);
+    let is_closed =
+        |error: &Error| matches!(error, Error::Storage(logmill_storage::Error::Closed { .. }));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    runtime.block_on(async {
+        let (mut first, mut second) =
+            (Box::pin(subscribed.poll_async(LONG)), Box::pin(assigned.poll_async(LONG)));
+        let mut third = Box::pin(shared.poll_async(LONG));
+        let mut records = streamed.records();
+        assert!(first.as_mut().now_or_never().is_none());
+        assert!(second.as_mut().now_or_never().is_none());
+        assert!(third.as_mut().now_or_never().is_none());
+        assert!(records.next().now_or_never().is_none());
+        store.close();
+        assert!(is_closed(&first.await.unwrap_err()));
+        assert!(is_closed(&second.await.unwrap_err()));
+        assert!(is_closed(&third.await.unwrap_err()));
+        assert!(records.next().await.is_none());
+    });
+    drop(topic);
+}
+
+#[test]
+fn a_task_shares_records_and_a_share_poll_that_is_dropped_has_leased_none() {
+    with_topic(1, async |store, topic| {
+        let mut consumer = sharer(store);
+        drop_while_waiting(consumer.poll_async(LONG)).await;
+        let append = async {
+            let topic = topic.clone();
+            std::thread::spawn(move || append(&topic, 0, &["a"]));
+        };
+        let (records, ()) = join(consumer.poll_async(LONG), append).await;
+        let records = records.unwrap();
+        let record = records.iter().next().unwrap();
+        assert_eq!((record.record.value, record.delivery_count), (Some(b"a".as_slice()), 1));
+        consumer.acknowledge(record.receipt(), Acknowledge::Accept).unwrap();
+        consumer.commit_async().await.unwrap();
+        consumer.close_async().await.unwrap();
+        let mut next = sharer(store);
+        assert!(next.poll_async(Duration::ZERO).await.unwrap().is_empty());
+    });
+}
+
+#[test]
+fn a_task_sends_and_is_told_where_the_record_went() {
+    with_topic(1, async |store, topic| {
+        let producer = store.streams.producer(ProducerConfig::new()).unwrap();
+        for offset in 0..3 {
+            let sent = producer.send_async(&ProducerRecord::new("t", b"v")).await.unwrap();
+            assert_eq!((sent.partition, sent.offset), (named("t", 0), Some(offset)));
+            assert_eq!(topic.partition(0).unwrap().high_watermark().unwrap(), offset + 1);
+        }
+        producer.close_async().await.unwrap();
+    });
+}
+
+#[test]
+fn deliveries_of_one_batch_are_told_to_every_task_though_the_first_to_ask_is_gone() {
+    with_topic(1, async |store, _topic| {
+        let producer = store.streams.producer(ProducerConfig::new()).unwrap();
+        let send = || producer.send(&ProducerRecord::new("t", b"v")).unwrap();
+        let gone = send();
+        let deliveries: Vec<_> = (0..50).map(|_| send()).collect();
+        assert_eq!(
+            gone.into_future().now_or_never().map(Result::unwrap),
+            None,
+            "the sync is for later"
+        );
+        let waiting = send();
+        let thread = std::thread::spawn(move || waiting.wait().unwrap());
+        let told = join_all(deliveries.into_iter().map(IntoFuture::into_future)).await;
+        let offsets: Vec<_> = told.into_iter().map(|sent| sent.unwrap().offset.unwrap()).collect();
+        assert_eq!(offsets, (1..51).collect::<Vec<_>>());
+        thread.join().unwrap();
+    });
+}
+
+#[test]
+fn a_send_that_is_dropped_before_it_is_acknowledged_is_there_after_a_flush() {
+    with_topic(1, async |store, topic| {
+        let producer = store.streams.producer(ProducerConfig::new()).unwrap();
+        drop_while_waiting(producer.send_async(&ProducerRecord::new("t", b"orphan"))).await;
+        producer.flush_async().await.unwrap();
+        assert_eq!(values(&topic.partition(0).unwrap()), ["orphan"]);
+        assert_eq!(producer.buffered_bytes(), 0);
+    });
+}
+
+#[test]
+fn a_send_that_has_no_room_waits_for_what_is_on_its_way_and_occupies_no_thread() {
+    with_topic(1, async |store, topic| {
+        let config = ProducerConfig::new().linger(Duration::ZERO).buffer_bytes_max(1_000);
+        let producer = store.streams.producer(config).unwrap();
+        let record = ProducerRecord::new("t", &[b'x'; 900]);
+        let first = producer.send(&record).unwrap();
+        let mut second = Box::pin(producer.send_async(&record));
+        assert!(second.as_mut().now_or_never().is_none());
+        assert_eq!(topic.partition(0).unwrap().end_offset().unwrap(), 1, "it was not sent yet");
+        assert_eq!(second.await.unwrap().offset, Some(1));
+        assert_eq!(first.await.unwrap().offset, Some(0));
+    });
+}
+
+#[test]
+fn what_was_not_delivered_is_told_to_the_task_that_waits_and_to_the_next_flush() {
+    with_topic(1, async |store, _topic| {
+        let producer = store.streams.producer(ProducerConfig::new()).unwrap();
+        let delivery = producer.send(&ProducerRecord::new("t", b"v")).unwrap();
+        store.streams.delete_topic("t").unwrap();
+        let error = delivery.await.unwrap_err();
+        assert!(matches!(error, Error::NotDelivered { .. }), "{error}");
+        let error = producer.flush_async().await.unwrap_err();
+        assert!(matches!(error, Error::NotDelivered { .. }), "{error}");
+        producer.flush_async().await.unwrap();
+    });
+}
+
+#[test]
+fn a_sink_takes_records_and_its_flush_tells_what_went_wrong() {
+    with_topic(1, async |store, topic| {
+        let config = ProducerConfig::new().buffer_bytes_max(100);
+        let producer = store.streams.producer(config).unwrap();
+        let lines: Vec<String> = (0..200).map(|n| n.to_string()).collect();
+        let records = lines.iter().map(|line| Ok(ProducerRecord::new("t", line.as_bytes())));
+        futures_util::stream::iter(records).forward(producer.sink()).await.unwrap();
+        assert_eq!(values(&topic.partition(0).unwrap()), lines);
+
+        let mut sink = producer.sink();
+        sink.feed(ProducerRecord::new("t", b"lost")).await.unwrap();
+        store.streams.delete_topic("t").unwrap();
+        let error = SinkExt::<ProducerRecord<'_>>::flush(&mut sink).await.unwrap_err();
+        assert!(matches!(error, Error::NotDelivered { .. }), "{error}");
+        let error = sink.send(ProducerRecord::new("t", b"nowhere")).await.unwrap_err();
+        assert!(matches!(error, Error::UnknownTopic { .. }), "{error}");
+    });
+}
