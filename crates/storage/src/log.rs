@@ -17,7 +17,7 @@ use crate::io::Open;
 use crate::layout::{Manifest, Proven, State};
 use crate::manifest::{self, ManifestFile};
 use crate::planted::{self, Bug};
-use crate::producers::Producers;
+use crate::producers::{Producers, SNAPSHOT_MAX};
 use crate::reader::Reader;
 use crate::record::Record;
 use crate::recovery::{self, Known, RecoveryReport, Scan, Verdict};
@@ -787,7 +787,7 @@ fn load_producers(view: &Arc<View>, end: u64, wanted: bool) -> Result<Producers>
         let shown = || view.dir.path().join(&path);
         let file = io.open(&path, Open::Read).map_err(|e| Error::open(shown(), e))?;
         let len = file.len().map_err(|e| Error::io("stat", shown(), e))?;
-        let mut bytes = vec![0; usize::try_from(len.min(64 << 20)).unwrap_or(0)];
+        let mut bytes = vec![0; usize::try_from(len).unwrap_or(usize::MAX).min(SNAPSHOT_MAX)];
         crate::io::read_full(file.as_ref(), &mut bytes, 0)
             .map_err(|e| Error::io("read", shown(), e))?;
         if let Some(producers) = Producers::decode(&bytes, &view.log_id, offset) {

@@ -13,6 +13,11 @@ use crate::planted::{self, Bug};
 
 /// How many batches are remembered for each producer, as Kafka does.
 const RECENT: usize = 5;
+/// How many producers are remembered: with one more, those that have been silent longest are forgotten, a quarter at once.
+/// A log that is given a new id with each record would otherwise fill the memory.
+const PRODUCERS_MAX: usize = 100_000;
+/// The longest snapshot.
+pub(crate) const SNAPSHOT_MAX: usize = HEAD_LEN + 16 + PRODUCERS_MAX * RECENT * ENTRY_LEN;
 pub(crate) const MAGIC: &[u8; 8] = b"LOGMILLP";
 const HEAD_LEN: usize = 20;
 const ENTRY_LEN: usize = 28;
@@ -128,6 +133,9 @@ impl Producers {
         continued: bool,
         stored: u64,
     ) {
+        if self.by_id.len() >= PRODUCERS_MAX && !self.by_id.contains_key(&producer.id) {
+            self.forget_silent();
+        }
         self.taken_back.remove(&producer.id);
         let recent = self.by_id.entry(producer.id).or_default();
         let last_sequence = advance(producer.sequence, count - 1);
@@ -149,6 +157,15 @@ impl Producers {
         }
     }
 
+    #[cold]
+    fn forget_silent(&mut self) {
+        let latest = |recent: &VecDeque<Recent>| recent.back().map_or(0, |batch| batch.base_offset);
+        let mut offsets: Vec<u64> = self.by_id.values().map(latest).collect();
+        let (_, kept_from, _) = offsets.select_nth_unstable(PRODUCERS_MAX / 4);
+        let kept_from = *kept_from;
+        self.by_id.retain(|_, recent| latest(recent) >= kept_from);
+    }
+
     /// Forgets batches at or after `end`, which did not come to be.
     pub fn truncate(&mut self, end: u64) {
         self.by_id.retain(|id, recent| {
@@ -159,6 +176,9 @@ impl Producers {
             }
             !recent.is_empty()
         });
+        while self.taken_back.len() > PRODUCERS_MAX {
+            self.taken_back.pop_first();
+        }
     }
 
     /// The epoch and the last sequence of a producer.
@@ -327,6 +347,25 @@ mod tests {
         let mut state = Producers::default();
         state.note(producer(0, i32::MAX - 1), 2, 0, false, u64::MAX);
         assert_eq!(state.check(producer(0, 0), 1).unwrap(), Check::Next);
+    }
+
+    #[test]
+    fn of_too_many_producers_those_that_were_silent_longest_are_forgotten() {
+        let mut state = Producers::default();
+        let max = i64::try_from(PRODUCERS_MAX).unwrap();
+        let append = |state: &mut Producers, id: i64, sequence: i32, offset: i64| {
+            let (producer, offset) = (Producer { id, epoch: 0, sequence }, offset.cast_unsigned());
+            state.note(producer, 1, offset, false, offset);
+        };
+        (0..max).for_each(|id| append(&mut state, id, 0, id));
+        append(&mut state, 0, 1, max);
+        assert_eq!(state.by_id.len(), PRODUCERS_MAX);
+        append(&mut state, max, 0, max + 1);
+        assert_eq!(state.by_id.len(), PRODUCERS_MAX * 3 / 4 + 1);
+        assert_eq!(state.last(0), Some((0, 1)), "it has appended since");
+        assert_eq!((state.last(1), state.last(max / 4)), (None, None));
+        assert_eq!((state.last(max / 4 + 1), state.last(max)), (Some((0, 0)), Some((0, 0))));
+        assert!(state.encode(&[1; 16], 0).len() <= SNAPSHOT_MAX);
     }
 
     #[test]

@@ -502,3 +502,43 @@ fn what_a_mapped_log_had_acknowledged_before_damage_is_set_aside_and_not_just_cu
     assert_eq!((report.end_offset, report.verdict), (2, Verdict::Ambiguous));
     assert_eq!(report.quarantined.len(), 1);
 }
+
+/// Damage below the proven point stops who reads it, and nobody else. A segment that lost its footer is to be sealed anew;
+/// that must neither hide what it lost nor touch it.
+#[test]
+fn a_segment_of_a_closed_log_that_was_cut_is_reported_and_not_sealed_and_appends_go_on() {
+    for (len, first_lost) in [(128 + 200, 2), (128 + 500, 3), (128, 2)] {
+        let disk = SimDisk::new(1);
+        let log = Log::open(&dir_on(&disk), "0", LogConfig::default()).unwrap();
+        for value in [[1; 300], [2; 300], [3; 300]] {
+            log.append(&Record::value(&value)).unwrap();
+            log.append(&Record::value(&value)).unwrap();
+            log.roll().unwrap();
+        }
+        log.close().unwrap();
+        let path = "0/00000000000000000002.log";
+        let cut = disk.read_file(path).unwrap()[..len].to_vec();
+        disk.remove_file(path).unwrap();
+        disk.write_file(path, &cut).unwrap();
+        let dir = dir_on(&disk);
+        let log = Log::open(&dir, "0", LogConfig::default()).unwrap();
+        assert_eq!(log.append(&Record::value(b"goes on")).unwrap(), 6);
+        for _ in 0..3 {
+            dir.tick();
+        }
+        let health = format!("{:?}", dir.health());
+        assert!(
+            health.contains("Corrupt") || health.contains("00000000000000000002.log"),
+            "{health}"
+        );
+        let mut reader = log.reader(0).unwrap();
+        let stopped = reader.for_each(|_| Ok::<_, Error>(())).unwrap_err();
+        assert!(
+            matches!(stopped, Error::Corrupt { offset, .. } if offset == first_lost),
+            "{stopped}"
+        );
+        assert_eq!(log.get(6).unwrap().unwrap().value.as_deref(), Some(&b"goes on"[..]));
+        log.close().unwrap_err();
+        assert_eq!(disk.read_file(path).unwrap(), cut);
+    }
+}
