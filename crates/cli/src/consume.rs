@@ -10,6 +10,7 @@ use std::time::Duration;
 use clap::ValueEnum;
 use logmill::storage::recovery::Verdict;
 use logmill::{Partition, PartitionReader};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::failure::{Failure, Outcome};
 use crate::json::{self, Printed};
@@ -22,8 +23,9 @@ mod members;
 const LOOK: Duration = Duration::from_millis(10);
 /// How long it waits at least for each of them, so that looking at thousands does not keep a processor busy.
 const LOOK_EACH: Duration = Duration::from_micros(500);
-/// How long a follower of one partition waits before it asks again; it is woken when something arrives.
-const WAIT: Duration = Duration::from_secs(60);
+/// How long a follower of one partition waits before it looks whether anybody still reads its output; it is woken when
+/// something arrives.
+const WAIT: Duration = Duration::from_millis(500);
 
 const EXAMPLES: &str = "\
 Examples:
@@ -224,6 +226,9 @@ impl Printer {
             }
             if !moved {
                 self.flush()?;
+                if nobody_reads() {
+                    return Err(Failure::OutputClosed);
+                }
                 // Reading from the others looks at them.
                 if let Some(first) = sources.first() {
                     first.partition.wait_for(first.reader.position(), wait)?;
@@ -282,6 +287,14 @@ impl Printer {
     fn flush(&mut self) -> Outcome {
         self.out.flush().map_err(Failure::output)
     }
+}
+
+/// Whether standard output is a pipe that nobody reads any more.
+fn nobody_reads() -> bool {
+    let out = stdout();
+    let mut fds = [PollFd::new(&out, PollFlags::empty())];
+    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    matches!(poll(&mut fds, Some(&now)), Ok(1)) && fds[0].revents().contains(PollFlags::ERR)
 }
 
 /// Whether the log ends at `end` of its own accord. What a dead writer left behind the end is no record, but it may have

@@ -4,7 +4,7 @@ use std::fmt;
 use std::io;
 use std::process::ExitCode;
 
-use logmill::{storage, stream};
+use logmill::{queue, storage, stream};
 
 /// The result of a command.
 pub type Outcome<T = ()> = Result<T, Failure>;
@@ -72,6 +72,10 @@ impl From<stream::Error> for Failure {
     fn from(error: stream::Error) -> Failure {
         match error {
             stream::Error::Storage(error) => Failure::from(error),
+            stream::Error::InvalidName { .. }
+            | stream::Error::InvalidPattern { .. }
+            | stream::Error::InvalidPartitions { .. }
+            | stream::Error::InvalidSetting { .. } => Failure::Usage(error.to_string()),
             other => Failure::Failed(other.to_string()),
         }
     }
@@ -85,6 +89,10 @@ impl From<logmill::Error> for Failure {
             logmill::Error::Queue(error) if is_corrupt(&error) => {
                 Failure::Corrupt(error.to_string())
             }
+            logmill::Error::Queue(
+                error @ (queue::Error::InvalidQueueName { .. }
+                | queue::Error::OutOfBounds { limit: queue::Limit::QueueNameLength, .. }),
+            ) => Failure::Usage(error.to_string()),
             other => Failure::Failed(other.to_string()),
         }
     }

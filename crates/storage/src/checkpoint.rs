@@ -9,6 +9,8 @@
 //! ```
 //! `crc` covers everything after itself. A checkpoint is disposable: one that is damaged is as good as none.
 
+#![cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::arithmetic_side_effects))]
+
 use byteorder::{ByteOrder, LittleEndian as LE};
 
 use crate::error::Corruption;
@@ -95,7 +97,8 @@ pub(crate) fn read(file: &dyn File) -> std::io::Result<Result<Vec<u8>, Corruptio
     }
     let mut chunk = vec![0; CHUNK];
     let got = read_full(file, &mut chunk, 0)?;
-    let Some(head) = chunk[..got].first_chunk::<HEAD_LEN>() else {
+    chunk.truncate(got);
+    let Some(head) = chunk.first_chunk::<HEAD_LEN>() else {
         return truncated(HEAD_LEN as u64, got as u64);
     };
     if head[..8] != MAGIC[..] {
@@ -103,15 +106,18 @@ pub(crate) fn read(file: &dyn File) -> std::io::Result<Result<Vec<u8>, Corruptio
     }
     let found = LE::read_u32(&head[8..]);
     let mut hasher = crc32fast::Hasher::new();
-    hasher.update(&chunk[12..got]);
+    hasher.update(&head[12..]);
+    hasher.update(chunk.get(HEAD_LEN..).unwrap_or_default());
     let mut len = got;
     while len.is_multiple_of(CHUNK) {
+        chunk.resize(CHUNK, 0);
         let got = read_full(file, &mut chunk, len as u64)?;
         if got == 0 {
             break;
         }
-        hasher.update(&chunk[..got]);
-        len += got;
+        chunk.truncate(got);
+        hasher.update(&chunk);
+        len = len.saturating_add(got);
     }
     let expected = hasher.finalize();
     if expected != found {

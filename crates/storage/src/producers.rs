@@ -2,6 +2,8 @@
 //!
 //! A pure state: the writer asks it before an append and tells it after; recovery tells it what it finds.
 
+#![cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::arithmetic_side_effects))]
+
 use std::collections::{BTreeMap, VecDeque};
 
 use byteorder::{ByteOrder, LittleEndian as LE};
@@ -17,9 +19,9 @@ const RECENT: usize = 5;
 /// A log that is given a new id with each record would otherwise fill the memory.
 const PRODUCERS_MAX: usize = 100_000;
 /// The longest snapshot.
-pub(crate) const SNAPSHOT_MAX: usize = HEAD_LEN + 16 + PRODUCERS_MAX * RECENT * ENTRY_LEN;
+pub(crate) const SNAPSHOT_MAX: usize = HEAD_LEN + PRODUCERS_MAX * RECENT * ENTRY_LEN;
 pub(crate) const MAGIC: &[u8; 8] = b"LOGMILLP";
-const HEAD_LEN: usize = 20;
+const HEAD_LEN: usize = 36;
 const ENTRY_LEN: usize = 28;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -101,7 +103,7 @@ impl Producers {
                 }
             };
         }
-        let last_sequence = advance(producer.sequence, count - 1);
+        let last_sequence = advance(producer.sequence, count.saturating_sub(1));
         let again = self.by_id.get(&producer.id).into_iter().flatten().find(|batch| {
             batch.epoch == producer.epoch
                 && batch.first_sequence == producer.sequence
@@ -138,7 +140,7 @@ impl Producers {
         }
         self.taken_back.remove(&producer.id);
         let recent = self.by_id.entry(producer.id).or_default();
-        let last_sequence = advance(producer.sequence, count - 1);
+        let last_sequence = advance(producer.sequence, count.saturating_sub(1));
         match recent.back_mut() {
             Some(batch) if continued => batch.last_sequence = last_sequence,
             _ => {
@@ -191,32 +193,31 @@ impl Producers {
         let batch = self.by_id.get(&id)?.back()?;
         let count_less_one =
             advance(batch.last_sequence, batch.first_sequence.wrapping_neg().cast_unsigned());
-        Some(batch.base_offset + u64::from(count_less_one.cast_unsigned()))
+        Some(batch.base_offset.saturating_add(count_less_one.cast_unsigned().into()))
     }
 
     /// The snapshot file for the state just before `offset`.
     pub fn encode(&self, log_id: &[u8; 16], offset: u64) -> Vec<u8> {
-        let mut out = Vec::new();
-        out.extend_from_slice(MAGIC);
-        out.extend_from_slice(&[0; 4]);
-        let mut number = [0; 8];
-        LE::write_u64(&mut number, offset);
-        out.extend_from_slice(&number);
-        out.extend_from_slice(log_id);
+        let mut head = [0; HEAD_LEN];
+        head[..8].copy_from_slice(MAGIC);
+        LE::write_u64(&mut head[12..], offset);
+        head[20..].copy_from_slice(log_id);
+        let mut entries = Vec::new();
         for (id, recent) in &self.by_id {
-            for batch in recent {
+            // What is before the last few is durable by now, and remembered no longer.
+            for batch in recent.iter().skip(recent.len().saturating_sub(RECENT)) {
                 let mut bytes = [0; ENTRY_LEN];
                 LE::write_i64(&mut bytes[0..], *id);
                 LE::write_i16(&mut bytes[8..], batch.epoch);
                 LE::write_i32(&mut bytes[12..], batch.first_sequence);
                 LE::write_i32(&mut bytes[16..], batch.last_sequence);
                 LE::write_u64(&mut bytes[20..], batch.base_offset);
-                out.extend_from_slice(&bytes);
+                entries.extend_from_slice(&bytes);
             }
         }
-        let crc = crc32fast::hash(&out[12..]);
-        LE::write_u32(&mut out[8..12], crc);
-        out
+        let crc = crc(&head, &entries);
+        LE::write_u32(&mut head[8..12], crc);
+        [&head[..], &entries].concat()
     }
 
     /// Reads a snapshot file; `None` if it is not one for this log and `offset`: then the log is read instead.
@@ -227,22 +228,22 @@ impl Producers {
 
     /// Reads a snapshot file of any log: its log id, its offset, and the state.
     pub fn decode_any(bytes: &[u8]) -> Result<([u8; 16], u64, Producers), Corruption> {
-        let Some(body) = bytes.get(HEAD_LEN + 16..) else {
-            let expected = (HEAD_LEN + 16) as u64;
+        let Some((head, body)) = bytes.split_first_chunk::<HEAD_LEN>() else {
+            let expected = HEAD_LEN as u64;
             return Err(Corruption::Truncated { expected, found: bytes.len() as u64 });
         };
-        if bytes[..8] != MAGIC[..] {
+        if head[..8] != MAGIC[..] {
             return Err(Corruption::Magic);
         }
-        let (expected, found) = (crc32fast::hash(&bytes[12..]), LE::read_u32(&bytes[8..12]));
+        let (expected, found) = (crc(head, body), LE::read_u32(&head[8..]));
         if expected != found {
             return Err(Corruption::Checksum { expected, found });
         }
-        if !body.len().is_multiple_of(ENTRY_LEN) {
+        let (entries, []) = body.as_chunks::<ENTRY_LEN>() else {
             return Err(Corruption::Field("length of a producer snapshot"));
-        }
+        };
         let mut producers = Producers::default();
-        for entry in body.chunks_exact(ENTRY_LEN) {
+        for entry in entries {
             let batch = Recent {
                 epoch: LE::read_i16(&entry[8..]),
                 first_sequence: LE::read_i32(&entry[12..]),
@@ -256,14 +257,21 @@ impl Producers {
             producers.by_id.entry(LE::read_i64(&entry[0..])).or_default().push_back(batch);
         }
         let mut log_id = [0; 16];
-        log_id.copy_from_slice(&bytes[20..36]);
-        Ok((log_id, LE::read_u64(&bytes[12..20]), producers))
+        log_id.copy_from_slice(&head[20..]);
+        Ok((log_id, LE::read_u64(&head[12..20]), producers))
     }
 
     /// The batches that are remembered, by producer and in order.
     pub fn recent(&self) -> impl Iterator<Item = (i64, &Recent)> {
         self.by_id.iter().flat_map(|(id, recent)| recent.iter().map(move |batch| (*id, batch)))
     }
+}
+
+fn crc(head: &[u8; HEAD_LEN], entries: &[u8]) -> u32 {
+    let mut hasher = crc32fast::Hasher::new();
+    hasher.update(&head[12..]);
+    hasher.update(entries);
+    hasher.finalize()
 }
 
 #[cfg(test)]

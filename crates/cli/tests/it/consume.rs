@@ -147,6 +147,37 @@ fn follow_prints_what_arrives_and_ends_at_max() {
     assert!(consumer.wait().unwrap().success());
 }
 
+/// It went on waiting for records that nobody would read, until one came.
+#[test]
+fn follow_ends_when_nobody_reads_what_it_prints() {
+    let store = ten();
+    let mut follower = store.command(&["consume", "events", "--follow"]).spawn().unwrap();
+    let mut output = BufReader::new(follower.stdout.take().unwrap());
+    let mut line = String::new();
+    output.read_line(&mut line).unwrap();
+    assert_eq!(line, "0\n");
+    drop(output);
+    assert_eq!(follower.wait().unwrap().code(), Some(0));
+}
+
+#[test]
+fn what_a_buffered_topic_has_stored_is_printed_beside_its_writer() {
+    let store = Store::new();
+    let create = ["topic", "create", "events", "--partitions", "1", "--set", "durability=buffered"];
+    store.run(&create).ok();
+    let mut producer = store.live_producer(&["events", "--durability", "buffered"]);
+    let mut input = producer.stdin.take().unwrap();
+    let mut acknowledged = BufReader::new(producer.stdout.take().unwrap());
+    for n in 0..20 {
+        writeln!(input, "{n}").unwrap();
+        acknowledged.read_line(&mut String::new()).unwrap();
+        let from = n.to_string();
+        assert_eq!(store.run(&["consume", "events", "--from", &from]).ok_text(), format!("{n}\n"));
+    }
+    drop(input);
+    producer.wait().unwrap();
+}
+
 #[test]
 fn follow_reads_all_partitions_at_once() {
     let store = Store::new();

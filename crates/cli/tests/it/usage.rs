@@ -47,9 +47,14 @@ fn commands_that_need_a_store_ask_for_its_directory() {
 fn names_that_no_topic_may_have_are_refused() {
     let store = Store::new();
     for name in ["", ".", "..", "a/b", "a b", "naïve", &"x".repeat(250)] {
-        let finished = store.run_with(&["produce", name], b"line\n");
-        assert!([1, 2].contains(&finished.code), "{name:?}: {} {}", finished.code, finished.stderr);
-        assert!(!finished.stderr.is_empty(), "{name:?}");
+        for arguments in
+            [["produce", name].as_slice(), &["topic", "create", name, "--partitions", "1"]]
+        {
+            let finished = store.run_with(arguments, b"line\n");
+            assert_eq!(finished.code, 2, "{arguments:?}: {}", finished.stderr);
+            assert!(!finished.stderr.is_empty(), "{name:?}");
+        }
+        assert_eq!(store.run(&["queue", "create", name]).code, 2);
     }
 }
 

@@ -118,10 +118,15 @@ pub struct VerifyProgress {
 }
 
 const FINDINGS_MAX: usize = 10_000;
+/// Several looks at one file meet the same, one soon after the other.
+const LOOKS_BACK: usize = 64;
 
 impl VerifyReport {
     pub(super) fn push(&mut self, finding: Finding) {
         self.worst = self.worst.max(Some(finding.severity));
+        if self.findings.iter().rev().take(LOOKS_BACK).any(|known| *known == finding) {
+            return;
+        }
         if self.findings.len() < FINDINGS_MAX {
             self.findings.push(finding);
         } else {

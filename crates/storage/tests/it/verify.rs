@@ -292,6 +292,23 @@ fn loose_modes_links_and_strange_names_are_noted() {
     assert_eq!(report.worst, Some(Severity::Note));
 }
 
+/// The segment, the look for what follows it and the look at strange files each met it and each said so.
+#[test]
+fn what_is_no_file_is_named_once() {
+    let place = tempfile::tempdir().unwrap();
+    let dir = DataDir::open(place.path()).unwrap();
+    let log = Log::open(&dir, "1/0", config()).unwrap();
+    log.append(&Record::value(b"v")).unwrap();
+    log.close().unwrap();
+    drop(dir);
+    let fifo = place.path().join("1/0/00000000000000000007.log");
+    assert!(std::process::Command::new("mkfifo").arg(&fifo).status().unwrap().success());
+    let dir = DataDirOptions::new().read_only(true).open(place.path()).unwrap();
+    let report = verify(&dir, &mut |_| {}).unwrap();
+    let found: Vec<_> = report.findings.iter().filter(|f| f.path == fifo).collect();
+    assert_eq!(found.len(), 1, "{found:?}");
+}
+
 #[test]
 fn beside_a_writer_that_appends_rolls_and_removes_nothing_is_wrong() {
     let place = tempfile::tempdir().unwrap();
