@@ -1,5 +1,8 @@
 //! The examples do what they say, on real text.
 
+#[path = "../examples/audit.rs"]
+#[expect(dead_code, reason = "its main is for the command line")]
+mod audit;
 #[path = "../examples/cdc.rs"]
 #[expect(dead_code, reason = "its main is for the command line")]
 mod cdc;
@@ -99,6 +102,22 @@ fn the_outbox_sends_each_row_once_however_often_it_runs() {
     assert_eq!(outbox::run(&rows[..half], place.path()).unwrap(), half as u64);
     assert_eq!(outbox::run(&rows, place.path()).unwrap(), rows.len() as u64);
     assert_eq!(outbox::run(&rows, place.path()).unwrap(), rows.len() as u64);
+}
+
+#[test]
+fn the_audit_log_keeps_a_month_and_finds_what_happened_on_a_day() {
+    let place = tempfile::tempdir().unwrap();
+    let input = INPUT.repeat(20);
+    let lines: Vec<&str> = input.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    let report = audit::run(&input, 7, place.path()).unwrap();
+    assert_eq!(report.written, lines.len() as u64);
+    // Whole segments go: of what is kept, a little is older than a month.
+    assert!((30..33).contains(&report.oldest_days), "{report:?}");
+    assert!(report.first_kept > report.written / 3, "{report:?}");
+    let a_day = lines.len() / 60;
+    assert!((a_day - 1..=a_day + 1).contains(&report.day.len()), "{} of {a_day}", report.day.len());
+    let first = format!("{} {}", report.day[0].0, report.day[0].1);
+    assert!(lines.contains(&first.trim()), "{first}");
 }
 
 #[test]
