@@ -27,6 +27,10 @@ torture-nightly:
 deny:
     .ci/run deny
 
+# Counts instructions on the hot paths; `just instructions --write` keeps the counts that the gate compares with.
+instructions *ARGUMENTS:
+    .ci/instructions {{ARGUMENTS}}
+
 # Runs logmill and its rivals in turns, five rounds each, and writes the tables and plots of docs/benchmarks.md.
 bench-compare *ROWS:
     cargo run --release --manifest-path benches/compare/Cargo.toml -- {{ROWS}} --rounds 5 --json benches/compare/results.json

@@ -1,14 +1,17 @@
-//! One hot path at a time, `COUNT` records of it: `cargo run --release -p logmill-benches --example hot_paths -- append 1000000`.
-//! For perf and callgrind; the printed time says how fast it was.
+//! One hot path at a time, `COUNT` records of it: `cargo run --release -p logmill-benches --bin hot_paths -- append 1000000`.
+//! For perf and callgrind; the printed time says how fast it was. `.ci/instructions` counts instructions with it.
 
-use logmill_benches::{Scratch, filled, payload, seconds};
+use std::path::Path;
+
+use logmill::{Message, Queue, QueueConfig, ReceiveOptions, Store};
+use logmill_benches::{Scratch, filled, payload, seconds, streams};
 use logmill_storage::{AppendOptions, DataDirOptions, Durability, Log, LogConfig, Record};
 
 fn main() {
     let mut arguments = std::env::args().skip(1);
     let (Some(path), Some(count)) = (arguments.next(), arguments.next()) else {
         eprintln!(
-            "usage: hot_paths append|append_100|synced|submit|scan|scan_100|get_100 COUNT [THREADS [BYTES]]"
+            "usage: hot_paths append|append_100|synced|submit|scan|scan_100|get_100|send|receive_delete|poll COUNT [THREADS [BYTES]]"
         );
         std::process::exit(2);
     };
@@ -95,6 +98,28 @@ fn main() {
                 }
             })
         }
+        "send" => {
+            let (_store, queue) = queue(&scratch.path().join("store"));
+            seconds(|| send(&queue, &value, count))
+        }
+        "receive_delete" => {
+            let (_store, queue) = queue(&scratch.path().join("store"));
+            send(&queue, &value, count);
+            seconds(|| {
+                for _ in 0..count {
+                    let got = queue.receive(&ReceiveOptions::new()).expect("receive");
+                    queue.delete(got[0].receipt()).expect("delete");
+                }
+            })
+        }
+        "poll" => {
+            let store =
+                Store::builder().threads(0).open(scratch.path().join("store")).expect("store");
+            streams::topic(&store, "t", 1, Durability::Buffered);
+            streams::produce(&store.producer().expect("producer"), "t", count as u64);
+            let mut consumer = streams::consumer(&store, "g", "t");
+            seconds(|| streams::poll(&mut consumer, count as u64))
+        }
         _ => panic!("no hot path named {path}"),
     };
     println!(
@@ -102,4 +127,17 @@ fn main() {
         spent * 1e9 / count as f64,
         count as f64 / spent / 1e6
     );
+}
+
+fn queue(path: &Path) -> (Store, Queue) {
+    let store = Store::builder().threads(0).queue_durability(Durability::Buffered);
+    let store = store.open(path).expect("store");
+    let queue = store.create_queue("q", &QueueConfig::standard()).expect("queue");
+    (store, queue)
+}
+
+fn send(queue: &Queue, body: &[u8], count: usize) {
+    for _ in 0..count {
+        queue.send(&Message::new(body)).expect("send");
+    }
 }
