@@ -163,8 +163,9 @@ impl Journal {
     /// # Errors
     /// As [`Log::open`].
     pub fn open(dir: &DataDir, name: &str, config: LogConfig) -> Result<Journal> {
-        // What is still needed is no matter of age or size here.
-        let config = config.retention(Retention::default());
+        // What is still needed is no matter of age or size here; and how large an entry may be is for its owner to say: one
+        // that moves a record carries it.
+        let config = config.retention(Retention::default()).record_bytes_max(1 << 30);
         let hot = Log::open(dir, name, config.clone())?;
         let cold_name = format!("{name}/1");
         // A read-only open beside a writer that has not made the cold part yet finds none, and none is needed.

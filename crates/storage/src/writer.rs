@@ -55,7 +55,8 @@ pub struct AppendOptions {
     pub durability: Option<Durability>,
     /// Makes the append idempotent: a retry with the same producer and sequence is not appended again.
     pub producer: Option<Producer>,
-    /// On a full disk, use the log's spare segment: for what frees space, such as deletions.
+    /// On a full disk, use the log's spare segment, and take records that are larger than the log's limit: for what frees
+    /// space, such as deletions, and what was promised elsewhere already, such as intents.
     pub use_spare: bool,
 }
 
@@ -241,7 +242,8 @@ impl Writer {
         records: &[Record<'_>],
         options: &AppendOptions,
     ) -> Result<(Appended, Claim)> {
-        let size = self.measure(records)?;
+        let max = if options.use_spare { u64::MAX } else { self.live_config.record_bytes_max() };
+        let size = self.measure(records, max)?;
         // A clock that is out of its mind must not make timestamps that no reader takes.
         let now_ms = self.view.dir.clock().wall_ms().clamp(-TIMESTAMP_MAX, TIMESTAMP_MAX);
         let mut state = self.state.lock();
@@ -285,9 +287,8 @@ impl Writer {
     }
 
     /// An upper bound of the batch's encoded size; refuses what can never be appended.
-    fn measure(&self, records: &[Record<'_>]) -> Result<u64> {
+    fn measure(&self, records: &[Record<'_>], max: u64) -> Result<u64> {
         let mut total = 0;
-        let max = self.live_config.record_bytes_max();
         for record in records {
             let bytes = record.encoded_len_max();
             if bytes > max {

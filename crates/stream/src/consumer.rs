@@ -100,6 +100,8 @@ pub struct Consumer {
     /// The group's version that this consumer has acted upon.
     seen_version: u64,
     next_auto_commit: Duration,
+    /// Counts the times that a poll looked for records: those that the last one found may still be worked on.
+    turns: u64,
     /// Something was committed, to be synced, that nobody has waited for.
     is_unsynced: bool,
 }
@@ -138,6 +140,7 @@ impl Streams {
             ready: VecDeque::new(),
             listener: None,
             seen_version: 0,
+            turns: 0,
             is_unsynced: false,
         })
     }
@@ -204,6 +207,7 @@ impl Consumer {
     /// # Errors
     /// None at present.
     pub fn unsubscribe(&mut self) -> Result<()> {
+        self.tell_leaving();
         self.subscription = Subscription::None;
         self.topics.clear();
         self.assigned.clear();
@@ -274,6 +278,8 @@ impl Consumer {
     /// Does what is due, and looks once; `None` if it is worth waiting.
     fn turn(&mut self, now: Duration, deadline: Duration) -> Result<Option<Records>> {
         self.shared.check_open()?;
+        // What was returned before is done.
+        self.turns += 1;
         self.signal.seen(now);
         self.keep_up(now)?;
         self.auto_commit(now)?;
@@ -411,12 +417,25 @@ impl Consumer {
         self.notify(|listener, consumer| listener.on_revoked(consumer, &names));
         if self.config.auto_commit.is_some() {
             // A commit that fails here is as one that a crash prevented: the next reader sees those records again.
-            let _ = self.commit_changed(Some(partitions), &BTreeMap::new());
+            let in_hand = self
+                .assigned
+                .iter()
+                .filter_map(|(id, assigned)| Some((*id, assigned.in_hand(self.turns)?)))
+                .collect();
+            let _ = self.commit_changed(Some(partitions), &in_hand);
         }
         for id in partitions {
             self.assigned.remove(id);
         }
         self.ready.retain(|id| !partitions.contains(id));
+    }
+
+    /// It is about to leave the group of its own accord.
+    fn tell_leaving(&mut self) {
+        let names = self.assignment();
+        if self.member.is_some() && !names.is_empty() {
+            self.notify(|listener, consumer| listener.on_revoked(consumer, &names));
+        }
     }
 
     /// The group went on without this member.
@@ -491,7 +510,12 @@ impl Consumer {
             }
         }
         let Some(assigned) = self.assigned.get_mut(&id) else { return Ok(false) };
-        if assigned.take(left, bytes_left, &self.config, records)? {
+        let (turn, from, parts) = (self.turns, assigned.known_position(), records.parts.len());
+        let may_have_more = assigned.take(left, bytes_left, &self.config, records)?;
+        if records.parts.len() > parts {
+            assigned.returned(turn, from);
+        }
+        if may_have_more {
             return Ok(true);
         }
         assigned.listener.rearm();
@@ -512,6 +536,7 @@ impl Consumer {
     /// # Errors
     /// What the commit can return; the group was left nevertheless.
     pub fn close(mut self) -> Result<()> {
+        self.tell_leaving();
         if self.config.auto_commit.is_none() || self.assigned.is_empty() {
             return Ok(());
         }

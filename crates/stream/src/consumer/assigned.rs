@@ -29,6 +29,8 @@ pub(crate) struct Assigned {
     pub(crate) is_queued: bool,
     /// The next offset to hand out; unknown until it is first needed.
     position: Option<u64>,
+    /// In which of the consumer's turns records were last returned, and the first of them.
+    returned: Option<(u64, u64)>,
     /// The last position that was committed from here.
     pub(crate) committed: Option<u64>,
     reader: Option<(Reader, Arc<OpenLog>)>,
@@ -46,6 +48,7 @@ impl Assigned {
             is_paused: false,
             is_queued: false,
             position: None,
+            returned: None,
             committed: None,
             reader: None,
             ahead: None,
@@ -59,6 +62,7 @@ impl Assigned {
 
     pub(crate) fn seek(&mut self, offset: u64) {
         self.position = Some(offset);
+        self.returned = None;
         self.reader = None;
         self.ahead = None;
     }
@@ -66,8 +70,21 @@ impl Assigned {
     /// Forgets the position: the committed one, or else the start policy, says where to go on.
     pub(crate) fn forget_position(&mut self) {
         self.position = None;
+        self.returned = None;
         self.reader = None;
         self.ahead = None;
+    }
+
+    /// Notes that records were returned, from `from` on.
+    pub(crate) fn returned(&mut self, turn: u64, from: Option<u64>) {
+        self.returned = from.map(|from| (turn, from));
+    }
+
+    /// Where what was returned in `turn` begins, but for what of that was committed by name.
+    pub(crate) fn in_hand(&self, turn: u64) -> Option<u64> {
+        let (_, from) = self.returned.filter(|(returned, _)| *returned == turn)?;
+        let is_inside = |committed: &u64| *committed >= from && Some(*committed) <= self.position;
+        Some(self.committed.filter(is_inside).unwrap_or(from))
     }
 
     /// The log's epoch, to go with a committed position.

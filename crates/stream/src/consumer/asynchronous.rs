@@ -44,6 +44,7 @@ impl Consumer {
     /// # Errors
     /// As [`Consumer::close`].
     pub async fn close_async(mut self) -> Result<()> {
+        self.tell_leaving();
         if self.config.auto_commit.is_none() || self.assigned.is_empty() {
             return Ok(());
         }

@@ -7,7 +7,7 @@ use logmill_storage::io::sim::{CrashPlan, SimDisk};
 use logmill_storage::{AppendOptions, DataDirOptions, Durability, Entry, Journal, LogConfig};
 use logmill_stream::{
     Assignor, Consumer, ConsumerConfig, Error, GroupPhase, OffsetAndMetadata, OutOfRange,
-    RebalanceListener, Refusal, ResetTo, StartAt, Streams, StreamsOptions, TopicConfig,
+    RebalanceListener, Records, Refusal, ResetTo, StartAt, Streams, StreamsOptions, TopicConfig,
     TopicPartition,
 };
 
@@ -250,6 +250,119 @@ fn a_cooperative_rebalance_tells_only_of_what_moves_and_leaves_time_to_commit_it
     store.dir.tick();
     first.heartbeat().unwrap();
     assert_eq!(told.lock().unwrap()[2..], ["lost 0", "assigned 0,1"]);
+}
+
+/// A heartbeat in the midst of the work gave partitions up and committed, automatically, what the last poll had returned there:
+/// the next reader began behind records that nobody had done yet, and a crash made that a loss.
+#[test]
+fn a_heartbeat_that_gives_partitions_up_commits_nothing_that_is_still_being_worked_on() {
+    let place = tempfile::tempdir().unwrap();
+    let store = TestStore::open(place.path());
+    let topic = store.topic("t", 2);
+    append(&topic, 0, &["a"]);
+    append(&topic, 1, &["b", "c"]);
+    let config = ConsumerConfig::new().start_at(StartAt::Earliest).records_max(2);
+    let mut first = store.consumer_with("g", config.clone());
+    first.subscribe(&["t"]).unwrap();
+    assert_eq!(texts(&first.poll(Duration::ZERO).unwrap()), ["a", "b"]);
+    let mut second = store.subscriber("g", "t");
+    first.heartbeat().unwrap();
+    assert_eq!(numbers(&first), [0]);
+    assert_eq!(drain(&mut second), ["b", "c"]);
+    // What was committed by name stays committed.
+    append(&topic, 0, &["d", "e", "f"]);
+    let eager = config.assignor(Assignor::Range).records_max(3);
+    let mut first = store.consumer_with("h", eager.clone());
+    first.subscribe(&["t"]).unwrap();
+    assert_eq!(texts(&first.poll(Duration::ZERO).unwrap()), ["a", "d", "e"]);
+    first.commit_offsets(&[(named("t", 0), 2.into())]).unwrap();
+    let mut second = store.consumer_with("h", eager);
+    second.subscribe(&["t"]).unwrap();
+    first.heartbeat().unwrap();
+    assert_eq!(first.committed("t", 0).unwrap(), Some(2.into()));
+}
+
+#[test]
+fn a_poll_that_gives_partitions_up_commits_what_earlier_ones_returned() {
+    let place = tempfile::tempdir().unwrap();
+    let store = TestStore::open(place.path());
+    let topic = store.topic("t", 2);
+    append(&topic, 0, &["a"]);
+    append(&topic, 1, &["b"]);
+    let mut first = store.consumer_with("g", ConsumerConfig::new().start_at(StartAt::Earliest));
+    first.subscribe(&["t"]).unwrap();
+    assert_eq!(first.poll(Duration::ZERO).unwrap().len(), 2);
+    let mut second = store.subscriber("g", "t");
+    assert!(first.poll(Duration::ZERO).unwrap().is_empty());
+    assert_eq!((numbers(&first), numbers(&second).len()), (vec![0], 0));
+    assert_eq!(drain(&mut second), [""; 0]);
+    assert_eq!(numbers(&second), [1]);
+}
+
+/// As in Kafka: whoever leaves of his own accord is told as in a rebalance, and can commit.
+#[test]
+fn who_unsubscribes_or_closes_is_told_what_is_about_to_be_revoked() {
+    let place = tempfile::tempdir().unwrap();
+    let store = TestStore::open(place.path());
+    let topic = store.topic("t", 1);
+    append(&topic, 0, &["a"]);
+    for ends in [true, false] {
+        let mut consumer = store.consumer("g");
+        let told = notes(&mut consumer);
+        consumer.subscribe(&["t"]).unwrap();
+        consumer.seek("t", 0, 0).unwrap();
+        assert_eq!(drain(&mut consumer), ["a"]);
+        if ends {
+            consumer.close().unwrap();
+        } else {
+            consumer.unsubscribe().unwrap();
+        }
+        assert_eq!(*told.lock().unwrap(), ["assigned 0", "revoked 0"]);
+        assert_eq!(store.consumer("g").committed("t", 0).unwrap(), Some(1.into()));
+    }
+}
+
+#[test]
+fn a_poll_returns_no_more_bytes_than_asked_but_at_least_one_record() {
+    let place = tempfile::tempdir().unwrap();
+    let store = TestStore::open(place.path());
+    let topic = store.topic("t", 3);
+    let (small, large) = ("s".repeat(100), "l".repeat(5_000));
+    for partition in 0..3 {
+        append(&topic, partition, &[&*small; 20]);
+    }
+    append(&topic, 0, &[&*large, &*small]);
+    let bytes = |records: &Records| texts(records).iter().map(String::len).sum::<usize>();
+    let config = manual().bytes_max(1_000).partition_bytes_max(300);
+    let mut consumer = store.consumer_with("g", config);
+    consumer.subscribe(&["t"]).unwrap();
+    let first = consumer.poll(Duration::ZERO).unwrap();
+    assert_eq!(
+        (first.partitions().count(), bytes(&first)),
+        (3, 900),
+        "at most 300 of each partition"
+    );
+    let mut count = first.len();
+    loop {
+        let records = consumer.poll(Duration::ZERO).unwrap();
+        if records.is_empty() {
+            break;
+        }
+        count += records.len();
+        assert!(
+            bytes(&records) <= 1_000 || texts(&records).contains(&large),
+            "{}",
+            bytes(&records)
+        );
+    }
+    assert_eq!(count, 62);
+    let mut consumer = store.consumer_with("h", manual().bytes_max(250));
+    consumer.subscribe(&["t"]).unwrap();
+    assert_eq!(
+        bytes(&consumer.poll(Duration::ZERO).unwrap()),
+        300,
+        "it ends with the record that reaches the limit"
+    );
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::time::Duration;
 use logmill_storage::Record;
 use logmill_stream::{
     Acknowledge, Error, ResetTo, ShareConsumer, ShareConsumerConfig, ShareGroupConfig,
-    ShareRecords, StartAt,
+    ShareRecords, StartAt, TopicConfig,
 };
 
 use crate::support::{TestStore, all_values, append, drain};
@@ -209,6 +209,29 @@ fn a_record_delivered_too_often_or_rejected_goes_to_the_dead_letter_topic_once()
         ["bad", "poison"],
         "a crash doubles nothing"
     );
+}
+
+/// A copy is larger than its record, by the headers that say why it is dead. One that was too large for the dead-letter topic
+/// was refused at each try, for ever, and held up all that came after it.
+#[test]
+fn a_dead_record_goes_to_its_topic_however_large_it_is() {
+    let place = tempfile::tempdir().unwrap();
+    let store = TestStore::open(place.path());
+    for bytes in [1_024, 20 << 20] {
+        let limit = TopicConfig::new().record_bytes_max(bytes);
+        let topic = store.streams.create_topic("t", &limit).unwrap();
+        let dead = store.streams.create_topic("dead", &limit).unwrap();
+        let large = "l".repeat(usize::try_from(bytes).unwrap() - 74);
+        append(&topic, 0, &[&large, "small"]);
+        let mut consumer = consumer_with(&store, early().dead_letter_topic(Some("dead")));
+        let records = poll(&mut consumer);
+        say(&mut consumer, &records, Acknowledge::Reject);
+        dead.partition(0).unwrap().sync().unwrap();
+        assert!(all_values(&dead) == [&large, "small"], "of at most {bytes} bytes");
+        drop(consumer);
+        store.streams.delete_topic("t").unwrap();
+        store.streams.delete_topic("dead").unwrap();
+    }
 }
 
 #[test]
