@@ -8,7 +8,7 @@ use logmill_benches::{Scratch, payload};
 const BACKLOG: usize = 1_000_000;
 
 fn open(scratch: &Scratch, durability: Durability) -> (Store, Queue) {
-    let store = Store::builder().queue_durability(durability).open(scratch.path()).unwrap();
+    let store = Store::builder().durability(durability).open(scratch.path()).unwrap();
     let queue = store.create_queue("q", &QueueConfig::standard()).unwrap();
     (store, queue)
 }

@@ -23,7 +23,7 @@ fn anonymous() -> f64 {
 }
 
 fn open(path: &std::path::Path) -> Store {
-    Store::builder().queue_durability(Durability::Buffered).open(path).expect("store")
+    Store::builder().durability(Durability::Buffered).open(path).expect("store")
 }
 
 fn queues(store: &Store, count: usize) -> Vec<Queue> {

@@ -23,7 +23,7 @@ fn rounds(mut figure: impl FnMut() -> f64) -> f64 {
 
 fn with_queue<T>(durability: Durability, work: impl FnOnce(&Queue) -> T) -> T {
     let scratch = Scratch::new("queues");
-    let store = Store::builder().queue_durability(durability).open(scratch.path()).expect("store");
+    let store = Store::builder().durability(durability).open(scratch.path()).expect("store");
     let queue = store.create_queue("q", &QueueConfig::standard()).expect("queue");
     let result = work(&queue);
     drop(queue);

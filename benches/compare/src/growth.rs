@@ -143,7 +143,7 @@ fn queues(place: &Path) -> Vec<Line> {
     for count in [1u64, 10, 100, 1000] {
         let path = fresh(place);
         let store =
-            Store::builder().queue_durability(Durability::Buffered).open(&path).expect("store");
+            Store::builder().durability(Durability::Buffered).open(&path).expect("store");
         let make =
             |i| store.create_queue(&format!("q{i}"), &QueueConfig::standard()).expect("queue");
         let queues: Vec<_> = (0..count).map(make).collect();

@@ -172,7 +172,7 @@ fn open_queue(path: &Path, level: Level) -> Option<Box<dyn Engine>> {
         Level::Buffered => Durability::Buffered,
         Level::Synced => Durability::Sync,
     };
-    let store = logmill::Store::builder().queue_durability(durability).open(path).expect("store");
+    let store = logmill::Store::builder().durability(durability).open(path).expect("store");
     let queue = store.create_queue("q", &logmill::QueueConfig::standard()).expect("queue");
     Some(Box::new(OurQueue { queue, _store: store }))
 }

@@ -130,7 +130,7 @@ fn main() {
 }
 
 fn queue(path: &Path) -> (Store, Queue) {
-    let store = Store::builder().threads(0).queue_durability(Durability::Buffered);
+    let store = Store::builder().threads(0).durability(Durability::Buffered);
     let store = store.open(path).expect("store");
     let queue = store.create_queue("q", &QueueConfig::standard()).expect("queue");
     (store, queue)

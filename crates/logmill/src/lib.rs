@@ -40,7 +40,7 @@ pub use logmill_queue as queue;
 #[cfg(feature = "serde")]
 pub use logmill_queue::Typed;
 pub use logmill_queue::{
-    Attribute, Counts, Message, MessageId, Queue, QueueConfig, Receipt, ReceiveOptions,
+    Attribute, Counts, Message, MessageId, Queue, QueueConfig, QueueStats, Receipt, ReceiveOptions,
     ReceivedMessage, Sent,
 };
 pub use logmill_storage as storage;
@@ -54,7 +54,7 @@ pub use logmill_stream as stream;
 pub use logmill_stream::TypedRecord;
 pub use logmill_stream::{
     Acknowledge, Assignor, Cleanup, CommitTicket, Consumer, ConsumerConfig, ConsumerRecord,
-    ConsumerWaker, Delivery, DeliveryFuture, GroupDescription, GroupKind, GroupPhase,
+    ConsumerWaker, Delivery, DeliveryFuture, GroupDescription, GroupKind, GroupPhase, GroupStats,
     OffsetAndMetadata, OutOfRange, Partition, PartitionReader, Producer, ProducerConfig,
     ProducerRecord, RangeReader, RebalanceListener, RecordMetadata, Records, ResetTo,
     ShareConsumer, ShareConsumerConfig, ShareGroupConfig, ShareReceipt, ShareRecord, ShareRecords,
@@ -62,7 +62,7 @@ pub use logmill_stream::{
 };
 #[cfg(feature = "tokio")]
 pub use logmill_stream::{PolledRecord, ProducerSink, RecordStream};
-pub use stats::{GroupStats, QueueStats, Stats};
+pub use stats::Stats;
 pub use store::{Store, StoreBuilder};
 
 /// Compiles and runs the examples of the README.

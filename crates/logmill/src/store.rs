@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use logmill_queue::{Queue, QueueConfig, Queues, QueuesOptions, SpaceReport};
+use logmill_queue::{Queue, QueueConfig, Queues, QueuesOptions};
+use logmill_storage::backup::{self, BackupReport, RestoreReport};
 use logmill_storage::{
     Clock, DataDir, DataDirOptions, Durability, Journal, Owner, Reclaimed, Task,
 };
@@ -60,9 +61,11 @@ impl StoreBuilder {
         self
     }
 
-    /// What an acknowledged send or delete of a message means where neither its queue nor the call says. Default
-    /// [`Durability::Sync`].
-    pub fn queue_durability(mut self, durability: Durability) -> Self {
+    /// What an acknowledgement means where nothing else says: for topics made from now on without a durability, for messages
+    /// where neither the queue nor the call says, and for commits of positions. Default [`Durability::Sync`]: it survives
+    /// power loss.
+    pub fn durability(mut self, durability: Durability) -> Self {
+        self.streams = self.streams.durability(durability);
         self.queues = self.queues.durability(durability);
         self
     }
@@ -89,15 +92,7 @@ impl StoreBuilder {
         let dir = self.dir.open(path)?;
         if dir.is_read_only() {
             let streams = Streams::follow(&dir, &self.streams)?;
-            let queues = match Journal::open(&dir, JOURNAL, self.queues.journal_config()) {
-                Ok(journal) => Some(Queues::open_on(&dir, &journal, self.queues)?),
-                Err(logmill_storage::Error::Io { source, .. })
-                    if source.kind() == std::io::ErrorKind::NotFound =>
-                {
-                    None
-                }
-                Err(e) => return Err(e.into()),
-            };
+            let queues = Queues::follow(&dir, self.queues)?;
             return Ok(Store { dir, journal: None, streams, queues, _keeper: None });
         }
         // A snapshot of everything about streams is one record.
@@ -161,12 +156,12 @@ impl Task for Keeper {
 /// after [`Store::close`].
 #[derive(Clone, Debug)]
 pub struct Store {
-    dir: DataDir,
+    pub(crate) dir: DataDir,
     /// `None` in a store that is open for reading.
     journal: Option<Journal>,
-    streams: Streams,
+    pub(crate) streams: Streams,
     /// `None` in a store that is open for reading and was never written to.
-    queues: Option<Queues>,
+    pub(crate) queues: Option<Queues>,
     /// Works as long as the store is open; `None` in a store that is open for reading.
     _keeper: Option<Arc<Keeper>>,
 }
@@ -183,14 +178,6 @@ impl Store {
     /// As [`StoreBuilder::open`].
     pub fn open(path: impl AsRef<Path>) -> Result<Store> {
         Store::builder().open(path)
-    }
-
-    pub(crate) fn dir(&self) -> &DataDir {
-        &self.dir
-    }
-
-    pub(crate) fn queue_space(&self) -> SpaceReport {
-        self.queues.as_ref().map_or_else(SpaceReport::default, Queues::space)
     }
 
     /// The store's directory.
@@ -356,6 +343,32 @@ impl Store {
             Some(queues) => Ok(queues.delete(name)?),
             None => Err(logmill_queue::Error::QueueDoesNotExist { name: name.to_owned() }.into()),
         }
+    }
+
+    /// Copies the store into the directory `target`, beside whoever writes to it: what readers see at one moment. Into the
+    /// backup of an earlier moment only what is new is copied, and that one counts until this one is complete and durable.
+    ///
+    /// # Errors
+    /// [`Error::Storage`](crate::Error::Storage), as [`backup`](logmill_storage::backup::backup), which also tells how far
+    /// it has come.
+    /// # Cost
+    /// Reads, verifies and writes all that is new.
+    pub fn backup(&self, target: impl AsRef<Path>) -> Result<BackupReport> {
+        let source = DataDirOptions::new().read_only(true).open(self.path())?;
+        Ok(backup::backup(&source, &DataDir::open(target)?, &mut |_| {})?)
+    }
+
+    /// Makes a store in `target`, which is new or empty, of the backup in `source`. Positions and receipts that were given
+    /// out after the backup are recognised, and refused.
+    ///
+    /// # Errors
+    /// [`Error::Storage`](crate::Error::Storage), as [`restore`](logmill_storage::backup::restore), which also tells how far
+    /// it has come.
+    /// # Cost
+    /// Reads every byte of the backup, writes it, and reads it again.
+    pub fn restore(source: impl AsRef<Path>, target: impl AsRef<Path>) -> Result<RestoreReport> {
+        let source = DataDirOptions::new().read_only(true).open(source)?;
+        Ok(backup::restore(&source, &DataDir::open(target)?, &mut |_| {})?)
     }
 
     /// Does the background work that is due, on this thread: for a store with [`StoreBuilder::threads`] 0.

@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use logmill::queue::Durability;
-use logmill::{Message, QueueConfig, ReceiveOptions, Record, Store, TopicConfig};
+use logmill::{
+    ConsumerConfig, Message, QueueConfig, ReceiveOptions, Record, StartAt, Store, TopicConfig,
+};
 
 fn values(topic: &logmill::Topic) -> Vec<Vec<u8>> {
     let mut values = Vec::new();
@@ -131,7 +133,7 @@ fn streams_write_a_checkpoint_when_others_fill_the_journal_and_its_space_is_repo
         .threads(0)
         .clock(Arc::<logmill::ManualClock>::clone(&clock))
         .journal_segment_bytes(8 << 20)
-        .queue_durability(Durability::Buffered)
+        .durability(Durability::Buffered)
         .open(place.path())
         .unwrap();
     let queue = store.create_queue("q", &QueueConfig::standard()).unwrap();
@@ -206,4 +208,63 @@ fn after_an_older_backup_is_restored_a_group_skips_nothing_and_a_kept_position_i
     assert!(partition.epoch().unwrap() > position.0);
     assert_eq!((partition.end_of_epoch(position.0).unwrap(), position.1), (6, 9));
     store.close().unwrap();
+}
+
+#[test]
+fn what_a_store_says_of_durability_holds_where_nothing_else_is_said() {
+    let place = tempfile::tempdir().unwrap();
+    let store = Store::builder().durability(Durability::Buffered).open(place.path()).unwrap();
+    let plain = store.create_topic("plain", TopicConfig::new()).unwrap();
+    let safe = store.create_topic("safe", TopicConfig::new().durability(Durability::Sync)).unwrap();
+    assert_eq!(plain.settings().durability, Durability::Buffered);
+    assert_eq!(safe.settings().durability, Durability::Sync);
+    let queue = store.create_queue("work", &QueueConfig::standard()).unwrap();
+    let earliest = ConsumerConfig::new().start_at(StartAt::Earliest).auto_commit(None);
+    let mut consumer = store.consumer_with("g", earliest).unwrap();
+    consumer.subscribe(&["plain"]).unwrap();
+
+    let syncs = || store.stats().unwrap().activity.syncs;
+    let before = syncs();
+    plain.partition(0).unwrap().append(&Record::value(b"a")).unwrap();
+    queue.send(&Message::new(b"a")).unwrap();
+    assert_eq!(consumer.poll(Duration::ZERO).unwrap().len(), 1);
+    consumer.commit().unwrap();
+    assert_eq!(syncs(), before, "nobody waited for the disk");
+    safe.partition(0).unwrap().append(&Record::value(b"a")).unwrap();
+    assert_eq!(syncs(), before + 1);
+    drop(consumer);
+    store.close().unwrap();
+
+    // A topic keeps what it was made with, whatever the store says later.
+    let store = Store::open(place.path()).unwrap();
+    assert_eq!(store.topic("plain").unwrap().settings().durability, Durability::Buffered);
+    let later = store.create_topic("later", TopicConfig::new()).unwrap();
+    assert_eq!(later.settings().durability, Durability::Sync);
+    store.close().unwrap();
+}
+
+#[test]
+fn a_store_is_backed_up_while_it_is_written_and_restored_elsewhere() {
+    let place = tempfile::tempdir().unwrap();
+    let (live, copy) = (place.path().join("live"), place.path().join("copy"));
+    let store = Store::open(&live).unwrap();
+    let topic = store.create_topic("events", TopicConfig::new()).unwrap();
+    let queue = store.create_queue("work", &QueueConfig::standard()).unwrap();
+    topic.partition(0).unwrap().append(&Record::value(b"first")).unwrap();
+    queue.send(&Message::new(b"first")).unwrap();
+    store.backup(&copy).unwrap();
+    topic.partition(0).unwrap().append(&Record::value(b"second")).unwrap();
+    store.backup(&copy).unwrap();
+    topic.partition(0).unwrap().append(&Record::value(b"too late")).unwrap();
+    store.close().unwrap();
+
+    let restored = place.path().join("restored");
+    Store::restore(&copy, &restored).unwrap();
+    let store = Store::open(&restored).unwrap();
+    assert_eq!(values(&store.topic("events").unwrap()), [b"first".to_vec(), b"second".to_vec()]);
+    let got = store.queue("work").unwrap().receive(&ReceiveOptions::new()).unwrap();
+    assert_eq!(got[0].body(), b"first");
+    store.close().unwrap();
+    let refused = Store::restore(&copy, &live).unwrap_err();
+    assert!(refused.storage().is_some(), "{refused}");
 }

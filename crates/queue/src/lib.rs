@@ -46,6 +46,7 @@ mod signal;
 mod space;
 mod standing;
 mod state;
+mod stats;
 mod stored;
 #[cfg(feature = "serde")]
 mod typed;
@@ -70,6 +71,7 @@ pub use receipt::Receipt;
 pub use redrive::{RedriveFilter, RedriveStatus};
 pub use schedule::{Missed, Repeat};
 pub use state::Counts;
+pub use stats::QueueStats;
 pub use stored::{MessageState, ReceivedMessage, StoredMessage};
 #[cfg(feature = "serde")]
 pub use typed::Typed;

@@ -146,6 +146,22 @@ impl Queues {
         Ok(Queues { shared })
     }
 
+    /// Opens the queues of a store that is open for reading, beside its writer; `None` if it was never written to.
+    ///
+    /// # Errors
+    /// As [`open`](Queues::open).
+    pub fn follow(dir: &DataDir, options: QueuesOptions) -> Result<Option<Queues>> {
+        match Journal::open(dir, "0", options.journal_config()) {
+            Ok(journal) => Queues::open_on(dir, &journal, options).map(Some),
+            Err(logmill_storage::Error::Io { source, .. })
+                if source.kind() == std::io::ErrorKind::NotFound =>
+            {
+                Ok(None)
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
     /// Counts what giving back the space of a journal that others use, too, has come to: see [`space`](Queues::space).
     pub fn note_reclaimed(&self, done: &Reclaimed) {
         self.shared.lock().reclaimed.add(done);

@@ -3,6 +3,7 @@
 //! A log counts its appends in cells of its own, which one thread at a time writes, with plain stores; only what happens
 //! once for each sync or more rarely goes to the counters that all logs of a directory share.
 
+use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -74,6 +75,41 @@ impl Histogram {
     pub fn buckets(&self) -> impl Iterator<Item = (u64, u64)> {
         let occurred = self.counts.iter().enumerate().filter(|(_, count)| **count > 0);
         occurred.map(|(bucket, count)| (upper_bound(bucket), *count))
+    }
+}
+
+impl Histogram {
+    /// Writes it as a histogram of Prometheus, in units of `unit`.
+    fn write(&self, f: &mut fmt::Formatter<'_>, name: &str, unit: f64) -> fmt::Result {
+        writeln!(f, "# TYPE logmill_{name} histogram")?;
+        let mut seen = 0;
+        for (bound, count) in self.buckets() {
+            seen += count;
+            writeln!(f, "logmill_{name}_bucket{{le=\"{}\"}} {seen}", bound as f64 * unit)?;
+        }
+        writeln!(f, "logmill_{name}_bucket{{le=\"+Inf\"}} {seen}")?;
+        writeln!(f, "logmill_{name}_sum {}\nlogmill_{name}_count {seen}", self.sum() as f64 * unit)
+    }
+}
+
+impl fmt::Display for Activity {
+    /// Prometheus' text format.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Activity { appends, records, bytes, reclaimed_bytes, recoveries, .. } = self;
+        let counters = [
+            ("appends", appends),
+            ("records", records),
+            ("appended_bytes", bytes),
+            ("reclaimed_bytes", reclaimed_bytes),
+            ("recoveries", recoveries),
+        ];
+        for (name, value) in counters {
+            writeln!(f, "# TYPE logmill_{name}_total counter\nlogmill_{name}_total {value}")?;
+        }
+        let recovery = self.recovery_time.as_secs_f64();
+        writeln!(f, "# TYPE logmill_recovery_seconds gauge\nlogmill_recovery_seconds {recovery}")?;
+        self.sync_micros.write(f, "sync_seconds", 1e-6)?;
+        self.group_sizes.write(f, "group_appends", 1.0)
     }
 }
 

@@ -33,6 +33,7 @@ mod share;
 mod shared;
 mod signal;
 mod state;
+mod stats;
 mod streams;
 mod table;
 mod topic;
@@ -65,6 +66,7 @@ pub use share::{
     Acknowledge, ShareConsumer, ShareConsumerConfig, ShareGroupConfig, ShareReceipt, ShareRecord,
     ShareRecords,
 };
+pub use stats::GroupStats;
 pub use streams::{Streams, StreamsOptions};
 pub use table::{RangeReader, Table};
 pub use topic::Topic;

@@ -392,9 +392,13 @@ impl ShareConsumer {
         self.submit()
     }
 
+    fn durability(&self) -> Durability {
+        self.config.durability.unwrap_or(self.shared.durability)
+    }
+
     /// The journal, if what was acknowledged is durable only once that is synced.
     fn to_sync(&self) -> Result<Option<&Journal>> {
-        if !self.is_unsynced || self.config.durability != Durability::Sync {
+        if !self.is_unsynced || self.durability() != Durability::Sync {
             return Ok(None);
         }
         self.shared.journal()
@@ -428,7 +432,7 @@ impl ShareConsumer {
 
     fn submit_said(&mut self, said: &mut Said) -> Result<()> {
         let now = self.shared.dir.clock().monotonic();
-        let settings = self.group.settings();
+        let (settings, durability) = (self.group.settings(), self.durability());
         while let Some(mut entry) = said.first_entry() {
             // The records of a topic that was deleted need no acknowledgement.
             let Ok(handle) = self.shared.partition(*entry.key()) else {
@@ -437,7 +441,7 @@ impl ShareConsumer {
             };
             let partition = self.group.partition(*entry.key());
             let site = Site { partition: &handle, settings: &settings, now };
-            let late = partition.acknowledge(site, entry.get_mut(), self.config.durability)?;
+            let late = partition.acknowledge(site, entry.get_mut(), durability)?;
             entry.remove();
             let name = handle.name();
             self.late.extend(late.into_iter().map(|offset| (name.clone(), offset)));

@@ -73,6 +73,8 @@ pub(crate) struct Shared {
     /// How often the background has looked around.
     pub(crate) looks: AtomicU64,
     is_closed: AtomicBool,
+    /// Where nothing else says.
+    pub(crate) durability: Durability,
 }
 
 impl std::fmt::Debug for Shared {
@@ -103,6 +105,7 @@ impl Shared {
             compactor: OnceLock::new(),
             looks: AtomicU64::new(1),
             is_closed: AtomicBool::new(false),
+            durability: options.durability,
         };
         if let Some(journal) = shared.journal()? {
             let loaded = journal.load_checkpoint(OWNER);

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use logmill_storage::{DataDir, Journal, Owner, Task};
+use logmill_storage::{DataDir, Durability, Journal, Owner, Task};
 
 use crate::compactor::Compactor;
 use crate::config::TopicConfig;
@@ -20,6 +20,7 @@ use crate::{GroupKind, name};
 pub struct StreamsOptions {
     pub(crate) open_partitions_max: usize,
     pub(crate) offsets_retention: Option<Duration>,
+    pub(crate) durability: Durability,
 }
 
 impl Default for StreamsOptions {
@@ -27,6 +28,7 @@ impl Default for StreamsOptions {
         StreamsOptions {
             open_partitions_max: 256,
             offsets_retention: Some(Duration::from_secs(7 * 24 * 60 * 60)),
+            durability: Durability::Sync,
         }
     }
 }
@@ -43,6 +45,13 @@ impl StreamsOptions {
     /// `offsets.retention.minutes`; `None` for ever.
     pub fn offsets_retention(mut self, time: Option<Duration>) -> Self {
         self.offsets_retention = time;
+        self
+    }
+
+    /// What topics get that are made without a durability, and what commits wait for whose consumer does not say. Default
+    /// [`Durability::Sync`]. A topic keeps what it was made with.
+    pub fn durability(mut self, durability: Durability) -> Self {
+        self.durability = durability;
         self
     }
 }

@@ -11,6 +11,7 @@ use crate::entry::Entry;
 use crate::error::{Error, Result};
 use crate::name;
 use crate::partition::PartitionCore;
+use crate::settings::Setting;
 use crate::shared::{Level, Shared};
 use crate::state::State;
 use crate::topic::TopicCore;
@@ -104,6 +105,12 @@ impl Shared {
         name::check_topic(name)?;
         let partitions = config.partitions.unwrap_or(1);
         check_partitions(partitions)?;
+        let mut config = config.clone();
+        // Kept with the topic: readers in other processes go by it, whatever they were opened with.
+        if config.settings.get(Setting::Durability).is_none() && self.durability != Durability::Sync
+        {
+            config = config.durability(self.durability);
+        }
         TopicSettings::from(&config.settings)?;
         let id = self.change(Durability::Sync, |state| {
             if state.topics.id_of(name).is_some() {

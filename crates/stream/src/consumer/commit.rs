@@ -246,11 +246,10 @@ impl Consumer {
                 None => {}
             }
             let group = self.group.id;
-            self.shared.begin(self.config.commit_durability, |state| {
-                match state.groups.get(group) {
-                    Some(_) => Ok((vec![entry], ())),
-                    None => Err(Error::UnknownGroup { group: self.group.name.to_string() }),
-                }
+            let durability = self.config.commit_durability.unwrap_or(self.shared.durability);
+            self.shared.begin(durability, |state| match state.groups.get(group) {
+                Some(_) => Ok((vec![entry], ())),
+                None => Err(Error::UnknownGroup { group: self.group.name.to_string() }),
             })
         })?;
         self.is_unsynced |= ticket.is_some();

@@ -41,7 +41,7 @@ pub struct ConsumerConfig {
     pub(crate) instance: Option<String>,
     pub(crate) session_timeout: Duration,
     pub(crate) auto_commit: Option<Duration>,
-    pub(crate) commit_durability: Durability,
+    pub(crate) commit_durability: Option<Durability>,
     pub(crate) start_at: StartAt,
     pub(crate) out_of_range: OutOfRange,
     pub(crate) records_max: usize,
@@ -56,7 +56,7 @@ impl Default for ConsumerConfig {
             instance: None,
             session_timeout: Duration::from_secs(300),
             auto_commit: Some(Duration::from_secs(5)),
-            commit_durability: Durability::Sync,
+            commit_durability: None,
             start_at: StartAt::default(),
             out_of_range: OutOfRange::default(),
             records_max: 500,
@@ -101,10 +101,10 @@ impl ConsumerConfig {
         self
     }
 
-    /// When a commit that is waited for returns, default [`Durability::Sync`]: when it is on the disk. One sync serves all
-    /// who wait at the same time.
+    /// When a commit that is waited for returns. Default: what the store says, which is [`Durability::Sync`] unless it was
+    /// told otherwise: when it is on the disk. One sync serves all who wait at the same time.
     pub fn commit_durability(mut self, durability: Durability) -> Self {
-        self.commit_durability = durability;
+        self.commit_durability = Some(durability);
         self
     }
 

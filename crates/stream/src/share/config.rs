@@ -133,7 +133,7 @@ pub struct ShareConsumerConfig {
     pub(crate) explicit: bool,
     pub(crate) records_max: usize,
     pub(crate) bytes_max: usize,
-    pub(crate) durability: Durability,
+    pub(crate) durability: Option<Durability>,
 }
 
 impl Default for ShareConsumerConfig {
@@ -143,7 +143,7 @@ impl Default for ShareConsumerConfig {
             explicit: false,
             records_max: 500,
             bytes_max: 50 << 20,
-            durability: Durability::Sync,
+            durability: None,
         }
     }
 }
@@ -179,9 +179,10 @@ impl ShareConsumerConfig {
         self
     }
 
-    /// When a commit of acknowledgements that is waited for returns, default [`Durability::Sync`].
+    /// When a commit of acknowledgements that is waited for returns. Default: what the store says, which is
+    /// [`Durability::Sync`] unless it was told otherwise.
     pub fn durability(mut self, durability: Durability) -> Self {
-        self.durability = durability;
+        self.durability = Some(durability);
         self
     }
 }

@@ -1,0 +1,53 @@
+//! Every queue's numbers at once.
+
+use std::time::Duration;
+
+use crate::engine::Tally;
+use crate::error::{Error, Result};
+use crate::queues::Queues;
+use crate::state::Counts;
+
+/// One queue.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct QueueStats {
+    /// Its name.
+    pub name: String,
+    /// Its messages by state, exact at this moment.
+    pub counts: Counts,
+    /// How long the oldest message that could be received now has been waiting.
+    pub oldest_claimable_age: Option<Duration>,
+    /// What has happened in it since the store was opened.
+    pub tally: Tally,
+}
+
+impl Queues {
+    /// Every queue, by name.
+    ///
+    /// # Errors
+    /// [`Error::Closed`].
+    /// # Cost
+    /// Each queue takes the queues' lock three times for an instant.
+    pub fn stats(&self) -> Result<Vec<QueueStats>> {
+        let mut all = Vec::new();
+        for name in self.list("") {
+            match self.stats_of(name) {
+                Ok(queue) => all.push(queue),
+                // It was deleted this moment.
+                Err(Error::QueueDoesNotExist { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(all)
+    }
+
+    fn stats_of(&self, name: String) -> Result<QueueStats> {
+        let queue = self.queue(&name)?;
+        Ok(QueueStats {
+            counts: queue.counts()?,
+            oldest_claimable_age: queue.oldest_claimable_age()?,
+            tally: queue.tally()?,
+            name,
+        })
+    }
+}
