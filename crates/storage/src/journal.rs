@@ -372,8 +372,11 @@ impl Journal {
     /// # Errors
     /// As [`sync`](Self::sync); [`Error::Io`], [`Error::DiskFull`].
     pub fn checkpoint(&self, owner: u64, reach: Reach, state: &[u8]) -> Result<()> {
-        if reach.hot > self.hot.durable_offset() || reach.cold > self.cold.durable_offset() {
-            self.sync()?;
+        // Each by itself: a cold part that has failed does not make every open longer.
+        for (log, reach) in [(&self.hot, reach.hot), (&self.cold, reach.cold)] {
+            if reach > log.durable_offset() {
+                log.sync()?;
+            }
         }
         let io = self.dir.io();
         let path = self.checkpoint_path(owner);

@@ -1,9 +1,13 @@
-//! The queue against a plain in-memory one, through crashes, kills, reopens, checkpoints and the carrying of old segments.
+//! The queue against a plain in-memory one, through crashes, kills, reopens, checkpoints, the carrying of old segments, and
+//! disks that fail at one call.
 //!
 //! Sends, deletes and the like are synced, leases are not. After a loss of power the queue must be as it was after some
 //! call since the last synced one: the model keeps its states since then and the queue must show one of them. R17 to R21
 //! of the contract follow: what was deleted is in none of these states, what was sent is in all, and a receipt whose
 //! receive was forgotten is refused.
+//!
+//! A call that comes to an error has happened or not. One that a failing disk has spoilt ends with a kill or a loss of power,
+//! and what the queue shows then decides; where only the background has failed, the queue may go on.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +15,7 @@ use logmill_queue::{
     Counts, Error, Message, MessageState, Queue, QueueConfig, QueuesOptions, Receipt,
     ReceiveOptions, Section,
 };
-use logmill_storage::io::sim::CrashPlan;
+use logmill_storage::io::sim::{CrashPlan, Fault};
 
 use crate::store::{START, Store};
 use std::time::Duration;
@@ -225,8 +229,40 @@ struct Run {
     /// The model after each call since the last synced one, which comes first.
     since_sync: Vec<Model>,
     given: Vec<Given>,
-    crashes: u32,
-    forgotten: u32,
+    /// A call came to an error on a failing disk.
+    unsure: bool,
+    /// The disk has failed this process, and the cold part of the journal may be poisoned.
+    has_failed: bool,
+    tally: Tally,
+}
+
+/// What a run has met.
+#[derive(Clone, Copy, Debug, Default)]
+struct Tally {
+    crashes: u64,
+    /// Receives that a loss of power has taken back.
+    forgotten: u64,
+    carried_bytes: u64,
+    faults: u64,
+    /// Errors that calls came to.
+    failed_calls: u64,
+    failed_rounds: u64,
+    failed_opens: u64,
+    /// Faults after which the queue went on.
+    went_on: u64,
+}
+
+impl Tally {
+    fn add(&mut self, other: Tally) {
+        self.crashes += other.crashes;
+        self.forgotten += other.forgotten;
+        self.carried_bytes += other.carried_bytes;
+        self.faults += other.faults;
+        self.failed_calls += other.failed_calls;
+        self.failed_rounds += other.failed_rounds;
+        self.failed_opens += other.failed_opens;
+        self.went_on += other.went_on;
+    }
 }
 
 impl Run {
@@ -252,8 +288,9 @@ impl Run {
             since_sync: vec![model.clone()],
             model,
             given: Vec::new(),
-            crashes: 0,
-            forgotten: 0,
+            unsure: false,
+            has_failed: false,
+            tally: Tally::default(),
         }
     }
 
@@ -270,7 +307,123 @@ impl Run {
     }
 
     fn step(&mut self) {
-        let op = self.random.below(100);
+        match self.random.below(104) {
+            100 => self.fail_a_call(),
+            101..103 => self.fail_in_the_background(),
+            103 => self.fail_to_open(),
+            op => self.do_one(op),
+        }
+        let [ready, delayed, in_flight, dead] = self.model.counts();
+        let Counts { ready: r, delayed: d, in_flight: f, dead: x, .. } =
+            self.queue().counts().unwrap();
+        assert_eq!([r, d, f, x], [ready, delayed, in_flight, dead]);
+    }
+
+    /// Has one of the next `calls` calls to the disk fail; how many have failed before, and how.
+    fn arm(&mut self, calls: u64) -> (u64, Fault) {
+        use Fault::{Eio, Emfile, Enospc, SyncEioDrop, SyncEioKeep, SyncEioRevert, SyncEioSome};
+        let faults =
+            [Eio, Eio, Eio, Enospc, Emfile, SyncEioDrop, SyncEioKeep, SyncEioRevert, SyncEioSome];
+        let fault = faults[self.random.below(faults.len() as u64) as usize];
+        let at = self.store.disk.ops().total() + self.random.below(calls);
+        self.store.disk.fail_nth(at, fault);
+        (self.store.disk.faults_fired(), fault)
+    }
+
+    fn is_spoilt(&self) -> bool {
+        self.store.disk.faults_fired() > self.tally.faults
+    }
+
+    fn has_fired(&mut self, before: u64) -> bool {
+        self.store.disk.heal();
+        let fired = self.store.disk.faults_fired() - before;
+        self.tally.faults += fired;
+        self.has_failed |= fired > 0;
+        fired > 0
+    }
+
+    /// A call while the disk fails once.
+    fn fail_a_call(&mut self) {
+        let (before, fault) = self.arm(4);
+        let mut op = self.random.below(70);
+        if fault == Fault::Enospc {
+            // A receive goes on without the deaths that find no space: see space.rs.
+            op = [0, 60][(op % 2) as usize];
+        }
+        self.do_one(op);
+        let has_fired = self.has_fired(before);
+        let failed = std::mem::take(&mut self.unsure);
+        self.tally.failed_calls += u64::from(failed);
+        // On a full disk a receive is kept in memory alone.
+        if failed || has_fired && fault == Fault::Enospc {
+            self.end_somehow();
+        } else {
+            self.go_on();
+        }
+    }
+
+    /// What the background does while the disk fails once.
+    fn fail_in_the_background(&mut self) {
+        self.store.queues().tick();
+        let (before, _) = self.arm(60);
+        let queues = self.store.queues();
+        let done = match self.random.below(6) {
+            0 => queues.checkpoint(),
+            1 => {
+                queues.tick();
+                Ok(())
+            }
+            _ => queues.reclaim(),
+        };
+        if !self.has_fired(before) {
+            assert!(done.is_ok() || self.has_failed, "{done:?}");
+            return;
+        }
+        self.tally.failed_rounds += u64::from(done.is_err());
+        self.go_on();
+    }
+
+    /// Opens the store while the disk fails once, and then again.
+    fn fail_to_open(&mut self) {
+        self.store.disk.kill();
+        let (before, _) = self.arm(60);
+        let opened = self.store.try_open();
+        if self.has_fired(before) && opened.is_err() {
+            self.tally.failed_opens += 1;
+            self.store.kill();
+            self.resolve();
+        } else {
+            opened.unwrap();
+            self.go_on();
+        }
+    }
+
+    /// Goes on, if the journal is not poisoned.
+    fn go_on(&mut self) {
+        if self.queue().set_tags(&BTreeMap::new()).is_err() {
+            return self.end_somehow();
+        }
+        self.tally.went_on += 1;
+        self.synced();
+        self.check();
+    }
+
+    fn end_somehow(&mut self) {
+        if self.random.below(2) == 0 {
+            return self.crash();
+        }
+        // What a failed sync has left in the cache is anybody's guess.
+        self.store.kill();
+        self.resolve();
+    }
+
+    fn failed(&mut self, after: Model) {
+        self.since_sync.push(self.model.clone());
+        self.since_sync.push(after);
+        self.unsure = true;
+    }
+
+    fn do_one(&mut self, op: u64) {
         match op {
             0..28 => self.send(),
             28..55 => self.receive(),
@@ -288,9 +441,10 @@ impl Run {
             90..92 => self.crash(),
             92..94 => {
                 self.store.kill();
+                self.has_failed = false;
                 self.check();
             }
-            94..96 => {
+            94..96 if !self.has_failed => {
                 self.store.reopen();
                 self.synced();
                 self.check();
@@ -300,7 +454,8 @@ impl Run {
                 self.synced();
             }
             98 => {
-                self.store.queues().reclaim().unwrap();
+                let done = self.store.queues().reclaim();
+                assert!(done.is_ok() || self.has_failed, "{done:?}");
                 self.check();
             }
             _ => {
@@ -309,10 +464,6 @@ impl Run {
                 self.check();
             }
         }
-        let [ready, delayed, in_flight, dead] = self.model.counts();
-        let Counts { ready: r, delayed: d, in_flight: f, dead: x, .. } =
-            self.queue().counts().unwrap();
-        assert_eq!([r, d, f, x], [ready, delayed, in_flight, dead]);
     }
 
     fn send(&mut self) {
@@ -328,9 +479,7 @@ impl Run {
         if let Some(group) = &group {
             message = message.group(group);
         }
-        let sent = queue.send(&message).unwrap();
-        assert_eq!((sent.sequence, sent.duplicate), (next, false));
-        self.model.next += 1;
+        let sent = queue.send(&message);
         let at = if delay > 0 { At::Delayed(now + delay as i64) } else { At::Ready };
         let item = Item {
             body,
@@ -344,14 +493,42 @@ impl Run {
             timed_out: 0,
             released: 0,
         };
-        self.model.items.insert(next, item);
+        let mut after = self.model.clone();
+        after.next += 1;
+        after.items.insert(next, item);
+        let Some(sent) = self.unless_spoilt(sent, &after) else { return };
+        let sent = sent.unwrap();
+        assert_eq!((sent.sequence, sent.duplicate), (next, false));
+        self.model = after;
         self.synced();
+    }
+
+    /// What a call has returned; `None` if the disk has spoilt it, and `after` may have come of it.
+    fn unless_spoilt<T>(
+        &mut self,
+        result: Result<T, Error>,
+        after: &Model,
+    ) -> Option<Result<T, Error>> {
+        if matches!(result, Err(Error::Storage(_) | Error::Unreadable { .. })) && self.is_spoilt() {
+            self.failed(after.clone());
+            return None;
+        }
+        Some(result)
     }
 
     fn receive(&mut self) {
         let max = 1 + self.random.below(4) as usize;
-        let got = self.queue().receive(&ReceiveOptions::new().max(max)).unwrap();
-        let expected = self.model.receive(max, &mut self.since_sync);
+        let got = self.queue().receive(&ReceiveOptions::new().max(max));
+        let mut after = self.model.clone();
+        let expected = after.receive(max, &mut self.since_sync);
+        let Some(got) = self.unless_spoilt(got, &after) else { return };
+        let got = got.unwrap();
+        self.model = after;
+        let mut expected = expected;
+        if self.is_spoilt() && !self.model.fifo && !got.is_empty() {
+            // Those that could not be read come again.
+            expected.retain(|sequence| got.iter().any(|message| message.sequence() == *sequence));
+        }
         assert_eq!(got.iter().map(|message| message.sequence()).collect::<Vec<_>>(), expected);
         for message in got {
             let item = &self.model.items[&message.sequence()];
@@ -386,14 +563,21 @@ impl Run {
     fn delete(&mut self) {
         let Some(given) = self.some_receipt() else { return };
         let result = self.queue().delete(&given.receipt);
+        let mut after = self.model.clone();
+        let latest = self.is_latest(&given);
+        if let Some(item) = self.model.items.get(&given.sequence)
+            && latest
+            && (!self.model.fifo || matches!(item.at, At::InFlight(_)))
+        {
+            after.items.remove(&given.sequence);
+        }
+        let Some(result) = self.unless_spoilt(result, &after) else { return };
         let Some(item) = self.model.items.get(&given.sequence) else {
             return result.unwrap();
         };
-        let holds =
-            self.is_latest(&given) && (!self.model.fifo || matches!(item.at, At::InFlight(_)));
-        if holds {
+        if !after.items.contains_key(&given.sequence) {
             result.unwrap();
-            self.model.items.remove(&given.sequence);
+            self.model = after;
         } else {
             assert!(
                 matches!(result, Err(Error::ReceiptHandleExpired { .. })),
@@ -494,9 +678,15 @@ impl Run {
     }
 
     fn crash(&mut self) {
-        self.crashes += 1;
+        self.tally.crashes += 1;
         let seed = self.random.next();
         self.store.crash(&CrashPlan::random(seed));
+        self.resolve();
+    }
+
+    /// Finds out which of its possible states the queue is in.
+    fn resolve(&mut self) {
+        self.has_failed = false;
         let now = self.model.now;
         let seen = observed(&self.queue());
         let mut possible = self.since_sync.clone();
@@ -515,7 +705,7 @@ impl Run {
             let known = self.model.items.get(&given.sequence);
             if known.is_some_and(|item| item.receives < given.generation) && !given.forgotten {
                 given.forgotten = true;
-                self.forgotten += 1;
+                self.tally.forgotten += 1;
             }
         }
         self.synced();
@@ -541,7 +731,7 @@ fn sequences() -> u64 {
 fn the_queue_is_what_a_plain_one_would_be_whatever_happens() {
     let first: u64 =
         std::env::var("LOGMILL_MODEL_SEED").ok().and_then(|n| n.parse().ok()).unwrap_or(0);
-    let (mut crashes, mut forgotten, mut carried) = (0, 0, 0);
+    let mut tally = Tally::default();
     for seed in first..first + sequences() {
         let run = std::panic::catch_unwind(|| {
             let mut run = Run::new(seed);
@@ -549,23 +739,22 @@ fn the_queue_is_what_a_plain_one_would_be_whatever_happens() {
                 run.step();
             }
             run.check();
-            (run.crashes, run.forgotten, run.store.queues().space().carried_bytes)
+            run.tally.carried_bytes = run.store.queues().space().carried_bytes;
+            run.tally
         });
         match run {
-            Ok((c, f, b)) => {
-                crashes += c;
-                forgotten += f;
-                carried += b;
-            }
+            Ok(one) => tally.add(one),
             Err(failure) => {
                 eprintln!("LOGMILL_MODEL_SEED={seed} LOGMILL_MODEL_SEQUENCES=1 runs this again");
                 std::panic::resume_unwind(failure);
             }
         }
     }
+    println!("{tally:?}");
     if sequences() >= 300 {
-        assert!(crashes > 300, "{crashes} crashes");
-        assert!(forgotten > 30, "{forgotten} receives forgotten");
-        assert!(carried > 10_000, "{carried} bytes carried");
+        assert!(tally.crashes > 300 && tally.forgotten > 30, "{tally:?}");
+        assert!(tally.carried_bytes > 10_000, "{tally:?}");
+        assert!(tally.failed_calls > 30 && tally.failed_rounds > 30, "{tally:?}");
+        assert!(tally.failed_opens > 30 && tally.went_on > 30, "{tally:?}");
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use logmill_queue::{
-    Message, Queue, QueueConfig, Queues, QueuesOptions, ReceiveOptions, ReceivedMessage,
+    Error, Message, Queue, QueueConfig, Queues, QueuesOptions, ReceiveOptions, ReceivedMessage,
 };
 use logmill_storage::io::sim::{CrashPlan, SimDisk};
 use logmill_storage::{Clock, DataDir, DataDirOptions, ManualClock};
@@ -62,10 +62,17 @@ impl Store {
     }
 
     fn open(&mut self) {
+        self.try_open().unwrap();
+    }
+
+    /// Opens the store again, if the disk lets it.
+    pub fn try_open(&mut self) -> Result<(), Error> {
+        (self.queues, self.dir) = (None, None);
         let clock: Arc<ManualClock> = Arc::clone(&self.clock);
-        let dir = DataDirOptions::new().threads(0).clock(clock).open_with(self.disk.io()).unwrap();
-        self.queues = Some(Queues::open(&dir, self.options.clone()).unwrap());
+        let dir = DataDirOptions::new().threads(0).clock(clock).open_with(self.disk.io())?;
+        self.queues = Some(Queues::open(&dir, self.options.clone())?);
         self.dir = Some(dir);
+        Ok(())
     }
 
     pub fn queues(&self) -> &Queues {
