@@ -38,34 +38,44 @@ impl Bodies {
         let mut found = Vec::with_capacity(wanted.len());
         let mut kept: Option<Cursor> = None;
         for at in wanted {
-            let place = location::place(*at);
-            let (part, offset) = (place.part(), place.offset());
-            if kept.as_ref().is_some_and(|cursor| cursor.part != part) {
-                self.keep(kept.take());
-            }
-            if kept.is_none() {
-                kept = self.take(part, offset);
-            }
-            let entry = match &mut kept {
-                Some(cursor) => cursor.get(offset).ok().flatten(),
-                None => None,
-            };
-            // A reader that stood in a segment that is gone knows less than a new one.
-            let entry = match entry {
-                Some(entry) => Some(entry),
-                None => match Cursor::at(journal, part, offset) {
-                    Ok(mut cursor) => {
-                        let entry = cursor.get(offset);
-                        kept = Some(cursor);
-                        gone(entry)?.flatten()
-                    }
-                    other => gone(other)?.and(None),
-                },
-            };
-            found.push(entry);
+            found.push(self.read_with(journal, *at, &mut kept)?);
         }
         self.keep(kept);
         Ok(found)
+    }
+
+    /// As [`read`](Self::read), of one entry.
+    pub(crate) fn read_one(&self, journal: &Journal, at: u64) -> Result<Option<Bytes>> {
+        let mut kept = None;
+        let found = self.read_with(journal, at, &mut kept)?;
+        self.keep(kept);
+        Ok(found)
+    }
+
+    fn read_with(
+        &self,
+        journal: &Journal,
+        at: u64,
+        kept: &mut Option<Cursor>,
+    ) -> Result<Option<Bytes>> {
+        let place = location::place(at);
+        let (part, offset) = (place.part(), place.offset());
+        if kept.as_ref().is_some_and(|cursor| cursor.part != part) {
+            self.keep(kept.take());
+        }
+        if kept.is_none() {
+            *kept = self.take(part, offset);
+        }
+        if let Some(cursor) = kept
+            && let Ok(Some(entry)) = cursor.get(offset)
+        {
+            return Ok(Some(entry));
+        }
+        // A reader that stood in a segment that is gone knows less than a new one.
+        match Cursor::at(journal, part, offset) {
+            Ok(cursor) => Ok(gone(kept.insert(cursor).get(offset))?.flatten()),
+            other => Ok(gone(other)?.and(None)),
+        }
     }
 
     /// A cursor that stands at or shortly before `offset`, or, if there are many, any of that part.

@@ -223,15 +223,13 @@ impl Engine {
 
     #[inline]
     fn apply_to(&mut self, entry: &Entry<'_>, location: u64) {
-        if !self.slots.contains_key(&entry.queue) {
-            if self.is_removed(entry.queue) {
-                return;
-            }
+        let Engine { slots, space, latest, .. } = self;
+        if let Some(slot) = slots.get_mut(&entry.queue) {
+            slot.state.apply(&entry.fact, location, space);
+            *latest = (*latest).max(slot.state.now);
+        } else if !self.is_removed(entry.queue) {
             self.slot_or_new(entry.queue);
-        }
-        if let Some(slot) = self.slots.get_mut(&entry.queue) {
-            slot.state.apply(&entry.fact, location, &mut self.space);
-            self.latest = self.latest.max(slot.state.now);
+            self.apply_to(entry, location);
         }
     }
 

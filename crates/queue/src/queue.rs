@@ -8,7 +8,7 @@ use std::time::Duration;
 use logmill_storage::Durability;
 
 use crate::config::QueueConfig;
-use crate::engine::Tally;
+use crate::engine::{Engine, Tally};
 use crate::entry::{Entry, Fact, Gone, Mark};
 use crate::error::{Error, Result};
 use crate::held::Outcome;
@@ -64,8 +64,43 @@ impl Queue {
     /// [`Error::ReceiptHandleExpired`]: the message was received again (FIFO: or its lease is over); it is not deleted.
     /// [`Error::ReceiptHandleIsInvalid`]: the receipt is of another queue.
     pub fn delete(&self, receipt: &Receipt) -> Result<()> {
-        let mut results = self.delete_all(std::slice::from_ref(receipt), None)?;
-        results.pop().unwrap_or(Ok(()))
+        let level = self.delete_one(receipt)?;
+        self.shared.settle(level)
+    }
+
+    /// As [`begin_delete`](Self::begin_delete), of one message.
+    fn delete_one(&self, receipt: &Receipt) -> Result<Level> {
+        let shared = &self.shared;
+        let mut engine = shared.lock();
+        let now = shared.now();
+        let slot = engine.slot(self.id)?;
+        slot.state.advance(now.time);
+        let planned = slot.state.plan_delete(receipt);
+        slot.tally.stale_receipts +=
+            u64::from(matches!(planned, Err(Error::ReceiptHandleExpired { .. })));
+        let mark = planned?;
+        let level = shared.level(None, slot.state.config.durability).with_spare().at(now);
+        if let Some(mark) = mark {
+            self.commit_deleted(&mut engine, now.time, &[mark], level)?;
+        }
+        Ok(level)
+    }
+
+    fn commit_deleted(
+        &self,
+        engine: &mut Engine,
+        time: i64,
+        marks: &[Mark],
+        level: Level,
+    ) -> Result<()> {
+        let fact = Fact::Deleted { time, reason: Gone::Deleted, marks: Cow::Borrowed(marks) };
+        self.shared.commit(engine, &[Entry { queue: self.id, fact }], level)?;
+        let slot = engine.slot(self.id)?;
+        slot.tally.deleted += marks.len() as u64;
+        if slot.waiters > 0 && (slot.state.config.fifo || slot.state.config.group_concurrency > 0) {
+            slot.signal.notify_all();
+        }
+        Ok(())
     }
 
     /// Deletes up to 1,000 messages in one batch; each has its own result, in order.
@@ -124,19 +159,9 @@ impl Queue {
                 u64::from(matches!(planned, Err(Error::ReceiptHandleExpired { .. })));
             results.push(planned.map(|_| ()));
         }
-        let level = shared.level(durability, slot.state.config.durability).with_spare();
-        let deleted = marks.len() as u64;
-        if deleted > 0 {
-            let fact =
-                Fact::Deleted { time: now.time, reason: Gone::Deleted, marks: Cow::Owned(marks) };
-            shared.commit(&mut engine, &[Entry { queue: self.id, fact }], level)?;
-            let slot = engine.slot(self.id)?;
-            slot.tally.deleted += deleted;
-            if slot.waiters > 0
-                && (slot.state.config.fifo || slot.state.config.group_concurrency > 0)
-            {
-                slot.signal.notify_all();
-            }
+        let level = shared.level(durability, slot.state.config.durability).with_spare().at(now);
+        if !marks.is_empty() {
+            self.commit_deleted(&mut engine, now.time, &marks, level)?;
         }
         // A receipt of a message that is gone may mean a delete that has not been synced yet: `level` holds for that, too.
         Ok((results, level))
@@ -160,7 +185,7 @@ impl Queue {
             u64::from(matches!(planned, Err(Error::ReceiptHandleExpired { .. })));
         let marks = vec![planned?].into();
         let fact = Fact::VisibilityChanged { time: now.time, until: now.time + timeout_ms, marks };
-        shared.commit_lease(&mut engine, self.id, fact)?;
+        shared.commit_lease(&mut engine, self.id, fact, now)?;
         let slot = engine.slot(self.id)?;
         if slot.waiters > 0 {
             slot.signal.notify_all();
@@ -216,7 +241,7 @@ impl Queue {
         let by_policy = || slot.state.config.retry.delay_ms(failed + 1, sequence);
         let due = now.time.saturating_add(own.unwrap_or_else(by_policy));
         let fact = Fact::Returned { sequence, generation, time: now.time, outcome, due, reason };
-        shared.commit_lease(&mut engine, self.id, fact)?;
+        shared.commit_lease(&mut engine, self.id, fact, now)?;
         let slot = engine.slot(self.id)?;
         if slot.waiters > 0 {
             slot.signal.notify_all();

@@ -16,7 +16,7 @@ use crate::entry::{Entry, Fact, message_in};
 use crate::envelope::{DeathReason, Envelope};
 use crate::error::{Error, Result};
 use crate::held::State;
-use crate::ready::LaneId;
+use crate::ready::{Lane, LaneId};
 use crate::redrive::{MoveTask, RedriveFilter, RedriveStatus};
 use crate::shared::{Level, Shared};
 use crate::state::QueueState;
@@ -177,7 +177,11 @@ fn gather(state: &QueueState, task: &MoveTask) -> Ahead {
     let all = counts.ready + counts.delayed + counts.in_flight + counts.dead;
     let most = usize::try_from(all / GATHERINGS).unwrap_or(usize::MAX).max(GATHERED);
     let mut first = First { most, found: Vec::new(), more: false };
-    for (id, lane) in state.ready.lanes() {
+    // Of one group the others need not be read to be passed over.
+    let group = &task.filter.group;
+    let only = (!group.is_empty()).then(|| state.ready.group_named(group));
+    let is_asked_for = |lane: &Lane| only.is_none_or(|only| only == Some(lane.group));
+    for (id, lane) in state.ready.lanes().filter(|(_, lane)| is_asked_for(lane)) {
         let run = lane.run.iter_from(task.cursor).take_while(|item| item.sequence < task.below);
         for item in run.take(most + 1) {
             first.add(Seen { sequence: item.sequence, lane: Some(id) });
@@ -186,7 +190,10 @@ fn gather(state: &QueueState, task: &MoveTask) -> Ahead {
     for slot in state.held.all() {
         let held = state.held.get(slot);
         let here = matches!(held.state, State::Ready | State::Dead);
-        if here && (task.cursor..task.below).contains(&held.sequence) {
+        if here
+            && is_asked_for(state.ready.lane(held.lane))
+            && (task.cursor..task.below).contains(&held.sequence)
+        {
             first.add(Seen { sequence: held.sequence, lane: None });
         }
     }

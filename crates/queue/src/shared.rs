@@ -56,6 +56,8 @@ pub(crate) struct Shared {
 pub(crate) struct Level {
     durability: Durability,
     use_spare: bool,
+    /// What the wall clock has just said.
+    wall_ms: Option<i64>,
 }
 
 impl Shared {
@@ -98,7 +100,7 @@ impl Shared {
     /// The durability of a call: its own, the queue's, or the default.
     pub(crate) fn level(&self, own: Option<Durability>, queue: Option<Durability>) -> Level {
         let durability = own.or(queue).unwrap_or(self.options.durability);
-        Level { durability, use_spare: false }
+        Level { durability, use_spare: false, wall_ms: None }
     }
 
     /// Journals `entries` as one batch, all or nothing, and applies them. Returns the location of the first.
@@ -138,6 +140,7 @@ impl Shared {
         let options = AppendOptions {
             durability: Some(durability),
             use_spare: level.use_spare,
+            wall_ms: level.wall_ms,
             ..AppendOptions::default()
         };
         let base = if let [entry] = entries {
@@ -191,16 +194,16 @@ impl Shared {
         &self,
         engine: &mut Engine,
         queue: u32,
-        mut fact: Fact<'_>,
+        fact: Fact<'_>,
+        now: Now,
     ) -> Result<()> {
-        let level = Level { durability: Durability::Buffered, use_spare: false };
-        let entry = Entry { queue, fact: fact.clone() };
-        match self.commit(engine, &[entry], level) {
+        let mut entry = Entry { queue, fact };
+        match self.commit(engine, std::slice::from_ref(&entry), Level::buffered().at(now)) {
             Err(Error::Storage(StorageError::DiskFull { .. })) => {
-                if let Fact::Received { lease, .. } = &mut fact {
+                if let Fact::Received { lease, .. } = &mut entry.fact {
                     lease.session = self.session;
                 }
-                engine.apply(&Entry { queue, fact }, 0);
+                engine.apply(&entry, 0);
                 Ok(())
             }
             other => other.map(|_| ()),
@@ -229,7 +232,7 @@ impl Shared {
 
     /// The bytes of the entry at `at`; `None` if it is not there any more.
     pub(crate) fn read(&self, at: u64) -> Result<Option<Bytes>> {
-        Ok(self.bodies.read(&self.journal, &[at])?.pop().flatten())
+        self.bodies.read_one(&self.journal, at)
     }
 
     /// The bytes of the entries at `wanted`; `None` for those that are not there any more.
@@ -303,15 +306,20 @@ impl Level {
         Level { use_spare: true, ..self }
     }
 
+    /// The same, by one who has just looked at the clock.
+    pub(crate) const fn at(self, now: Now) -> Level {
+        Level { wall_ms: Some(now.wall), ..self }
+    }
+
     pub(crate) fn waits(self) -> bool {
         self.durability == Durability::Sync
     }
 
     pub(crate) const fn buffered() -> Level {
-        Level { durability: Durability::Buffered, use_spare: false }
+        Level { durability: Durability::Buffered, use_spare: false, wall_ms: None }
     }
 
     pub(crate) const fn sync() -> Level {
-        Level { durability: Durability::Sync, use_spare: false }
+        Level { durability: Durability::Sync, use_spare: false, wall_ms: None }
     }
 }

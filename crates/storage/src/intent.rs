@@ -207,6 +207,7 @@ impl<R: Fn(&str) -> Result<Option<Log>>> Intents<R> {
                     sequence: pending.sequence,
                 }),
                 use_spare: true,
+                wall_ms: None,
             };
             let appended = log.append_with(&[decoded.record()], &options)?;
             pending.done = Some(appended.last_offset + 1);

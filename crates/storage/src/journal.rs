@@ -459,6 +459,14 @@ fn with_records<T>(
         let (key, len) = owner_key(entry.owner);
         return append(&[Record::value(entry.bytes).key(&key[..len])]);
     }
+    if let Some(first) = entries.first()
+        && entries.iter().all(|entry| entry.owner == first.owner)
+    {
+        let (key, len) = owner_key(first.owner);
+        let records: Vec<_> =
+            entries.iter().map(|entry| Record::value(entry.bytes).key(&key[..len])).collect();
+        return append(&records);
+    }
     let keys: Vec<_> = entries.iter().map(|entry| owner_key(entry.owner)).collect();
     let records: Vec<_> = entries
         .iter()

@@ -88,6 +88,9 @@ impl<'a> Record<'a> {
         // Length, attributes, two deltas, and the lengths of key, value and header list.
         const FIXED: usize = 1 + 6 * varint::LEN_MAX;
         let bytes = |part: Option<&[u8]>| part.map_or(0, <[u8]>::len);
+        if self.headers.is_empty() {
+            return FIXED.saturating_add(bytes(self.key)).saturating_add(bytes(self.value)) as u64;
+        }
         // Headers may repeat one buffer more often than there is memory.
         self.headers
             .iter()

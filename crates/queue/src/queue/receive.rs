@@ -233,7 +233,7 @@ impl Queue {
             let marks: Vec<Mark> = marks.to_vec();
             let lease = self.lease(engine, now, until)?;
             let again = Fact::Received { lease, attempt: id, marks: Cow::Borrowed(&marks) };
-            shared.commit_lease(engine, self.id, again)?;
+            shared.commit_lease(engine, self.id, again, now)?;
             return Ok(self.taken(engine, &marks));
         }
         loop {
@@ -255,7 +255,7 @@ impl Queue {
                 attempt: attempt_id.unwrap_or_default(),
                 marks: Cow::Borrowed(&plan.take),
             };
-            shared.commit_lease(engine, self.id, fact)?;
+            shared.commit_lease(engine, self.id, fact, now)?;
             engine.slot(self.id)?.tally.received += plan.take.len() as u64;
             return Ok(self.taken(engine, &plan.take));
         }
@@ -294,11 +294,11 @@ impl Queue {
 
     pub(crate) fn read_bodies(&self, taken: Vec<Taken>) -> Result<Vec<ReceivedMessage>> {
         let shared = &self.shared;
-        let missing: Vec<u64> = taken
-            .iter()
-            .filter(|taken| taken.entry.is_none())
-            .map(|taken| taken.location)
-            .collect();
+        let missing: Vec<u64> = match &taken[..] {
+            // Read below, by itself.
+            [_] => Vec::new(),
+            many => many.iter().filter(|one| one.entry.is_none()).map(|one| one.location).collect(),
+        };
         // If one of them cannot be read, each is tried by itself.
         let mut read = shared.read_all(&missing).unwrap_or_default().into_iter();
         let mut messages = Vec::with_capacity(taken.len());

@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 use crate::limits::{self, Limit, within};
 use crate::message::{Message, MessageId};
 use crate::shared::Level;
-use crate::state::Counts;
+use crate::state::{Counts, QueueState};
 
 /// What became of a message that was sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,7 +82,7 @@ impl Queue {
         let now = shared.now();
         let slot = engine.slot(self.id)?;
         slot.state.advance(now.time);
-        let level = shared.level(durability, slot.state.config.durability);
+        let level = shared.level(durability, slot.state.config.durability).at(now);
         let sequence = slot.state.next_sequence;
         let envelope = match slot.state.plan_send(now, message, &mut buffer)? {
             SendPlan::New(envelope) => envelope,
@@ -91,10 +91,10 @@ impl Queue {
                 return Ok((self.sent(sequence, true), Owed::settled(level)));
             }
         };
+        let expiry = expiry_of(&slot.state, &envelope);
         if slot.state.config.messages_max | slot.state.config.bytes_max != 0 {
             self.make_room(&mut engine, &envelope, 0, 0)?;
         }
-        let expiry = self.expiry_of(&mut engine, &envelope)?;
         let entry = Entry { queue: self.id, fact: Fact::Sent { sequence, envelope } };
         let at = shared.commit(&mut engine, &[entry], level)?;
         if expiry < engine.keeper_at {
@@ -154,7 +154,8 @@ impl Queue {
         let now = shared.now();
         let slot = engine.slot(self.id)?;
         slot.state.advance(now.time);
-        let level = shared.level(durability, slot.state.config.durability);
+        let level = shared.level(durability, slot.state.config.durability).at(now);
+        let is_limited = slot.state.config.messages_max | slot.state.config.bytes_max != 0;
         let mut next = slot.state.next_sequence;
         let mut results = Vec::with_capacity(messages.len());
         let mut entries = Vec::with_capacity(messages.len());
@@ -185,12 +186,13 @@ impl Queue {
                 }
                 ids.push((key, next));
             }
-            if let Err(error) = self.make_room(&mut engine, &envelope, new, new_bytes) {
+            expiry = expiry.min(expiry_of(state, &envelope));
+            if is_limited && let Err(error) = self.make_room(&mut engine, &envelope, new, new_bytes)
+            {
                 ids.retain(|(_, sequence)| *sequence != next);
                 results.push(Err(error));
                 continue;
             }
-            expiry = expiry.min(self.expiry_of(&mut engine, &envelope)?);
             new += 1;
             new_bytes += u64::from(envelope.size());
             results.push(Ok(self.sent(next, false)));
@@ -227,11 +229,6 @@ impl Queue {
         Ok(())
     }
 
-    fn expiry_of(&self, engine: &mut Engine, envelope: &Envelope<'_>) -> Result<i64> {
-        let since = envelope.due.max(envelope.time);
-        Ok(engine.slot(self.id)?.state.expiry(since, envelope.expires))
-    }
-
     /// Sees to it that the message fits, by the queue's overflow policy.
     fn make_room(
         &self,
@@ -252,4 +249,8 @@ impl Queue {
         let dead = state.config.overflow == Overflow::DeadLetter;
         self.shared.put_away(engine, self.id, &gone, DeathReason::Overflow, dead, envelope.time)
     }
+}
+
+fn expiry_of(state: &QueueState, envelope: &Envelope<'_>) -> i64 {
+    state.expiry(envelope.due.max(envelope.time), envelope.expires)
 }

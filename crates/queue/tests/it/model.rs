@@ -578,13 +578,13 @@ impl Run {
         if !after.items.contains_key(&given.sequence) {
             result.unwrap();
             self.model = after;
+            self.synced();
         } else {
             assert!(
                 matches!(result, Err(Error::ReceiptHandleExpired { .. })),
                 "{given:?} {item:?} {result:?}"
             );
         }
-        self.synced();
     }
 
     fn change_visibility(&mut self) {
