@@ -238,11 +238,15 @@ impl QueueState {
     }
 
     /// The key under which the queue remembers this message's id.
+    #[inline]
     pub(crate) fn memory_key(
         &self,
         group: Option<&str>,
         id: &Deduplication<'_>,
     ) -> Option<crate::dedup::Key> {
+        if *id == Deduplication::None {
+            return None;
+        }
         let scope = match self.config.deduplication_scope {
             DeduplicationScope::Queue => "",
             DeduplicationScope::Group => group.unwrap_or_default(),

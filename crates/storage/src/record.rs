@@ -103,6 +103,20 @@ impl<'a> Record<'a> {
     pub(crate) fn encode(&self, out: &mut Vec<u8>, timestamp_delta: i64, offset_delta: u32) {
         let body_len = self.body_len(timestamp_delta, offset_delta);
         out.reserve(varint::LEN_MAX.saturating_add(body_len));
+        if self.headers.is_empty() && self.key.is_none_or(|key| key.len() <= KEY_IN_FRONT) {
+            let mut front = Front::default();
+            front.put(body_len as i64);
+            front.push(0);
+            front.put(timestamp_delta);
+            front.put(i64::from(offset_delta));
+            front.put(self.key.map_or(-1, |key| key.len() as i64));
+            self.key.unwrap_or_default().iter().for_each(|byte| front.push(*byte));
+            front.put(self.value.map_or(-1, |value| value.len() as i64));
+            out.extend_from_slice(front.bytes());
+            out.extend_from_slice(self.value.unwrap_or_default());
+            out.push(0);
+            return;
+        }
         put_signed(out, body_len as i64);
         out.push(0);
         put_signed(out, timestamp_delta);
@@ -114,6 +128,51 @@ impl<'a> Record<'a> {
             put_optional(out, Some(header.name.as_bytes()));
             put_optional(out, Some(header.value));
         }
+    }
+}
+
+/// A key of at most so many bytes is copied with what stands before it.
+const KEY_IN_FRONT: usize = 16;
+
+/// What stands before the value of a record without headers, put together where it costs no look at a buffer's room.
+struct Front {
+    bytes: [u8; FRONT_MAX],
+    len: usize,
+}
+
+/// Length, attributes, two deltas, the key with its length, and the value's length.
+const FRONT_MAX: usize = 1 + 5 * varint::LEN_MAX + KEY_IN_FRONT;
+
+impl Default for Front {
+    #[inline]
+    fn default() -> Front {
+        Front { bytes: [0; FRONT_MAX], len: 0 }
+    }
+}
+
+impl Front {
+    #[inline]
+    fn push(&mut self, byte: u8) {
+        if let Some(place) = self.bytes.get_mut(self.len) {
+            *place = byte;
+        }
+        self.len = self.len.wrapping_add(1);
+    }
+
+    #[inline]
+    #[expect(clippy::cast_possible_truncation, reason = "seven bits at a time")]
+    fn put(&mut self, value: i64) {
+        let mut value = zigzag(value);
+        while value >= 0x80 {
+            self.push(value as u8 | 0x80);
+            value >>= 7;
+        }
+        self.push(value as u8);
+    }
+
+    #[inline]
+    fn bytes(&self) -> &[u8] {
+        self.bytes.get(..self.len).unwrap_or_default()
     }
 }
 

@@ -183,5 +183,6 @@ fn options(level: Level, first_sequence: Option<i32>) -> AppendOptions {
         durability: Some(durability(level)),
         producer: first_sequence.map(|sequence| Producer { id: PRODUCER, epoch: 0, sequence }),
         use_spare: false,
+        wall_ms: None,
     }
 }

@@ -376,3 +376,22 @@ fn compression_is_left_out_where_it_would_not_help_and_never_changes_a_record() 
         }
     }
 }
+
+/// A short key is copied with what stands before it, a long one by itself.
+#[test]
+fn keys_and_values_of_every_length_about_that_of_a_short_key_read_back() {
+    let bytes = [7; 300];
+    for key in (0..40).map(Some).chain([None]) {
+        for value in [None, Some(0), Some(1), Some(63), Some(64), Some(300)] {
+            let part = |len: Option<usize>| len.map(|len| &bytes[..len]);
+            let record = Record { key: part(key), value: part(value), ..Record::default() };
+            let given = [(0, BASE_MS, record), (9, BASE_MS + 70_000, record)];
+            let mut out = Vec::new();
+            Encoder::default().sparse(&mut out, &scope(), &spec(), given.iter().copied());
+            let found = records(&out).unwrap();
+            let found = found.iter().map(|r| (r.key.as_deref(), r.value.as_deref(), r.timestamp));
+            let given = given.iter().map(|(_, timestamp, r)| (r.key, r.value, *timestamp));
+            assert!(found.eq(given), "{key:?} {value:?}");
+        }
+    }
+}
