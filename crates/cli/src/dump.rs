@@ -1,5 +1,7 @@
 //! `logmill dump`: shows what one file of a store holds.
 
+mod as_json;
+
 use std::fmt::Display;
 use std::io::{self, BufWriter, Write, stdout};
 use std::path::PathBuf;
@@ -8,13 +10,15 @@ use logmill::storage::dump::{Footer, Item, Live, Manifest, SegmentHead, State, d
 use logmill::{Batch, RecordView};
 
 use crate::failure::{Failure, Outcome};
+use crate::json::write_line;
 
 /// Bytes of a key, value or header that are shown.
 const SHOWN_MAX: usize = 200;
 
 const EXAMPLES: &str = "\
-Example:
-  logmill dump store/1/0/00000000000000000000.log";
+Examples:
+  logmill dump store/1/0/00000000000000000000.log
+  logmill dump --json store/1/0/00000000000000000000.log | jq 'select(.kind == \"damage\")'";
 
 /// Show what one file of a store holds
 ///
@@ -26,12 +30,18 @@ pub struct Arguments {
     /// The file
     #[arg(value_name = "SEGMENT")]
     file: PathBuf,
+    /// Print one JSON object for each thing that the file says; nothing is cut short
+    #[arg(long)]
+    json: bool,
 }
 
 /// Runs the command.
 pub fn run(arguments: &Arguments) -> Outcome {
     let mut out = BufWriter::new(stdout().lock());
-    let shown = dump(&arguments.file, |item| write_item(&mut out, &item).map_err(Failure::output));
+    let shown = dump(&arguments.file, |item| match arguments.json {
+        true => write_line(&mut out, &as_json::object(&item)),
+        false => write_item(&mut out, &item).map_err(Failure::output),
+    });
     out.flush().map_err(Failure::output).and(shown)
 }
 

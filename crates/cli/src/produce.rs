@@ -57,6 +57,9 @@ pub struct Arguments {
     /// Print a line `PARTITION OFFSET` for each record, in input order, once it is acknowledged
     #[arg(long)]
     print_offsets: bool,
+    /// Print `{"partition":..,"offset":..}` for each record, in input order, once it is acknowledged
+    #[arg(long, conflicts_with = "print_offsets")]
+    json: bool,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -85,16 +88,19 @@ pub fn run(place: &Place, arguments: &Arguments) -> Outcome {
     let input = Input::open(arguments.file.as_deref())?;
     let store = place.open()?;
     let topic = open_topic(&store, arguments)?;
+    let print = match (arguments.json, arguments.print_offsets) {
+        (true, _) => Some(Form::Json),
+        (false, true) => Some(Form::Text),
+        (false, false) => None,
+    };
     let progress = Progress::bytes(
         input.len.unwrap_or(0),
-        input.len.is_some() && !(arguments.print_offsets && stdout().is_terminal()),
+        input.len.is_some() && !(print.is_some() && stdout().is_terminal()),
     );
     let mut acknowledger = Acknowledger {
         partitions: topic.partition_count(),
         acknowledged: 0,
-        offsets: arguments
-            .print_offsets
-            .then(|| BufWriter::with_capacity(64 << 10, stdout().lock())),
+        offsets: print.map(|form| (form, BufWriter::with_capacity(64 << 10, stdout().lock()))),
         progress,
     };
     let (blocks, reading) = input.read_ahead();
@@ -263,13 +269,20 @@ impl Appender {
     }
 }
 
+/// How the place of a record is printed.
+#[derive(Clone, Copy, Debug)]
+enum Form {
+    Text,
+    Json,
+}
+
 /// Waits for what was appended, and says so.
 struct Acknowledger {
     partitions: u32,
     /// Lines acknowledged.
     acknowledged: u64,
     /// Where offsets are printed, as long as anybody reads them.
-    offsets: Option<BufWriter<StdoutLock<'static>>>,
+    offsets: Option<(Form, BufWriter<StdoutLock<'static>>)>,
     progress: Progress,
 }
 
@@ -282,8 +295,8 @@ impl Acknowledger {
         }
         self.acknowledged += route.len() as u64;
         self.progress.add(bytes);
-        let Some(out) = &mut self.offsets else { return Ok(()) };
-        match print_offsets(out, &route, given) {
+        let Some((form, out)) = &mut self.offsets else { return Ok(()) };
+        match print_offsets(out, *form, &route, given) {
             Ok(()) => Ok(()),
             Err(e) if e.kind() == ErrorKind::BrokenPipe => {
                 // Nobody wants the offsets any more; the lines are still to be appended.
@@ -296,11 +309,21 @@ impl Acknowledger {
 }
 
 /// Prints a place for each line: its partition, and the next of the offsets that the partition gave.
-fn print_offsets(out: &mut impl Write, route: &[u32], given: Vec<Vec<u64>>) -> io::Result<()> {
+fn print_offsets(
+    out: &mut impl Write,
+    form: Form,
+    route: &[u32],
+    given: Vec<Vec<u64>>,
+) -> io::Result<()> {
     let mut given: Vec<_> = given.into_iter().map(Vec::into_iter).collect();
     for partition in route {
         if let Some(offset) = given[*partition as usize].next() {
-            writeln!(out, "{partition} {offset}")?;
+            match form {
+                Form::Text => writeln!(out, "{partition} {offset}")?,
+                Form::Json => {
+                    writeln!(out, "{{\"partition\":{partition},\"offset\":{offset}}}")?;
+                }
+            }
         }
     }
     out.flush()
@@ -313,7 +336,8 @@ mod tests {
     #[test]
     fn offsets_are_printed_in_input_order_whatever_the_partitions_gave() {
         let mut out = Vec::new();
-        print_offsets(&mut out, &[1, 0, 1, 1, 0], vec![vec![7, 8], vec![0, 1, 9]]).unwrap();
+        print_offsets(&mut out, Form::Text, &[1, 0, 1, 1, 0], vec![vec![7, 8], vec![0, 1, 9]])
+            .unwrap();
         assert_eq!(out, b"1 0\n0 7\n1 1\n1 9\n0 8\n");
     }
 }

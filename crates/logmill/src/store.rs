@@ -132,6 +132,16 @@ impl Keeper {
         })
     }
 
+    /// What cannot be told now is told next time.
+    #[cfg(feature = "metrics")]
+    fn publish(&self) {
+        self.dir.activity().publish();
+        let queues = self.queues.stats().unwrap_or_default();
+        queues.iter().for_each(logmill_queue::QueueStats::publish);
+        let groups = self.streams.group_stats().unwrap_or_default();
+        groups.iter().for_each(logmill_stream::GroupStats::publish);
+    }
+
     fn schedule(self: &Arc<Self>) {
         let task: Weak<dyn Task> = Arc::downgrade(&(Arc::clone(self) as Arc<dyn Task>));
         self.dir.after(RECLAIM_EVERY, task);
@@ -146,6 +156,8 @@ impl Task for Keeper {
             self.queues.note_reclaimed(done);
         }
         self.dir.note("journal", &done.map(|_| ()));
+        #[cfg(feature = "metrics")]
+        self.publish();
         self.schedule();
     }
 }

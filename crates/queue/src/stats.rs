@@ -21,6 +21,24 @@ pub struct QueueStats {
     pub tally: Tally,
 }
 
+#[cfg(feature = "metrics")]
+impl QueueStats {
+    /// Tells the recorder of the `metrics` crate (feature `metrics`).
+    pub fn publish(&self) {
+        let Counts { ready, delayed, in_flight, dead, .. } = self.counts;
+        let states =
+            [("ready", ready), ("delayed", delayed), ("in_flight", in_flight), ("dead", dead)];
+        for (state, count) in states {
+            let queue = self.name.clone();
+            metrics::gauge!("logmill_queue_messages", "queue" => queue, "state" => state)
+                .set(count as f64);
+        }
+        let age = self.oldest_claimable_age.unwrap_or_default().as_secs_f64();
+        metrics::gauge!("logmill_queue_oldest_claimable_seconds", "queue" => self.name.clone())
+            .set(age);
+    }
+}
+
 impl Queues {
     /// Every queue, by name.
     ///

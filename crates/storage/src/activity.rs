@@ -92,6 +92,20 @@ impl Histogram {
     }
 }
 
+#[cfg(feature = "metrics")]
+impl Activity {
+    /// Tells the recorder of the `metrics` crate (feature `metrics`), under the names that [`Display`](fmt::Display) gives.
+    /// Sync latency and group sizes are told as they happen.
+    pub fn publish(&self) {
+        metrics::counter!("logmill_appends_total").absolute(self.appends);
+        metrics::counter!("logmill_records_total").absolute(self.records);
+        metrics::counter!("logmill_appended_bytes_total").absolute(self.bytes);
+        metrics::counter!("logmill_reclaimed_bytes_total").absolute(self.reclaimed_bytes);
+        metrics::counter!("logmill_recoveries_total").absolute(self.recoveries);
+        metrics::gauge!("logmill_recovery_seconds").set(self.recovery_time.as_secs_f64());
+    }
+}
+
 impl fmt::Display for Activity {
     /// Prometheus' text format.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -243,6 +257,7 @@ impl Counters {
     pub fn synced(&self, took: Duration, appends: u64) {
         self.sync_micros.add(u64::try_from(took.as_micros()).unwrap_or(u64::MAX));
         self.group_sizes.add(appends);
+        crate::events::synced(appends, took);
         #[cfg(feature = "metrics")]
         {
             metrics::histogram!("logmill_sync_seconds").record(took.as_secs_f64());

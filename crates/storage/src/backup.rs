@@ -87,6 +87,7 @@ pub fn backup(
     if target.is_read_only() {
         return Err(Error::ReadOnly { path: target.path().to_owned() });
     }
+    let _span = crate::events::backing_up(target.path());
     let old = Catalogue::load(target)?;
     prepare(target, old.is_some())?;
     let mut total = 0;

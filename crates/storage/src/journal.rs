@@ -275,6 +275,7 @@ impl Journal {
     /// # Errors
     /// As [`Log::append_with`], and those of [`Owner::carry`]. After an error nothing is lost, and it may be tried again.
     pub fn reclaim(&self, owners: &[&dyn Owner]) -> Result<Reclaimed> {
+        let _span = crate::events::reclaiming();
         let mut done = Reclaimed::default();
         for part in [Part::Hot, Part::Cold] {
             let log = self.part(part);

@@ -88,6 +88,7 @@ impl Log {
         if !is_log_name(name) {
             return Err(Error::InvalidName { name: name.to_owned() });
         }
+        let _span = events::opening(Path::new(name));
         let inner = if dir.is_read_only() {
             Inner::follow(dir, Path::new(name), &config)?
         } else {
@@ -419,6 +420,7 @@ impl Log {
     /// and a bit for each record. A log whose sealed segments are as the last compaction of this process left them is not
     /// read at all.
     pub fn compact(&self) -> Result<CompactionReport> {
+        let _span = events::compacting(&self.inner.view.path);
         let writer = self.writer()?;
         let report = compaction::run(writer, &mut self.inner.compaction.lock());
         // Kept readers would keep the space of what was replaced.

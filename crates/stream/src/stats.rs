@@ -18,6 +18,14 @@ pub struct GroupStats {
     pub lag: u64,
 }
 
+#[cfg(feature = "metrics")]
+impl GroupStats {
+    /// Tells the recorder of the `metrics` crate (feature `metrics`).
+    pub fn publish(&self) {
+        metrics::gauge!("logmill_group_lag", "group" => self.name.clone()).set(self.lag as f64);
+    }
+}
+
 impl Streams {
     /// Every consumer and share group, by name.
     ///

@@ -2,11 +2,20 @@
 
 use std::process::{Command, Stdio};
 
-use crate::support::{Finished, Store};
+use crate::support::{Finished, Store, parsed};
 
 fn dump(path: &std::path::Path) -> Finished {
     let mut command = Command::new(env!("CARGO_BIN_EXE_logmill"));
     command.arg("dump").arg(path).stdin(Stdio::null()).output().unwrap().into()
+}
+
+fn dump_json(path: &std::path::Path) -> Finished {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_logmill"));
+    command.args(["dump", "--json"]).arg(path).stdin(Stdio::null()).output().unwrap().into()
+}
+
+fn kinds(items: &[serde_json::Value]) -> Vec<&str> {
+    items.iter().map(|item| item["kind"].as_str().unwrap()).collect()
 }
 
 fn store() -> Store {
@@ -55,6 +64,40 @@ fn the_manifest_and_the_live_page_are_shown_too() {
     );
     let live = dump(&store.partition().join("live")).ok_text();
     assert!(live.contains("durable offset: 3"), "{live}");
+}
+
+#[test]
+fn every_kind_of_file_is_dumped_as_objects_that_say_what_they_are() {
+    let store = store();
+    let items = parsed(&dump_json(&store.files("log")[0]).ok());
+    let of = |kind: &str| items.iter().filter(|item| item["kind"] == kind).collect::<Vec<_>>();
+    assert_eq!(kinds(&items)[..2], ["segment_head", "frame"]);
+    let records = of("record");
+    assert_eq!(records.len(), 3);
+    assert_eq!((&records[0]["key"], &records[0]["value"]), (&"alpha".into(), &"alpha one".into()));
+    assert_eq!(records[2]["value_base64"], "//4gdGhyZWU=", "{}", records[2]);
+    let counted: u64 = of("frame").iter().map(|frame| frame["records"].as_u64().unwrap()).sum();
+    assert_eq!(counted, 3);
+
+    let items = parsed(&dump_json(&store.partition().join("manifest")).ok());
+    let current = items.iter().find(|item| item["is_current"] == true).unwrap();
+    assert_eq!((&current["state"], &current["proven_offset"]), (&"clean".into(), &3.into()));
+    let items = parsed(&dump_json(&store.partition().join("live")).ok());
+    assert_eq!((kinds(&items), &items[0]["durable_offset"]), (vec!["live"], &3.into()));
+}
+
+#[test]
+fn damage_is_an_object_too_and_the_exit_code_says_so() {
+    let store = store();
+    let segment = &store.files("log")[0];
+    let mut bytes = std::fs::read(segment).unwrap();
+    let at = bytes.windows(8).position(|window| window == b"beta two").unwrap();
+    bytes[at] ^= 1;
+    std::fs::write(segment, bytes).unwrap();
+    let finished = dump_json(segment);
+    let items = parsed(&finished.stdout);
+    assert!(kinds(&items).contains(&"damage"), "{items:?}");
+    finished.failed(3);
 }
 
 #[test]

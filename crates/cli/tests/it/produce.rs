@@ -119,6 +119,16 @@ fn keys_choose_the_partition_as_kafka_does_and_offsets_are_printed_in_input_orde
 }
 
 #[test]
+fn places_are_printed_as_objects_if_they_are_wanted_so() {
+    let store = Store::new();
+    let printed = store.run_with(&["produce", "events", "--json"], b"a\nb\n").ok();
+    let places = crate::support::parsed(&printed);
+    let expected = |offset: u64| serde_json::json!({ "partition": 0, "offset": offset });
+    assert_eq!(places, [expected(0), expected(1)]);
+    assert_eq!(store.run(&["produce", "events", "--json", "--print-offsets"]).code, 2);
+}
+
+#[test]
 fn lines_without_a_key_spread_over_the_partitions_and_none_is_lost() {
     let store = Store::new();
     store.create_topic("events", 3);
