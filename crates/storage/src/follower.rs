@@ -7,6 +7,7 @@
 use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
@@ -29,12 +30,15 @@ type Found = (Arc<Segment>, Option<u64>, Arc<dyn File>);
 #[derive(Debug, Default)]
 pub(crate) struct Follower {
     state: Mutex<State>,
+    /// One past what the manifest or the live page vouch for.
+    noted: AtomicU64,
 }
 
 #[derive(Debug, Default)]
 struct State {
-    /// How far an earlier look without a writer has come.
-    scanned: Option<Proven>,
+    /// How far an earlier look without a writer has come, and under which epoch. It is no proof against a later writer, who
+    /// may have looked at the device and not at the cache.
+    scanned: Option<(u32, Proven)>,
     /// How far an earlier look at what a living writer stores through its mapping has come.
     stored: Option<Stored>,
     /// What is wrong where the log ends.
@@ -68,6 +72,10 @@ impl Follower {
         let Some((manifest, _)) = manifest::load(io.as_ref(), &view.path, root, Open::Read)? else {
             return Ok(());
         };
+        if manifest.epoch < view.epoch() {
+            // A slot that is read while it is written does not count, and the other one may be of the writer before.
+            return Ok(());
+        }
         let live = recovery::load_live(io.as_ref(), root, &view.path)?
             .filter(|live| live.log_id == manifest.log_id && live.epoch == manifest.epoch);
         let bases = recovery::list_segments(io.as_ref(), root, &view.path)?;
@@ -78,8 +86,10 @@ impl Follower {
             live,
             from: state
                 .scanned
-                .filter(|p| p.offset >= manifest.proven.offset)
-                .unwrap_or(manifest.proven),
+                .filter(|(epoch, point)| {
+                    *epoch == manifest.epoch && point.offset >= manifest.proven.offset
+                })
+                .map_or(manifest.proven, |(_, point)| point),
             manifest: &manifest,
             strict: false,
             drop_cache: false,
@@ -87,6 +97,9 @@ impl Follower {
         state.damage = None;
         state.verdict = Verdict::Clean;
         let mut stored = 0;
+        // The live page may be behind; what was deleted was durable before.
+        let noted = live.map_or(0, |live| live.durable);
+        let noted = noted.max(manifest.proven.offset).max(manifest.start_offset);
         let end = if alive {
             // What was stored is lost with the boot.
             if let Some(live) = live.filter(|live| live.boot[..] == io.boot_id()[..8]) {
@@ -101,14 +114,12 @@ impl Follower {
                 // A page that is read while it is written says nothing.
                 stored = stored.max(view.stored());
             }
-            // The live page may be behind; what was deleted was durable before.
-            let noted = live.map_or(0, |live| live.durable);
-            noted.max(manifest.proven.offset).max(manifest.start_offset)
+            noted
         } else if let Some(closed) = known.closed(&bases)? {
             closed.end.offset
         } else {
             let scan = known.scan(&bases)?;
-            state.scanned = Some(scan.end);
+            state.scanned = Some((manifest.epoch, scan.end));
             state.verdict = scan.verdict;
             let (offset, position) = (scan.end.offset, scan.end.position);
             state.damage = (scan.verdict == Verdict::Corrupt).then(|| Damage {
@@ -139,6 +150,10 @@ impl Follower {
             }
         });
         view.set_start(manifest.start_offset);
+        self.noted.fetch_max(noted, Ordering::AcqRel);
+        if view.epoch() != manifest.epoch {
+            view.end_anew_at(end);
+        }
         view.set_durable(end);
         view.set_stored(view.durable().max(stored));
         // Last: who sees the new epoch sees how far it reaches.
@@ -167,6 +182,11 @@ impl Follower {
                     }
                     Err(e) => return Err(e),
                 };
+                if looks < LOOKS && segment.head(file.as_ref())?.epoch > view.epoch() {
+                    // Whose writer that is has not been noticed yet.
+                    is_gone = true;
+                    break;
+                }
                 let ends_before = segment.footer(file.as_ref())?.is_some_and(|footer| {
                     footer.end_offset <= offset && footer.end_offset < view.durable()
                 });
@@ -193,6 +213,11 @@ impl Follower {
             looks += 1;
             self.refresh(view)?;
         }
+    }
+
+    /// One past what was durable at the last look.
+    pub fn noted_durable(&self) -> u64 {
+        self.noted.load(Ordering::Acquire)
     }
 
     /// What the last look found behind the end; a live writer's business is not looked at.

@@ -34,16 +34,18 @@ struct Place {
     until: Option<u64>,
     /// The high watermark when the buffer was filled: bytes of later offsets may have changed since.
     filled: u64,
-    /// The log's epoch and durable offset at that time.
+    /// The log's epoch and durable offset at that time or before.
     epoch: u32,
     durable: u64,
 }
 
-/// A batch by what it holds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// A batch by what it holds, and what was known of the log when it was read.
+#[derive(Clone, Copy, Debug)]
 struct Taken {
     base_offset: u64,
     crc: u32,
+    epoch: u32,
+    durable: u64,
 }
 
 /// What the next batch is, before it is borrowed.
@@ -122,7 +124,12 @@ impl Reader {
         match place.frames.take(head) {
             Ok(batch) => {
                 self.next = batch.last_offset() + 1;
-                self.taken = Some(Taken { base_offset: batch.base_offset(), crc: head.crc() });
+                self.taken = Some(Taken {
+                    base_offset: batch.base_offset(),
+                    crc: head.crc(),
+                    epoch: place.epoch,
+                    durable: place.durable,
+                });
                 Ok(Some(batch.starting_at(from)))
             }
             Err(what) => Err(place.segment.corrupt(position, from, what)),
@@ -203,10 +210,17 @@ impl Reader {
         }
         loop {
             let next = self.next;
-            let place = match &mut self.place {
-                Some(place) => place,
-                none => none.insert(Place::find(&self.view, next, end)?),
-            };
+            if self.place.is_none() {
+                self.place = Some(Place::find(&self.view, next, end)?);
+                if self.is_of_earlier_epoch() {
+                    end = self.meet_new_epoch()?;
+                    if next >= end {
+                        return Ok(Next::None);
+                    }
+                    continue;
+                }
+            }
+            let Some(place) = self.place.as_mut() else { return Ok(Next::None) };
             if next >= place.filled {
                 if place.epoch != self.view.epoch() {
                     end = self.meet_new_epoch()?;
@@ -217,7 +231,7 @@ impl Reader {
                 }
                 place.frames.forget();
                 place.filled = end;
-                place.durable = self.view.durable();
+                place.durable = self.view.noted_durable();
             }
             let step = place.frames.peek().map_err(place.segment.failed("read"))?;
             match step {
@@ -239,6 +253,17 @@ impl Reader {
                     }
                 }
                 end_of_segment => {
+                    if let Some(follower) = &self.view.follower {
+                        // The next writer may have cut the file here.
+                        follower.refresh(&self.view)?;
+                        if self.is_of_earlier_epoch() {
+                            end = self.meet_new_epoch()?;
+                            if next >= end {
+                                return Ok(Next::None);
+                            }
+                            continue;
+                        }
+                    }
                     if !self.leave(end_of_segment, end)? {
                         return Ok(Next::None);
                     }
@@ -247,24 +272,34 @@ impl Reader {
         }
     }
 
+    /// Whether the batch that was read last was read under an earlier writer.
+    fn is_of_earlier_epoch(&self) -> bool {
+        self.taken.is_some_and(|taken| taken.epoch != self.view.epoch())
+    }
+
     /// If the log has a new writer: what was not durable under the earlier one may have been lost by a failed sync and
     /// written anew, and then what comes next does not follow what was read. Returns the high watermark.
     #[cold]
     fn meet_new_epoch(&mut self) -> Result<u64> {
-        let end = self.high_watermark();
-        let Some(place) = self.place.take_if(|place| place.epoch != self.view.epoch()) else {
-            return Ok(end);
-        };
-        let Some(taken) = self.taken.filter(|_| self.next > place.durable) else { return Ok(end) };
-        let mut again = Reader::unplaced(Arc::clone(&self.view), self.visibility);
-        again.next = taken.base_offset;
-        let is_there =
-            self.next <= end && again.next_batch()?.is_some() && again.taken == Some(taken);
-        if is_there {
+        let (epoch, end) = (self.view.epoch(), self.high_watermark());
+        self.place.take_if(|place| place.epoch != epoch);
+        let Some(taken) = self.taken.filter(|taken| taken.epoch != epoch) else { return Ok(end) };
+        if self.next <= taken.durable {
+            self.taken = Some(Taken { epoch, ..taken });
             return Ok(end);
         }
-        // The next call meets the same.
-        self.place = Some(place);
+        let mut again = Reader::unplaced(Arc::clone(&self.view), self.visibility);
+        again.next = taken.base_offset;
+        let is_there = self.next <= end && again.next_batch()?.is_some();
+        let found = again.taken.filter(|found| {
+            is_there && (found.base_offset, found.crc) == (taken.base_offset, taken.crc)
+        });
+        if found.is_some() {
+            self.taken = found;
+            return Ok(end);
+        }
+        // The next call meets the same, as nothing was taken since.
+        self.place = None;
         let (offset, start) = (self.next, self.view.start());
         Err(Error::OffsetOutOfRange { offset, start, end: taken.base_offset.min(end) })
     }
@@ -338,6 +373,8 @@ impl Place {
     }
 
     fn find(view: &View, offset: u64, filled: u64) -> Result<Place> {
+        // Looked at before the files: what is found may be newer, and is then looked at once more.
+        let (epoch, durable) = (view.epoch(), view.noted_durable());
         let out_of_range = || Error::OffsetOutOfRange { offset, start: view.start(), end: filled };
         let found = match &view.follower {
             Some(follower) => follower.find(view, offset)?,
@@ -362,7 +399,6 @@ impl Place {
             None => u64::MAX,
         };
         let frames = segment.frames(file, HEAD_LEN as u64, limit)?;
-        let (epoch, durable) = (view.epoch(), view.durable());
         let mut place = Place { segment, frames, until, filled, epoch, durable };
         if offset > place.segment.base_offset() {
             place.go_to(offset)?;

@@ -93,6 +93,11 @@ impl View {
         self.durable.load(Ordering::Acquire)
     }
 
+    /// One past what somebody has vouched for: of another process's log, less than what is shown while it has no writer.
+    pub fn noted_durable(&self) -> u64 {
+        self.follower.as_ref().map_or_else(|| self.durable(), Follower::noted_durable)
+    }
+
     pub fn epoch(&self) -> u32 {
         self.epoch.load(Ordering::Acquire)
     }
@@ -144,6 +149,11 @@ impl View {
         if !self.shows_durable_only {
             self.tail.notify();
         }
+    }
+
+    /// The next writer of another process's log ends it at `durable`, whatever was seen of it while it had none.
+    pub fn end_anew_at(&self, durable: u64) {
+        self.durable.store(durable, Ordering::Release);
     }
 
     pub fn set_durable(&self, durable: u64) {

@@ -223,3 +223,69 @@ fn who_waits_for_a_log_of_another_process_is_woken_by_what_was_stored() {
         });
     }
 }
+
+/// The reader stood between two segments when a failed sync took back the end of the first. What it had read last was in
+/// the segment it was done with, so nobody asked whether that was still there, and it went on behind records that it never
+/// saw.
+#[test]
+fn a_reader_in_another_process_is_told_of_a_lost_end_of_the_segment_that_it_was_done_with() {
+    for read in [3, 4] {
+        let (bench, config) = (Bench::new(1), buffered(WritePath::Positional));
+        let (dir, log) = write(&bench, &config);
+        append(&log, &["durable"]);
+        log.sync().unwrap();
+        append(&log, &["lost"]);
+        append(&log, &["lost too"]);
+        log.roll().unwrap();
+        append(&log, &["lost in the next"]);
+        append(&log, &["lost at last"]);
+        let mut reader = follow(&bench, &config).reader(0).unwrap();
+        for offset in 0..read {
+            assert_eq!(reader.next_batch().unwrap().unwrap().base_offset(), offset);
+        }
+        let fired = bench.disk.faults_fired();
+        bench.disk.fail_next(Op::Sync, Fault::SyncEioRevert);
+        log.sync().unwrap_err();
+        assert_eq!(bench.disk.faults_fired(), fired + 1);
+        drop((log, dir));
+        let (_dir, log) = write(&bench, &config);
+        assert_eq!(log.end_offset(), 1);
+        for value in ["a", "b", "c", "d", "e", "f"] {
+            append(&log, &[value]);
+        }
+        for _ in 0..2 {
+            let told = rest(&mut reader).unwrap_err();
+            assert!(matches!(told, Error::OffsetOutOfRange { start: 0, .. }), "{told}");
+        }
+        reader.seek(1).unwrap();
+        assert_eq!(rest(&mut reader).unwrap(), ["a", "b", "c", "d", "e", "f"]);
+    }
+}
+
+/// With no writer there, a reader had found records in the cache that a failed sync had kept from the device. The next
+/// writer looked at the device and gave their offsets anew, and when it was gone too, the reader took its own earlier look
+/// for a witness: the log was called corrupt.
+#[test]
+fn what_a_reader_found_without_a_writer_is_no_witness_against_the_next_writer() {
+    let (bench, config) = (Bench::new(1), buffered(WritePath::Positional));
+    let (dir, log) = write(&bench, &config);
+    append(&log, &["durable"]);
+    log.sync().unwrap();
+    append(&log, &["lost"]);
+    append(&log, &["lost too"]);
+    let fired = bench.disk.faults_fired();
+    bench.disk.fail_next(Op::Sync, Fault::SyncEioKeep);
+    log.sync().unwrap_err();
+    assert_eq!(bench.disk.faults_fired(), fired + 1);
+    drop((log, dir));
+    let follower = follow(&bench, &config);
+    let mut before = follower.reader(0).unwrap();
+    assert_eq!(rest(&mut before).unwrap(), ["durable", "lost", "lost too"]);
+    let (dir, log) = write(&bench, &config);
+    assert_eq!(log.end_offset(), 1);
+    append(&log, &["other"]);
+    drop((log, dir));
+    let told = rest(&mut before).unwrap_err();
+    assert!(matches!(told, Error::OffsetOutOfRange { offset: 3, .. }), "{told}");
+    assert_eq!(rest(&mut follow(&bench, &config).reader(0).unwrap()).unwrap(), ["durable", "other"]);
+}
