@@ -15,6 +15,7 @@ use crate::error::{Corruption, Error, Result};
 use crate::frames::Step;
 use crate::io::{File, Open};
 use crate::layout::{HEAD_LEN, Proven};
+use crate::live_page;
 use crate::manifest;
 use crate::recovery::{self, Known, Verdict};
 use crate::segment::Segment;
@@ -76,7 +77,7 @@ impl Follower {
             // A slot that is read while it is written does not count, and the other one may be of the writer before.
             return Ok(());
         }
-        let live = recovery::load_live(io.as_ref(), root, &view.path)?
+        let live = live_page::load(io.as_ref(), root, &view.path)?
             .filter(|live| live.log_id == manifest.log_id && live.epoch == manifest.epoch);
         let bases = recovery::list_segments(io.as_ref(), root, &view.path)?;
         let known = Known {

@@ -48,6 +48,7 @@ pub mod io;
 mod journal;
 mod layout;
 mod live_config;
+mod live_page;
 mod log;
 mod manifest;
 #[doc(hidden)]

@@ -15,6 +15,7 @@ use crate::events;
 use crate::follower::Follower;
 use crate::io::Open;
 use crate::layout::{Manifest, Proven, State};
+use crate::live_page;
 use crate::manifest::{self, ManifestFile};
 use crate::planted::{self, Bug};
 use crate::producers::{Producers, SNAPSHOT_MAX};
@@ -582,7 +583,7 @@ impl Inner {
             root,
             dir: name,
             manifest: &current,
-            live: recovery::load_live(io.as_ref(), root, name)?,
+            live: live_page::load(io.as_ref(), root, name)?,
             from: current.proven,
             strict: config.strict,
             drop_cache: true,

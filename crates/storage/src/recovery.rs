@@ -12,8 +12,8 @@ use std::sync::Arc;
 use crate::batch::{FrameHead, HEAD_LEN as FRAME_HEAD_LEN};
 use crate::error::{Corruption, Error, Result};
 use crate::frames::Step;
-use crate::io::{File, Io, Kind, Open, is_not_a_file, read_full, write_full};
-use crate::layout::{Footer, HEAD_LEN, LIVE_LEN, Live, Manifest, Proven, State};
+use crate::io::{File, Io, Kind, Open, read_full, write_full};
+use crate::layout::{Footer, HEAD_LEN, Live, Manifest, Proven, State};
 use crate::planted::{self, Bug};
 use crate::resync::Resync;
 use crate::segment::{self, Segment};
@@ -167,20 +167,6 @@ pub(crate) struct Known<'a> {
     pub strict: bool,
     /// Ask the system to read the device, not its cache.
     pub drop_cache: bool,
-}
-
-/// The live page of the log, if it is one. A damaged page, or what is no file, says nothing; one that cannot be
-/// opened may say much.
-pub(crate) fn load_live(io: &dyn Io, root: &Path, dir: &Path) -> Result<Option<Live>> {
-    let path = dir.join("live");
-    let file = match io.open(&path, Open::Read) {
-        Ok(file) => file,
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound || is_not_a_file(&e) => return Ok(None),
-        Err(e) => return Err(Error::open(root.join(path), e)),
-    };
-    let mut bytes = [0; LIVE_LEN];
-    let len = read_full(file.as_ref(), &mut bytes, 0);
-    Ok(len.ok().filter(|len| *len == LIVE_LEN).and_then(|_| Live::decode(&bytes).ok()))
 }
 
 /// The base offsets of the segment files in a directory, in order.

@@ -13,8 +13,8 @@ use crate::data_dir::DataDir;
 use crate::error::{Corruption, Error, Result};
 use crate::io::{File, Kind, Open, read_full};
 use crate::layout::{FOOTER_LEN, Footer, HEAD_LEN, Manifest, SEGMENT_BYTES_MAX, SegmentHead};
+use crate::live_page;
 use crate::manifest;
-use crate::recovery;
 use crate::resync::Resync;
 use crate::segment::{file_name, parse_name};
 use crate::verify::Problem;
@@ -98,7 +98,7 @@ impl<'a> Source<'a> {
             source.log_id = id;
         }
         // One that cannot be had is as good as none, too.
-        let live = recovery::load_live(io, dir.path(), name).ok().flatten();
+        let live = live_page::load(io, dir.path(), name).ok().flatten();
         let live = live.filter(|live| live.log_id == source.log_id);
         source.witness = live.map_or(0, |live| live.durable);
         if let Some(manifest) = &source.manifest {

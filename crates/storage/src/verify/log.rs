@@ -11,6 +11,7 @@ use crate::data_dir::DataDir;
 use crate::error::Corruption;
 use crate::io::{File, Open};
 use crate::layout::{Footer, Manifest};
+use crate::live_page;
 use crate::manifest;
 use crate::recovery::{self, Known, Scan, Verdict};
 use crate::segment::{file_name, parse_name};
@@ -109,7 +110,7 @@ impl Subjects<'_> {
     /// A log that nobody writes: recovery's own scan says where it ends, and all before that must be there.
     fn judge(&self, out: &mut Output<'_>, manifest: &Manifest, bases: &[u64]) {
         let (io, root) = (self.dir.io(), self.dir.path());
-        let live = match recovery::load_live(io.as_ref(), root, self.name) {
+        let live = match live_page::load(io.as_ref(), root, self.name) {
             Ok(live) => live,
             Err(e) => return out.error(e),
         };
@@ -250,7 +251,7 @@ impl Subjects<'_> {
         let (io, root) = (self.dir.io().as_ref(), self.dir.path());
         // The acknowledged end comes first: whatever it covers is in the files that are looked at after it.
         let loaded = manifest::load(io, self.name, root, Open::Read);
-        let live = recovery::load_live(io, root, self.name);
+        let live = live_page::load(io, root, self.name);
         let bases = recovery::list_segments(io, root, self.name);
         match (loaded, live, bases) {
             (Ok(Some((manifest, _))), Ok(live), Ok(bases)) => {

@@ -287,5 +287,8 @@ fn what_a_reader_found_without_a_writer_is_no_witness_against_the_next_writer() 
     drop((log, dir));
     let told = rest(&mut before).unwrap_err();
     assert!(matches!(told, Error::OffsetOutOfRange { offset: 3, .. }), "{told}");
-    assert_eq!(rest(&mut follow(&bench, &config).reader(0).unwrap()).unwrap(), ["durable", "other"]);
+    assert_eq!(
+        rest(&mut follow(&bench, &config).reader(0).unwrap()).unwrap(),
+        ["durable", "other"]
+    );
 }
