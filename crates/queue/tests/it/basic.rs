@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use logmill_queue::{Error, Message, QueueConfig, ReceiveOptions};
-use logmill_storage::io::sim::CrashPlan;
+use logmill_queue::{Durability, Error, Message, QueueConfig, ReceiveOptions};
+use logmill_storage::io::sim::{CrashPlan, Op};
 
 use crate::store::{Store, bodies, receive, send};
 
@@ -43,6 +43,28 @@ fn what_was_sent_survives_a_clean_close_a_kill_and_a_crash() {
     store.crash(&CrashPlan::random(3));
     let expected: Vec<String> = (0..102).map(|i| format!("m{i}")).collect();
     assert_eq!(bodies(&store.queue("q"), 1000), expected);
+}
+
+#[test]
+fn two_thousand_queues_share_one_journal_and_one_group_commit() {
+    let mut store = Store::new();
+    let queues: Vec<_> =
+        (0..2000).map(|n| store.create(&format!("q{n}"), QueueConfig::standard())).collect();
+    let logs = store.disk.paths().iter().filter(|path| path.ends_with(".log")).count();
+    assert_eq!(logs, 1, "{:?}", store.disk.paths());
+    let syncs = || store.disk.ops().of(Op::Sync);
+    let before = syncs();
+    for queue in &queues[1..] {
+        queue.send_with(&Message::new(b"m"), Durability::Buffered).unwrap();
+    }
+    assert_eq!(syncs(), before, "nobody has asked for one");
+    send(&queues[0], "m");
+    assert_eq!(syncs(), before + 1, "one for all");
+    drop(queues);
+    store.crash(&CrashPlan::nothing());
+    for n in 0..2000 {
+        assert_eq!(store.queue(&format!("q{n}")).counts().unwrap().ready, 1, "q{n}");
+    }
 }
 
 #[test]

@@ -6,7 +6,7 @@ use logmill_queue::{
     DeathReason, Error, Message, Outcome, Overflow, Queue, QueueConfig, RedriveAllow,
     RedriveFilter, RedriveOptions, RedriveStatus, Retry, Section,
 };
-use logmill_storage::io::sim::CrashPlan;
+use logmill_storage::io::sim::{CrashPlan, Op};
 
 use crate::store::{START, Store, bodies, ms, none, receive, receive_one, send, text};
 
@@ -353,6 +353,27 @@ fn a_redrive_of_many_skips_what_it_is_not_about_and_takes_the_rest_in_order() {
     assert_eq!(bodies(&store.queue("other"), 1000), about);
     let left = store.queue("q").counts().unwrap();
     assert_eq!((left.ready + left.dead) as usize, count - about.len());
+}
+
+/// Every message of all other groups was read to be passed over.
+#[test]
+fn a_redrive_of_one_group_reads_no_message_of_another() {
+    let store = Store::new();
+    let queue = store.create("q", QueueConfig::standard());
+    let other = store.create("other", QueueConfig::standard());
+    let body = vec![7; 10_000];
+    queue.send(&Message::new(b"asked for").group("this")).unwrap();
+    for n in 0..500 {
+        queue.send(&Message::new(&body).group(&format!("g{n}"))).unwrap();
+    }
+    let reads = || store.disk.ops().of(Op::Read);
+    let before = reads();
+    let filter = RedriveFilter::new().group("this");
+    queue.redrive(&RedriveOptions::new().filter(filter).to("other")).unwrap();
+    store.queues().tick();
+    assert!(matches!(queue.redrives().unwrap()[0].status, RedriveStatus::Completed));
+    assert!(reads() - before < 10, "{} reads", reads() - before);
+    assert_eq!(bodies(&other, 9), ["asked for"]);
 }
 
 #[test]
