@@ -1,7 +1,7 @@
 //! A store: a directory with topics and queues in it.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use logmill_queue::{Queue, QueueConfig, Queues, QueuesOptions};
@@ -93,7 +93,14 @@ impl StoreBuilder {
         if dir.is_read_only() {
             let streams = Streams::follow(&dir, &self.streams)?;
             let queues = Queues::follow(&dir, self.queues)?;
-            return Ok(Store { dir, journal: None, streams, queues, _keeper: None });
+            return Ok(Store {
+                dir,
+                journal: None,
+                streams,
+                queues,
+                _keeper: None,
+                _in_between: None,
+            });
         }
         // A snapshot of everything about streams is one record.
         let journal =
@@ -105,11 +112,22 @@ impl StoreBuilder {
             journal: journal.clone(),
             streams: streams.clone(),
             queues: queues.clone(),
+            at_work: Mutex::default(),
         };
         let keeper = Arc::new(keeper);
         keeper.schedule();
+        let in_between = Arc::new(InBetween(Arc::downgrade(&keeper)));
+        let in_between: Arc<dyn Task> = in_between;
+        queues.when_much_is_journaled(Arc::downgrade(&in_between));
         let queues = Some(queues);
-        Ok(Store { dir, journal: Some(journal), streams, queues, _keeper: Some(keeper) })
+        Ok(Store {
+            dir,
+            journal: Some(journal),
+            streams,
+            queues,
+            _keeper: Some(keeper),
+            _in_between: Some(in_between),
+        })
     }
 }
 
@@ -120,9 +138,21 @@ struct Keeper {
     journal: Journal,
     streams: Streams,
     queues: Queues,
+    /// Held while space is given back, so that it is done once at a time.
+    at_work: Mutex<()>,
 }
 
 impl Keeper {
+    fn give_back(&self) {
+        let _once = self.at_work.lock().unwrap_or_else(PoisonError::into_inner);
+        // What fails here is tried again, and nothing is lost meanwhile.
+        let done = self.reclaim();
+        if let Ok(done) = &done {
+            self.queues.note_reclaimed(done);
+        }
+        self.dir.note("journal", &done.map(|_| ()));
+    }
+
     fn reclaim(&self) -> logmill_storage::Result<Reclaimed> {
         let queues = self.queues.owner();
         self.streams.with_owners(|streams| {
@@ -150,15 +180,22 @@ impl Keeper {
 
 impl Task for Keeper {
     fn run(self: Arc<Self>) {
-        // What fails here is tried again, and nothing is lost meanwhile.
-        let done = self.reclaim();
-        if let Ok(done) = &done {
-            self.queues.note_reclaimed(done);
-        }
-        self.dir.note("journal", &done.map(|_| ()));
+        self.give_back();
         #[cfg(feature = "metrics")]
         self.publish();
         self.schedule();
+    }
+}
+
+/// Has space given back before the time, when the queues have journaled much.
+#[derive(Debug)]
+struct InBetween(Weak<Keeper>);
+
+impl Task for InBetween {
+    fn run(self: Arc<Self>) {
+        if let Some(keeper) = self.0.upgrade() {
+            keeper.give_back();
+        }
     }
 }
 
@@ -176,6 +213,7 @@ pub struct Store {
     pub(crate) queues: Option<Queues>,
     /// Works as long as the store is open; `None` in a store that is open for reading.
     _keeper: Option<Arc<Keeper>>,
+    _in_between: Option<Arc<dyn Task>>,
 }
 
 impl Store {

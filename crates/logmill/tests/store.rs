@@ -161,6 +161,33 @@ fn streams_write_a_checkpoint_when_others_fill_the_journal_and_its_space_is_repo
     store.close().unwrap();
 }
 
+/// Ten seconds of the fastest sends were 20 segments before the first look at them.
+#[test]
+fn space_is_given_back_by_bytes_journaled_and_not_by_time_alone() {
+    let place = tempfile::tempdir().unwrap();
+    let clock = Arc::new(logmill::ManualClock::at(1_700_000_000_000));
+    let store = Store::builder()
+        .threads(0)
+        .clock(Arc::<logmill::ManualClock>::clone(&clock))
+        .journal_segment_bytes(8 << 20)
+        .durability(Durability::Buffered)
+        .open(place.path())
+        .unwrap();
+    let queue = store.create_queue("q", &QueueConfig::standard()).unwrap();
+    queue.send(&Message::new(b"stuck").delay(Duration::from_secs(3600))).unwrap();
+    let body = vec![7; 1 << 20];
+    for _ in 0..150 {
+        queue.send(&Message::new(&body)).unwrap();
+        let got = queue.receive(&ReceiveOptions::new()).unwrap();
+        queue.delete(got[0].receipt()).unwrap();
+        clock.advance(Duration::from_millis(20));
+        store.tick();
+    }
+    let space = store.stats().unwrap().space;
+    assert!(space.segments >= 10, "{space:?}");
+    store.close().unwrap();
+}
+
 #[test]
 fn after_an_older_backup_is_restored_a_group_skips_nothing_and_a_kept_position_is_seen_to_be_lost()
 {

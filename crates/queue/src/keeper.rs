@@ -1,7 +1,8 @@
 //! What the background does: expires what nobody looks at, fires schedules, moves dead letters, writes checkpoints, gives
 //! back space.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use logmill_storage::{Reach, Task};
 
@@ -73,6 +74,9 @@ impl Shared {
         if due {
             // Space is given back even if there is none for the state.
             let (written, reclaimed) = (self.checkpoint(), self.reclaim());
+            if let Some(keeper) = self.space_keeper.get() {
+                self.dir.after(Duration::ZERO, Weak::clone(keeper));
+            }
             let done = written.and(reclaimed);
             let mut engine = self.lock();
             engine.space_tried = now.time;

@@ -1,11 +1,12 @@
 //! The queues of a store: open, create, find, list, delete, close.
 
 use std::borrow::Cow;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
 
 use logmill_storage::{
-    DataDir, Durability, Journal, LogConfig, Owner, Part, Reach, Reclaimed, Visibility, WritePath,
+    DataDir, Durability, Journal, LogConfig, Owner, Part, Reach, Reclaimed, Task, Visibility,
+    WritePath,
 };
 
 use crate::clock::QueueClock;
@@ -160,6 +161,12 @@ impl Queues {
             }
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// Has `keeper` run when so much was journaled that a checkpoint is due, or when the disk is full: for whoever gives back
+    /// the space of a journal that others use, too. The first to say so counts.
+    pub fn when_much_is_journaled(&self, keeper: Weak<dyn Task>) {
+        let _ = self.shared.space_keeper.set(keeper);
     }
 
     /// Counts what giving back the space of a journal that others use, too, has come to: see [`space`](Queues::space).

@@ -5,7 +5,7 @@
 
 use std::hash::{BuildHasher, Hasher};
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -45,6 +45,8 @@ pub(crate) struct Shared {
     pub(crate) last_carry: LastCarry,
     /// Whether the queues have the journal for themselves, and look after its space.
     pub(crate) owns_journal: AtomicBool,
+    /// Who gives back the space of a journal that is not the queues' own: asked when much was journaled.
+    pub(crate) space_keeper: OnceLock<Weak<dyn Task>>,
     /// What the wall clock said at open.
     pub(crate) opened_wall: i64,
     /// A weak handle to itself, for the background.
@@ -82,6 +84,7 @@ impl Shared {
             reclaiming: Mutex::default(),
             last_carry: LastCarry::default(),
             owns_journal: AtomicBool::new(false),
+            space_keeper: OnceLock::new(),
             opened_wall,
             this: Weak::clone(this),
         })
