@@ -1,6 +1,7 @@
 //! Which topics have handles, and how topics are changed.
 
 use std::collections::HashMap;
+use std::path::Path;
 use std::sync::Arc;
 
 use logmill_storage::Durability;
@@ -117,10 +118,33 @@ impl Shared {
                 return Err(Error::TopicExists { name: name.into() });
             }
             let topic = state.topics.next_id();
+            self.check_unused(topic)?;
             let settings = config.settings.clone();
             Ok((vec![Entry::TopicCreated { topic, name, partitions, settings }.encoded()], topic))
         })?;
         self.follow_topic(id)
+    }
+
+    /// An id is journaled before anything is in its directory, and never given twice: what is there belongs to a topic that
+    /// the journal has lost, whose records a new one would take for its own.
+    fn check_unused(&self, topic: u32) -> Result<()> {
+        let name = topic.to_string();
+        let failed = |op, source| {
+            let path = self.dir.path().join(&name);
+            Error::from(logmill_storage::Error::Io { op, path, source })
+        };
+        match self.dir.io().list(Path::new(&name)) {
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(()),
+            Err(e) => Err(failed("list", e)),
+            Ok(entries) if entries.is_empty() => Ok(()),
+            Ok(_) => Err(logmill_storage::Error::Corrupt {
+                path: self.dir.path().join(&name),
+                position: 0,
+                offset: 0,
+                what: logmill_storage::Corruption::Field("a topic that the journal does not know"),
+            }
+            .into()),
+        }
     }
 
     pub(crate) fn delete_topic(&self, name: &str) -> Result<()> {

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use logmill_storage::{AppendOptions, Durability, Record};
+use logmill_storage::{AppendOptions, Durability, Error as StorageError, Record};
 use logmill_stream::{Cleanup, Error, StreamsOptions, TimestampType, TopicConfig};
 
 use crate::support::{NOW_MS, TestStore, all_values, values};
@@ -30,6 +30,36 @@ fn a_topic_is_there_after_a_restart_with_its_settings_and_its_records() {
     assert_eq!((topic.id(), topic.partition_count()), (1, 3));
     assert_eq!((topic.settings().retention, topic.settings().cleanup), (None, Cleanup::Compact));
     assert_eq!(all_values(&topic), ["x"]);
+}
+
+/// The directory of the journal was lost with all that it knew of topics. The next topic to be made got the first id again,
+/// and with it the directory of a lost topic: its consumers were given 200,000 records of another one.
+#[test]
+#[expect(clippy::disallowed_methods, reason = "the directory is lost behind the engine's back")]
+fn a_new_topic_does_not_take_over_the_records_of_one_that_the_journal_has_lost() {
+    let place = tempfile::tempdir().unwrap();
+    let store = TestStore::open(place.path());
+    let topic = store.streams.create_topic("lost", &TopicConfig::new()).unwrap();
+    topic.partition(0).unwrap().append(&Record::value(b"x")).unwrap();
+    drop(topic);
+    store.close();
+    std::fs::rename(place.path().join("0"), place.path().join("gone")).unwrap();
+
+    let store = TestStore::open(place.path());
+    let refused = store.streams.create_topic("new", &TopicConfig::new()).unwrap_err();
+    assert!(
+        matches!(&refused, Error::Storage(StorageError::Corrupt { path, .. }) if path.ends_with("1")),
+        "{refused}"
+    );
+    assert_eq!(names(&store), [""; 0]);
+    store.close();
+
+    // With the journal all is as it was.
+    std::fs::remove_dir_all(place.path().join("0")).unwrap();
+    std::fs::rename(place.path().join("gone"), place.path().join("0")).unwrap();
+    let store = TestStore::open(place.path());
+    assert_eq!(all_values(&store.streams.topic("lost").unwrap()), ["x"]);
+    store.streams.create_topic("new", &TopicConfig::new()).unwrap();
 }
 
 #[test]
