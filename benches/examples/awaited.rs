@@ -18,7 +18,10 @@ fn main() {
     let store = Store::open(scratch.path()).expect("open");
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_time().build().expect("runtime");
-    println!("{:<34} {:>11} {:>11} {:>9}", "p50, microseconds", "blocking", "awaited", "added");
+    println!(
+        "{:<34} {:>11} {:>11} {:>9} {:>11}",
+        "p50, microseconds", "blocking", "awaited", "added", "by a pool"
+    );
     for durability in [Durability::Buffered, Durability::Sync] {
         let sides = Sides::new(&store, durability);
         runtime.block_on(sides.run());
@@ -41,6 +44,8 @@ struct Sides {
 struct Spent {
     blocking: Vec<Duration>,
     awaited: Vec<Duration>,
+    /// The blocking call on a thread of the runtime's pool, which is what a call without a twin would cost a task.
+    pooled: Vec<Duration>,
 }
 
 impl Spent {
@@ -51,7 +56,11 @@ impl Spent {
         };
         let (blocking, awaited) = (p50(&mut self.blocking), p50(&mut self.awaited));
         let what = format!("{level}: {what}");
-        println!("{what:<34} {blocking:>11.2} {awaited:>11.2} {:>9.2}", awaited - blocking);
+        print!("{what:<34} {blocking:>11.2} {awaited:>11.2} {:>9.2}", awaited - blocking);
+        match self.pooled.is_empty() {
+            true => println!(),
+            false => println!(" {:>11.2}", p50(&mut self.pooled)),
+        }
     }
 }
 
@@ -97,6 +106,12 @@ impl Sides {
             let message = Message::new(&self.value);
             timed!(sent.blocking, self.queue.send(&message));
             timed!(sent.awaited, self.queue.send_async(&message).await);
+            let (queue, value) = (self.queue.clone(), self.value.clone());
+            let call = move || queue.send(&Message::new(&value)).expect("send");
+            timed!(sent.pooled, tokio::task::spawn_blocking(call).await);
+            let got = self.queue.receive(&options).expect("receive");
+            let receipts = [*got[0].receipt()];
+            drop(self.queue.delete_batch_with(&receipts, Durability::Buffered).expect("delete"));
             let got = timed!(received.blocking, self.queue.receive(&options));
             timed!(deleted.blocking, self.queue.delete(got[0].receipt()));
             let got = timed!(received.awaited, self.queue.receive_async(&options).await);
