@@ -344,18 +344,27 @@ impl Reader {
             {
                 let next = next.max(until);
                 if next < end && !place.is_left_for(&self.view, next)? {
-                    let what = Corruption::LostDurable { durable_upto: end };
-                    return Err(place.segment.corrupt(position, next, what));
+                    return Err(self.missing(position, next, end));
                 }
                 self.next = next;
                 self.place = None;
                 Ok(next < end)
             }
             (Step::Damaged(what), _) => Err(place.segment.corrupt(position, next, what)),
-            _ => {
+            _ => Err(self.missing(position, next, end)),
+        }
+    }
+
+    /// What to say where there is nothing at `next`, though the log reaches to `end`.
+    fn missing(&self, position: u64, next: u64, end: u64) -> Error {
+        let (start, noted) = (self.view.start(), self.view.noted_durable());
+        match &self.place {
+            Some(place) if self.view.follower.is_none() || next < noted => {
                 let what = Corruption::LostDurable { durable_upto: end };
-                Err(place.segment.corrupt(position, next, what))
+                place.segment.corrupt(position, next, what)
             }
+            // It was stored and never durable. The next writer has cut it off, and not said yet where the log ends now.
+            _ => Error::OffsetOutOfRange { offset: next, start, end: noted },
         }
     }
 }

@@ -292,3 +292,42 @@ fn what_a_reader_found_without_a_writer_is_no_witness_against_the_next_writer() 
         ["durable", "other"]
     );
 }
+
+/// A sync had failed, and the next writer cut off what was lost with it, but had not come as far as to say so when a reader
+/// looked: records were reported as durable and damaged that had never been durable.
+#[test]
+fn a_recovery_that_stops_anywhere_is_no_damage_to_a_reader_in_another_process() {
+    let (mut stopped, mut told) = (0, 0);
+    for at in 1..80 {
+        let (bench, config) = (Bench::new(1), buffered(WritePath::Positional));
+        let (dir, log) = write(&bench, &config);
+        append(&log, &["durable"]);
+        log.sync().unwrap();
+        append(&log, &["lost"]);
+        log.roll().unwrap();
+        append(&log, &["lost too"]);
+        let mut reader = follow(&bench, &config).reader(0).unwrap();
+        assert_eq!(reader.next_batch().unwrap().unwrap().base_offset(), 0);
+        bench.disk.fail_next(Op::Sync, Fault::SyncEioRevert);
+        log.sync().unwrap_err();
+        drop((log, dir));
+        let dir = bench.dir();
+        let fired = bench.disk.faults_fired();
+        bench.disk.fail_nth(bench.disk.ops().total() + at, Fault::Eio);
+        // It has the store, whether it could open the log or not.
+        let opened = Log::open(&dir, "0", config.clone()).is_ok();
+        assert!(opened || bench.disk.faults_fired() > fired);
+        bench.disk.heal();
+        match rest(&mut reader) {
+            Ok(values) => assert!(["lost", "lost too"].iter().eq(&values)),
+            Err(Error::OffsetOutOfRange { offset, start: 0, end: 1 }) => {
+                assert!(offset >= 1);
+                told += u32::from(!opened);
+            }
+            Err(other) => panic!("stopped at call {at}: {other}"),
+        }
+        stopped += u32::from(!opened);
+    }
+    assert!(stopped > 40);
+    assert!(told > 5);
+}
