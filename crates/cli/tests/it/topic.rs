@@ -78,8 +78,8 @@ fn what_a_topic_cannot_be_is_refused_and_changes_nothing() {
     store.run(&["topic", "create", "t", "--partitions", "3"]).ok();
     let again = store.run(&["topic", "create", "t"]).failed(1);
     assert!(again.contains("already"), "{again}");
-    store.run(&["topic", "create", "u", "--partitions", "0"]).failed(1);
-    store.run(&["topic", "create", "u", "--partitions", "10001"]).failed(1);
+    store.run(&["topic", "create", "u", "--partitions", "0"]).failed(2);
+    store.run(&["topic", "create", "u", "--partitions", "10001"]).failed(2);
     let fewer = store.run(&["topic", "add-partitions", "t", "--partitions", "2"]).failed(1);
     assert!(fewer.contains('3') && fewer.contains('2'), "{fewer}");
     store.run(&["topic", "alter", "nothing", "--retention", "1d"]).failed(1);
