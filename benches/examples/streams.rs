@@ -1,5 +1,6 @@
 //! The figures of streams that have a target, each beside its target: `cargo run --release -p logmill-benches --example
-//! streams`. Ratios are of one run; the machine decides the rest.
+//! streams`. Ratios are of one run; the machine decides the rest. `-- wake topics` measures these rows only; the others are `produce`,
+//! `poll`, `commit`.
 
 use std::time::Duration;
 
@@ -31,6 +32,23 @@ fn per_second(work: impl FnOnce()) -> f64 {
 }
 
 fn main() {
+    let rows: Vec<String> = std::env::args().skip(1).collect();
+    let wanted = |row: &str| rows.is_empty() || rows.iter().any(|asked| asked == row);
+    if wanted("produce") {
+        produce();
+    }
+    if wanted("poll") || wanted("commit") {
+        poll_and_commit();
+    }
+    if wanted("wake") {
+        wake();
+    }
+    if wanted("topics") {
+        topics();
+    }
+}
+
+fn produce() {
     let produced = rounds(|| {
         let scratch = Scratch::new("produce");
         let store = Store::open(scratch.path()).expect("store");
@@ -41,10 +59,12 @@ fn main() {
         rate
     });
     println!("produced, buffered, one thread      {produced:8.2} M/s       target 3");
+}
 
+fn poll_and_commit() {
     let scratch = Scratch::new("poll");
     let store = Store::open(scratch.path()).expect("store");
-    let topic = streams::topic(&store, "t", 1, Durability::Buffered);
+    streams::topic(&store, "t", 1, Durability::Buffered);
     streams::produce(&store.producer().expect("producer"), "t", RECORDS);
     let mut consumer = streams::consumer(&store, "g", "t");
     streams::poll(&mut consumer, RECORDS);
@@ -81,8 +101,16 @@ fn main() {
         32.0 * 200.0 / syncs as f64
     );
 
+    drop((consumer, groups));
+    store.close().expect("close");
+}
+
+fn wake() {
+    let scratch = Scratch::new("wake");
+    let store = Store::open(scratch.path()).expect("store");
+    let topic = streams::topic(&store, "t", 1, Durability::Buffered);
+    let consumer = streams::consumer(&store, "g", "t");
     let p50 = |times: Vec<Duration>| times[times.len() / 2].as_secs_f64() * 1e6;
-    drop(groups);
     let bare = p50(streams::bare_hand_overs(4_000));
     let wake = p50(streams::consumer_hand_overs(&topic, consumer, 4_000));
     println!(
@@ -90,7 +118,9 @@ fn main() {
         2.0 * bare
     );
     store.close().expect("close");
+}
 
+fn topics() {
     let mut rates = Vec::new();
     for count in [1, 100] {
         let scratch = Scratch::new("topics");

@@ -6,9 +6,11 @@ use std::sync::Arc;
 
 use crate::batch::{Batch, FrameHead, HEAD_LEN, Scope};
 use crate::error::Corruption;
-use crate::io::{File, read_full};
+use crate::io::File;
 
 const BUFFER_MIN: usize = 16 << 10;
+/// Whoever waits at the tail mostly finds little there.
+const BUFFER_AT_TAIL: usize = 4 << 10;
 const BUFFER_MAX: usize = 256 << 10;
 
 /// What stands at a position.
@@ -79,7 +81,7 @@ impl Frames {
         self.buffer.clear();
         self.verified = None;
         self.buffer_at = self.position;
-        self.fill = BUFFER_MIN;
+        self.fill = BUFFER_AT_TAIL;
     }
 
     /// Looks at the frame at the position, and verifies it.
@@ -224,9 +226,23 @@ impl Frames {
             .map_err(|_| io::ErrorKind::OutOfMemory)?;
         self.verified = None;
         self.buffer.resize(want, 0);
-        let got = read_full(self.file.as_ref(), &mut self.buffer, self.position);
+        let got = self.read(len);
         self.buffer.truncate(*got.as_ref().unwrap_or(&0));
         self.buffer_at = self.position;
         got.map(|_| ())
+    }
+
+    /// Reads into the buffer until it has `len` bytes: once, where the file ends behind these.
+    fn read(&mut self, len: usize) -> io::Result<usize> {
+        let mut done = 0;
+        while done < len {
+            match self.file.read_at(&mut self.buffer[done..], self.position + done as u64) {
+                Ok(0) => break,
+                Ok(read) => done += read,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(done)
     }
 }

@@ -1,6 +1,6 @@
 //! Appending and reading back.
 
-use logmill_storage::io::sim::SimDisk;
+use logmill_storage::io::sim::{Op, SimDisk};
 use logmill_storage::{
     Compression, DataDir, DataDirOptions, Durability, Error, Log, LogConfig, Record, Retention,
     WritePath,
@@ -102,4 +102,22 @@ fn an_open_log_goes_by_new_settings_from_the_next_append_on() {
 
     assert!(log.set_config(&small.segment_bytes_max(1)).is_err());
     assert_eq!(log.append(&Record::value(&value)).unwrap(), 30);
+}
+
+/// Near the end of the file's reservation the read came back short, and a second one was made only to hear that the file ends.
+#[test]
+fn a_reader_at_the_tail_fetches_an_append_with_one_read() {
+    let disk = SimDisk::new(1);
+    let dir = DataDirOptions::new().threads(0).open_with(disk.io()).unwrap();
+    let config = LogConfig::default().durability(Durability::Buffered);
+    let log = Log::open(&dir, "1", config).unwrap();
+    let mut reader = log.reader(0).unwrap();
+    for n in 0..200 {
+        log.append(&Record::value(&[b'x'; 1_000])).unwrap();
+        let before = disk.ops().of(Op::Read);
+        assert!(reader.next_batch().unwrap().is_some());
+        // The first also finds its place.
+        let reads = disk.ops().of(Op::Read) - before;
+        assert!(n == 0 || reads == 1, "{reads} reads for record {n}");
+    }
 }
