@@ -63,6 +63,8 @@ pub(crate) fn load(bytes: &[u8]) -> Decoded<Engine> {
     }
     for _ in 0..input.count()? {
         let state = load_queue(&mut input, &mut engine)?;
+        // A queue may have come further by time alone, which no entry says. Time begins where no queue is ahead of it.
+        engine.latest = engine.latest.max(state.now);
         engine.by_name.insert(state.name.clone(), state.id);
         engine.slots.insert(state.id, Slot::new(state));
     }

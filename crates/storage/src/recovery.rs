@@ -26,6 +26,8 @@ const RESERVE_LEAST: u64 = 4 << 10;
 const LOOKS_BACK: [u64; 2] = [4 << 10, 2 << 20];
 /// What looks like it by its length alone is verified so often at the most.
 const TRIES_BACK: u32 = 64;
+/// How much of a tail is rewritten at once.
+const REWRITE_BYTES: usize = 1 << 20;
 
 /// What the bytes behind the end of the log may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -778,10 +780,11 @@ fn rewrite(segment: &Segment, file: &dyn File, from: u64, end: u64) -> Result<()
     if planted::has(Bug::CacheTrusted) {
         return file.set_len(end).map_err(segment.failed("cut"));
     }
-    let mut buffer = vec![0; 1 << 20];
+    let len = |bytes: u64| usize::try_from(bytes).unwrap_or(REWRITE_BYTES).min(REWRITE_BYTES);
+    let mut buffer = vec![0; len(end.saturating_sub(from))];
     let mut position = from;
     while position < end {
-        let want = usize::try_from(end - position).unwrap_or(buffer.len()).min(buffer.len());
+        let want = len(end - position);
         let got = read_full(file, &mut buffer[..want], position).map_err(segment.failed("read"))?;
         if got < want {
             let what = Corruption::Truncated { expected: end, found: position + got as u64 };

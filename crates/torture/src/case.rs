@@ -8,9 +8,8 @@ use std::str::FromStr;
 
 use logmill_storage::io::sim::CrashPlan;
 
-use crate::op::Op;
 use crate::random::mix;
-use crate::setup::Setup;
+use crate::world::World;
 
 /// What a cut leaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,14 +38,14 @@ pub struct Cut {
 }
 
 /// A crash that can be had again.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Case {
+#[derive(Debug, PartialEq)]
+pub struct Case<W: World> {
     /// The store.
-    pub setup: Setup,
+    pub setup: W::Setup,
     /// Decides what else is random.
     pub salt: u64,
     /// The workload.
-    pub ops: Vec<Op>,
+    pub ops: Vec<W::Op>,
     /// The cut of the workload, then those of the recoveries that follow. None: the workload alone.
     pub cuts: Vec<Cut>,
 }
@@ -64,7 +63,19 @@ impl Plan {
     }
 }
 
-impl Case {
+impl<W: World> Clone for Case<W> {
+    fn clone(&self) -> Case<W> {
+        let Case { setup, salt, ops, cuts } = self;
+        Case { setup: *setup, salt: *salt, ops: ops.clone(), cuts: cuts.clone() }
+    }
+}
+
+impl<W: World> Case<W> {
+    /// The same store and workload, cut here and there.
+    pub fn with_cuts(&self, cuts: Vec<Cut>) -> Case<W> {
+        Case { cuts, ..self.clone() }
+    }
+
     /// A number that depends on everything up to the last cut.
     pub fn seed(&self) -> u64 {
         self.cuts
@@ -104,7 +115,7 @@ impl FromStr for Plan {
     }
 }
 
-impl fmt::Display for Case {
+impl<W: World> fmt::Display for Case<W> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{};{};", self.setup, self.salt)?;
         for (i, op) in self.ops.iter().enumerate() {
@@ -119,10 +130,10 @@ impl fmt::Display for Case {
     }
 }
 
-impl FromStr for Case {
+impl<W: World> FromStr for Case<W> {
     type Err = String;
 
-    fn from_str(text: &str) -> Result<Case, String> {
+    fn from_str(text: &str) -> Result<Case<W>, String> {
         let parts: Vec<&str> = text.trim().split(';').collect();
         let [setup, salt, ops, cuts] = parts[..] else {
             return Err(format!("{text:?} has not four parts"));
@@ -130,7 +141,7 @@ impl FromStr for Case {
         Ok(Case {
             setup: setup.parse()?,
             salt: salt.parse().map_err(|_| format!("{salt:?} is no number"))?,
-            ops: ops.split_whitespace().map(Op::from_str).collect::<Result<_, _>>()?,
+            ops: ops.split_whitespace().map(W::Op::from_str).collect::<Result<_, _>>()?,
             cuts: cuts
                 .split('/')
                 .filter(|cut| !cut.is_empty())
@@ -153,13 +164,17 @@ fn parse_cut(text: &str) -> Result<Cut, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::queue::QueueMachine;
+    use crate::run::Machine;
 
     #[test]
     fn a_case_is_read_as_it_is_written() {
         let line = "mapped+buffered+lz4;3;s1 bf u3 power9 kill;@17!:r99/@4:k/@2:m5.3";
-        let case: Case = line.parse().unwrap();
+        let case: Case<Machine> = line.parse().unwrap();
         assert_eq!(case.to_string(), line);
         assert_eq!((case.cuts.len(), case.ops.len()), (3, 5));
-        assert!("positional;0;nothing;".parse::<Case>().is_err());
+        assert!("positional;0;nothing;".parse::<Case<Machine>>().is_err());
+        let line = "queue+fifo+mapped+buffered;3;send big take drop power9;@17:k";
+        assert_eq!(line.parse::<Case<QueueMachine>>().unwrap().to_string(), line);
     }
 }

@@ -3,7 +3,7 @@
 use logmill_storage::recovery::Verdict;
 use logmill_storage::{Log, Visibility};
 
-use crate::oracle::{End, Oracle};
+use crate::oracle::{End, Oracle, key, payload};
 use crate::store::{PRODUCER, Store};
 
 /// What was found in a store that was opened again, and found to be right.
@@ -76,11 +76,12 @@ pub fn recovered(store: &Store, oracle: &Oracle, how: End) -> Result<Found, Stri
         _ => {}
     }
     contents(store, oracle, Visibility::Stored, start, end)?;
+    checkpoint(store, oracle)?;
     producer(log, oracle, start, end)?;
     Ok(found)
 }
 
-/// Reads everything and compares it.
+/// Reads everything and compares it. Of a compacted log the latest record of each key is there.
 pub fn contents(
     store: &Store,
     oracle: &Oracle,
@@ -89,17 +90,57 @@ pub fn contents(
     end: u64,
 ) -> Result<(), String> {
     let mut next = start;
+    let mut gone = Vec::new();
     let reached = store.visit(visibility, |offset, bytes| {
-        if offset != next {
+        if offset > next && store.is_keyed() {
+            gone.extend(next..offset);
+        } else if offset != next {
             return Err(format!("offset {next} expected, {offset} found"));
         }
-        next += 1;
+        next = offset + 1;
         oracle.check(offset, bytes)
     })?;
     if reached != end && !(start == end && reached <= end) {
         return Err(format!("reading ends at {reached}, and {end} was announced"));
     }
-    Ok(())
+    if store.is_keyed() {
+        gone.extend(next..end);
+    }
+    let later = |offset: u64| {
+        let after = (offset + 1..end).filter(|later| gone.binary_search(later).is_err());
+        let key_of = |offset: u64| oracle.slots.get(offset as usize).map(|slot| key(slot.id));
+        after.map(key_of).any(|key| key == key_of(offset))
+    };
+    match gone.iter().find(|offset| !later(**offset)) {
+        Some(offset) => Err(format!("offset {offset} is gone, the latest of its key")),
+        None => Ok(()),
+    }
+}
+
+/// The owner of the checkpoint.
+pub const CHECKPOINT_OWNER: u64 = 9;
+
+/// What a checkpoint that reaches as far as this says.
+pub fn checkpoint_state(hot: u64) -> Vec<u8> {
+    payload(hot, 300)
+}
+
+/// A checkpoint that loads says what was written, and the one that was acknowledged last has not been lost.
+fn checkpoint(store: &Store, oracle: &Oracle) -> Result<(), String> {
+    let Some(journal) = store.journal() else { return Ok(()) };
+    match journal.load_checkpoint(CHECKPOINT_OWNER) {
+        Some((reach, state)) if state != checkpoint_state(reach.hot) => {
+            Err(format!("a checkpoint up to {} with another state", reach.hot))
+        }
+        Some((reach, _)) if reach.hot < oracle.checkpoint => {
+            Err(format!("a checkpoint up to {}, after {}", reach.hot, oracle.checkpoint))
+        }
+        // One that is older than the oldest record is of no use, and is not loaded.
+        None if oracle.checkpoint > store.log().start_offset() && !oracle.bare => {
+            Err(format!("the checkpoint up to {} is gone", oracle.checkpoint))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Whether the idempotent producer is where the log's contents say.

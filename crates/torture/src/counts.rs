@@ -6,7 +6,7 @@ use std::ops::AddAssign;
 use logmill_storage::RecoveryReport;
 use logmill_storage::recovery::Verdict;
 
-use crate::check::Found;
+use crate::examine::DEPTH;
 
 /// Counts of a run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -17,8 +17,8 @@ pub struct Counts {
     pub points: u64,
     /// Crash states that were opened and checked.
     pub states: u64,
-    /// Of these, crashes in the recovery from a crash.
-    pub nested: u64,
+    /// Of these, crashes in the recovery from a crash, in the recovery from that, and so on.
+    pub nested: [u64; DEPTH],
     /// Further openings of such states: after another power loss, without indexes, by a reader.
     pub second: u64,
     /// States in which something that was not promised was lost.
@@ -29,6 +29,12 @@ pub struct Counts {
     pub quarantined: u64,
     /// States that looked closed.
     pub clean: u64,
+    /// Records that compaction has removed.
+    pub removed: u64,
+    /// Bytes that queues have carried forward.
+    pub carried: u64,
+    /// Receipts that had lost their power, and were refused.
+    pub stale: u64,
     /// Acknowledgements that were held against the store.
     pub acks: u64,
     /// Faults that fired.
@@ -42,14 +48,11 @@ pub struct Counts {
 }
 
 impl Counts {
-    /// Notes what an opening has found.
-    pub fn note(&mut self, found: &Found, appended: u64, report: Option<&RecoveryReport>) {
-        self.lossy += u64::from(found.end < appended);
-        self.clean += u64::from(found.clean);
-        if let Some(report) = report {
-            self.cut += u64::from(report.verdict == Verdict::Cut);
-            self.quarantined += u64::from(report.verdict == Verdict::Ambiguous);
-        }
+    /// Counts what a recovery has met.
+    pub fn note(&mut self, report: &RecoveryReport) {
+        self.clean += u64::from(report.clean);
+        self.cut += u64::from(report.verdict == Verdict::Cut);
+        self.quarantined += u64::from(report.verdict == Verdict::Ambiguous);
     }
 }
 
@@ -58,12 +61,17 @@ impl AddAssign for Counts {
         self.workloads += other.workloads;
         self.points += other.points;
         self.states += other.states;
-        self.nested += other.nested;
+        for (sum, nested) in self.nested.iter_mut().zip(other.nested) {
+            *sum += nested;
+        }
         self.second += other.second;
         self.lossy += other.lossy;
         self.cut += other.cut;
         self.quarantined += other.quarantined;
         self.clean += other.clean;
+        self.removed += other.removed;
+        self.carried += other.carried;
+        self.stale += other.stale;
         self.acks += other.acks;
         self.faults += other.faults;
         self.fault_runs += other.fault_runs;
@@ -78,11 +86,16 @@ impl fmt::Display for Counts {
             ("workloads", self.workloads),
             ("cut points", self.points),
             ("crash states", self.states),
-            ("  in recovery", self.nested),
+            ("  in recovery", self.nested[0]),
+            ("  in that one's", self.nested[1]),
+            ("  and in its", self.nested[2]),
             ("  lossy", self.lossy),
             ("  cut off", self.cut),
             ("  quarantined", self.quarantined),
             ("  clean", self.clean),
+            ("records compacted", self.removed),
+            ("bytes carried", self.carried),
+            ("stale receipts", self.stale),
             ("further openings", self.second),
             ("acknowledgements", self.acks),
             ("fault runs", self.fault_runs),

@@ -7,12 +7,12 @@ use logmill_storage::io::sim::SimDisk;
 use logmill_storage::recovery::Verdict;
 use logmill_storage::{Error, ManualClock};
 
-use crate::examine::explain;
 use crate::op::{Level, Op, Shape};
 use crate::oracle::End;
 use crate::run::{Machine, WALL_MS};
 use crate::setup::Setup;
 use crate::store::Store;
+use crate::world::explain;
 
 const SEGMENT: &str = "0/00000000000000000000.log";
 /// Where the first frame begins, and how much of it is turned over.

@@ -2,16 +2,13 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use logmill_storage::Visibility;
 use logmill_storage::io::sim::CrashPlan;
 
 use crate::case::{Case, Cut, Plan};
-use crate::check::{self, Found};
 use crate::counts::Counts;
-use crate::op::{Level, Op, Shape};
 use crate::oracle::End;
 use crate::random::{Random, mix};
-use crate::run::{Halt, Machine};
+use crate::world::{Halt, World, explain};
 
 /// How deep a crash in the recovery from a crash in a recovery may be nested.
 pub const DEPTH: usize = 3;
@@ -52,7 +49,7 @@ impl Looks {
 }
 
 /// Does to a machine that was cut what the plan says.
-pub fn lose(machine: &mut Machine, plan: Plan, how: End) -> End {
+pub fn lose<W: World>(machine: &mut W, plan: Plan, how: End) -> End {
     match plan.crash() {
         None => {
             machine.kill();
@@ -66,50 +63,34 @@ pub fn lose(machine: &mut Machine, plan: Plan, how: End) -> End {
 }
 
 /// Opens what `case` has left of `machine`, and tries the looks.
-pub fn examine(
-    machine: &Machine,
+pub fn examine<W: World>(
+    machine: &W,
     how: End,
-    case: &Case,
+    case: &Case<W>,
     looks: Looks,
     counts: &mut Counts,
-) -> Result<(), (Case, String)> {
+) -> Result<(), (Case<W>, String)> {
     let blame = |what: String| (case.clone(), what);
     let seed = case.seed();
     counts.states += 1;
-    let followed = if looks.follow { follow(machine, seed, counts).map_err(blame)? } else { None };
-    let frames = if looks.again { segments_with_frames(machine) } else { Vec::new() };
     let mut open = machine.copy(seed);
     let found = opened(&mut open, how).map_err(blame)?;
-    counts.note(&found, machine.oracle.end(), open.store().map(|s| s.log().recovery()).ok());
-    if let Some(end) = followed
-        && end != found.end
-        && how != End::Failure
-    {
-        return Err(blame(format!(
-            "a reader saw the end at {end}, and recovery keeps {}",
-            found.end
-        )));
-    }
-    let left = segments_with_frames(&open);
-    // One that begins where the log ends now held no whole commit, and its bytes are cut off or set aside.
-    let gone = |base: &&u64| **base >= found.start && **base != found.end && !left.contains(base);
-    if let Some(lost) = frames.iter().find(gone) {
-        return Err(blame(format!("recovery has deleted the segment {lost}, which held frames")));
-    }
+    machine.note(&open, &found, counts);
+    machine.compare(how, &open, &found, looks, seed, counts).map_err(blame)?;
     if looks.durable {
         counts.second += 1;
         let mut dark = open.copy(seed);
         dark.crash(&CrashPlan::nothing());
         let again = opened(&mut dark, End::Power)
             .map_err(|e| blame(format!("power lost after recovery: {e}")))?;
-        same(&found, &again).map_err(|e| blame(format!("power lost after recovery: {e}")))?;
+        same::<W>(&found, &again).map_err(|e| blame(format!("power lost after recovery: {e}")))?;
     }
     if looks.again {
         counts.second += 1;
         let mut twice = open.copy(seed);
         let again =
             opened(&mut twice, End::Process).map_err(|e| blame(format!("opened twice: {e}")))?;
-        same(&found, &again).map_err(|e| blame(format!("opened twice: {e}")))?;
+        same::<W>(&found, &again).map_err(|e| blame(format!("opened twice: {e}")))?;
     }
     if looks.goes_on {
         counts.second += 1;
@@ -118,12 +99,11 @@ pub fn examine(
     if looks.bare {
         counts.second += 1;
         let mut bare = machine.copy(seed);
-        strip(&bare, seed).map_err(blame)?;
-        bare.oracle.bare = true;
+        strip(&mut bare, seed).map_err(blame)?;
         let again =
             opened(&mut bare, how).map_err(|e| blame(format!("without derived files: {e}")))?;
         if how == End::Power {
-            same(&found, &again).map_err(|e| blame(format!("without derived files: {e}")))?;
+            same::<W>(&found, &again).map_err(|e| blame(format!("without derived files: {e}")))?;
         }
     }
     if looks.nested > 0 && case.cuts.len() <= DEPTH {
@@ -132,17 +112,12 @@ pub fn examine(
     Ok(())
 }
 
-fn opened(machine: &mut Machine, how: End) -> Result<Found, String> {
+fn opened<W: World>(machine: &mut W, how: End) -> Result<W::Found, String> {
     machine.start(how).map_err(explain)
 }
 
-/// A refusal of a healthy disk's store is a broken promise, too.
-pub fn explain(halt: Halt) -> String {
-    match halt {
-        Halt::Cut => "the machine was cut, and should not have been".into(),
-        Halt::Refused(e) => format!("refused: {e}"),
-        Halt::Broken(what) => what,
-    }
+fn same<W: World>(first: &W::Found, second: &W::Found) -> Result<(), String> {
+    if W::same(first, second) { Ok(()) } else { Err(format!("first {first:?}, then {second:?}")) }
 }
 
 /// A panic is a broken promise, too.
@@ -154,73 +129,34 @@ pub fn unless_panicked<T>(work: impl FnOnce() -> T) -> Result<T, String> {
     })
 }
 
-fn same(first: &Found, second: &Found) -> Result<(), String> {
-    if (first.start, first.end) == (second.start, second.end) {
-        Ok(())
-    } else {
-        Err(format!("first {first:?}, then {second:?}"))
-    }
-}
-
-/// What a read-only open sees while no writer lives: its end.
-fn follow(machine: &Machine, seed: u64, counts: &mut Counts) -> Result<Option<u64>, String> {
-    counts.second += 1;
-    let copy = machine.copy(seed);
-    let Some(follower) = copy.try_follow().map_err(explain)? else { return Ok(None) };
-    let (start, high) = (follower.log().start_offset(), follower.log().high_watermark());
-    check::contents(&follower, &machine.oracle, Visibility::Level, start, high)
-        .map_err(|what| format!("a reader of what is left: {what}"))?;
-    if !copy.disk.change_points().is_empty() {
-        return Err("a reader has written".into());
-    }
-    Ok(Some(high))
-}
-
 /// Goes on as a user would, and loses power again.
-fn go_on(open: &mut Machine, seed: u64) -> Result<(), String> {
-    let ops = [
-        Op::Append(Level::Buffered, Shape::Three),
-        Op::Append(Level::Sync, Shape::Idempotent),
-        Op::Retry,
-        Op::Read,
-        Op::Follow,
-    ];
-    for op in ops {
-        open.run(op).map_err(explain)?;
+fn go_on<W: World>(open: &mut W, seed: u64) -> Result<(), String> {
+    for op in W::GOES_ON {
+        open.run(*op).map_err(explain)?;
     }
     open.crash(&CrashPlan::random(seed));
     opened(open, End::Power)?;
-    open.run(Op::Append(Level::Sync, Shape::One)).map_err(explain)?;
-    open.run(Op::Close).map_err(explain)
-}
-
-/// The base offsets of the segment files, quarantined ones included, that hold anything behind their head.
-fn segments_with_frames(machine: &Machine) -> Vec<u64> {
-    let holds = |path: &String| {
-        let bytes = machine.disk.read_file(path)?;
-        let name = path.rsplit('/').next()?;
-        let base = name.get(..20)?.parse().ok()?;
-        (name.ends_with(".log") && bytes.iter().skip(128).any(|b| *b != 0)).then_some(base)
-    };
-    machine.disk.paths().iter().filter(|path| path.starts_with("0/")).filter_map(holds).collect()
+    open.run(W::PROBE).map_err(explain)?;
+    open.run(W::LOOK).map_err(explain)
 }
 
 /// Removes or damages every file that can be had again.
-fn strip(machine: &Machine, seed: u64) -> Result<(), String> {
+fn strip<W: World>(machine: &mut W, seed: u64) -> Result<(), String> {
+    machine.stripped();
     let mut random = Random::new(seed);
-    for path in machine.disk.paths() {
-        let derived = [".index", ".time", ".producers", "/live"];
-        if !derived.iter().any(|end| path.ends_with(end)) {
+    let disk = machine.disk();
+    for path in disk.paths() {
+        if !W::DERIVED.iter().any(|end| path.ends_with(end)) {
             continue;
         }
-        let len = machine.disk.read_file(&path).map_or(0, |bytes| bytes.len() as u64);
+        let len = disk.read_file(&path).map_or(0, |bytes| bytes.len() as u64);
         let done = match random.below(3) {
-            0 if len > 0 => machine.disk.flip_bit(&path, random.below(len * 8)),
+            0 if len > 0 => disk.flip_bit(&path, random.below(len * 8)),
             1 => {
                 let noise: Vec<u8> = (0..random.below(200)).map(|_| random.next() as u8).collect();
-                machine.disk.write_file(&path, &noise)
+                disk.write_file(&path, &noise)
             }
-            _ => machine.disk.remove_file(&path),
+            _ => disk.remove_file(&path),
         };
         done.map_err(|e| format!("stripping {path}: {e}"))?;
     }
@@ -228,19 +164,19 @@ fn strip(machine: &Machine, seed: u64) -> Result<(), String> {
 }
 
 /// Cuts the recovery.
-fn nested(
-    machine: &Machine,
+fn nested<W: World>(
+    machine: &W,
     how: End,
-    case: &Case,
-    found: &Found,
+    case: &Case<W>,
+    found: &W::Found,
     times: u32,
     counts: &mut Counts,
-) -> Result<(), (Case, String)> {
+) -> Result<(), (Case<W>, String)> {
     let seed = case.seed();
     let mut random = Random::new(mix(seed ^ 0x6E65_7374));
     let mut whole = machine.copy(seed);
     opened(&mut whole, how).map_err(|what| (case.clone(), what))?;
-    let points = whole.disk.change_points();
+    let points = whole.disk().change_points();
     if points.is_empty() {
         return Ok(());
     }
@@ -256,7 +192,7 @@ fn nested(
         deeper.cuts.push(cut);
         let (left, how) =
             cut_recovery(machine, how, case, cut).map_err(|what| (deeper.clone(), what))?;
-        counts.nested += 1;
+        counts.nested[case.cuts.len() - 1] += 1;
         let looks = Looks {
             durable: true,
             nested: u32::from(random.once_in(2)),
@@ -266,7 +202,7 @@ fn nested(
         if how == End::Power && case.cuts.last().is_some_and(|cut| cut.plan != Plan::Kill) {
             let mut again = left.copy(deeper.seed());
             let end = opened(&mut again, how).map_err(|what| (deeper.clone(), what))?;
-            same(found, &end).map_err(|e| {
+            same::<W>(found, &end).map_err(|e| {
                 (deeper.clone(), format!("a crash in recovery changed its result: {e}"))
             })?;
         }
@@ -275,12 +211,12 @@ fn nested(
 }
 
 /// Opens what `case` has left of `machine` and cuts that.
-pub fn cut_recovery(
-    machine: &Machine,
+pub fn cut_recovery<W: World>(
+    machine: &W,
     how: End,
-    case: &Case,
+    case: &Case<W>,
     cut: Cut,
-) -> Result<(Machine, End), String> {
+) -> Result<(W, End), String> {
     let mut left = machine.copy(case.seed());
     stop(&left, cut);
     match left.start(how) {
@@ -288,16 +224,16 @@ pub fn cut_recovery(
         Err(halt) => return Err(explain(halt)),
     }
     // What a reopened store may have settled never reached a user.
-    left.oracle = machine.oracle.clone();
+    left.take_account_of(machine);
     let how = lose(&mut left, cut.plan, how);
     Ok((left, how))
 }
 
 /// Has the machine stop where the cut says.
-pub fn stop(machine: &Machine, cut: Cut) {
+pub fn stop<W: World>(machine: &W, cut: Cut) {
     if cut.inside {
-        machine.disk.stop_inside(cut.point);
+        machine.disk().stop_inside(cut.point);
     } else {
-        machine.disk.stop_at(cut.point);
+        machine.disk().stop_at(cut.point);
     }
 }

@@ -9,16 +9,14 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use logmill_storage::Error;
-use logmill_storage::io::sim::Fault;
+use logmill_storage::io::sim::{CrashPlan, Fault};
 
 use crate::case::Plan;
 use crate::counts::Counts;
-use crate::examine::{explain, lose, unless_panicked};
-use crate::op::{Level, Op, SMALL, Shape, enumerated};
+use crate::examine::{lose, unless_panicked};
 use crate::oracle::End;
 use crate::random::{Random, mix};
-use crate::run::{Halt, Machine};
-use crate::setup::Setup;
+use crate::world::{Halt, World, enumerated, explain};
 
 /// Every kind of fault, with its name in replay lines.
 pub const KINDS: [(Fault, &str); 12] = [
@@ -38,14 +36,14 @@ pub const KINDS: [(Fault, &str); 12] = [
 
 /// One run with a fault, in a line: `mapped+sync;1;s1 bf;enospc@17+;k` is a workload whose calls from 17 on find the disk
 /// full, and whose process is killed after the disk was healed.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct FaultCase {
+#[derive(Debug, PartialEq)]
+pub struct FaultCase<W: World> {
     /// The store.
-    pub setup: Setup,
+    pub setup: W::Setup,
     /// Decides what else is random.
     pub salt: u64,
     /// The workload.
-    pub ops: Vec<Op>,
+    pub ops: Vec<W::Op>,
     /// What goes wrong: an index into [`KINDS`].
     pub kind: usize,
     /// The call, counted from the opening of the store.
@@ -57,10 +55,10 @@ pub struct FaultCase {
 }
 
 /// A broken promise, and how to have it again.
-#[derive(Clone, Debug)]
-pub struct FaultFailure {
+#[derive(Debug)]
+pub struct FaultFailure<W: World> {
     /// The run.
-    pub case: FaultCase,
+    pub case: FaultCase<W>,
     /// What was wrong.
     pub what: String,
 }
@@ -96,7 +94,13 @@ impl FaultCounts {
     }
 }
 
-impl FaultCase {
+impl<W: World> Clone for FaultCase<W> {
+    fn clone(&self) -> FaultCase<W> {
+        FaultCase { ops: self.ops.clone(), ..*self }
+    }
+}
+
+impl<W: World> FaultCase<W> {
     fn fault(&self) -> Fault {
         KINDS[self.kind].0
     }
@@ -120,17 +124,21 @@ impl FaultCase {
 }
 
 /// Runs one case on a copy of `base`, a closed store.
-fn play(base: &Machine, case: &FaultCase, counts: &mut FaultCounts) -> Result<(), String> {
+fn play<W: World>(base: &W, case: &FaultCase<W>, counts: &mut FaultCounts) -> Result<(), String> {
     play_on(base.copy(mix(case.salt ^ case.call)), case, counts)
 }
 
-fn play_on(mut machine: Machine, case: &FaultCase, counts: &mut FaultCounts) -> Result<(), String> {
+fn play_on<W: World>(
+    mut machine: W,
+    case: &FaultCase<W>,
+    counts: &mut FaultCounts,
+) -> Result<(), String> {
     let (fired_before, call) =
-        (machine.disk.faults_fired(), machine.disk.ops().total() + case.call);
+        (machine.disk().faults_fired(), machine.disk().ops().total() + case.call);
     if case.forever {
-        machine.disk.fail_from(call, case.fault());
+        machine.disk().fail_from(call, case.fault());
     } else {
-        machine.disk.fail_nth(call, case.fault());
+        machine.disk().fail_nth(call, case.fault());
     }
     let mut refused = 0;
     match machine.start(End::Closed) {
@@ -147,7 +155,9 @@ fn play_on(mut machine: Machine, case: &FaultCase, counts: &mut FaultCounts) -> 
             break;
         }
         let done = machine.run(*op);
-        machine.doubtful |= case.leaves_doubt() && machine.disk.faults_fired() > fired_before;
+        if case.leaves_doubt() && machine.disk().faults_fired() > fired_before {
+            machine.doubt();
+        }
         match done {
             Ok(()) => {}
             Err(Halt::Refused(e)) => {
@@ -155,11 +165,11 @@ fn play_on(mut machine: Machine, case: &FaultCase, counts: &mut FaultCounts) -> 
                 fits(&e, case).map_err(|e| format!("{op}: {e}"))?;
             }
             Err(halt) if met_in_reading(&halt) => refused += 1,
-            Err(_) if machine.doubtful && forgets(&machine, *op) => refused += 1,
+            Err(_) if machine.is_doubtful() && machine.may_forget(*op) => refused += 1,
             Err(halt) => return Err(format!("{op}: {}", explain(halt))),
         }
     }
-    let fired = machine.disk.faults_fired() - fired_before;
+    let fired = machine.disk().faults_fired() - fired_before;
     if fired == 0 {
         return Ok(());
     }
@@ -169,18 +179,23 @@ fn play_on(mut machine: Machine, case: &FaultCase, counts: &mut FaultCounts) -> 
     tally.refused += refused;
     counts.total.fault_runs += 1;
     counts.total.faults += fired;
-    machine.disk.heal();
+    machine.disk().heal();
     if machine.is_open() {
         healed(&mut machine, case, refused, counts)?;
     }
-    machine.doubtful |= case.leaves_doubt();
+    if case.leaves_doubt() {
+        machine.doubt();
+    }
     let mut left = machine.copy(mix(case.call));
-    let how = lose(&mut left, case.end, machine.dead());
+    let dead = if left.is_doubtful() { End::Failure } else { End::Process };
+    let how = lose(&mut left, case.end, dead);
     left.start(how).map_err(|halt| format!("opening again: {}", explain(halt)))?;
-    left.run(Op::Append(Level::Sync, Shape::Three))
-        .and_then(|()| left.run(Op::PowerLoss(0)))
-        .map_err(|halt| format!("after opening again: {}", explain(halt)))?;
-    counts.total.acks += left.oracle.acks;
+    let after = |halt| format!("after opening again: {}", explain(halt));
+    left.run(W::PROBE).map_err(after)?;
+    left.crash(&CrashPlan::random(0));
+    left.start(End::Power).map_err(after)?;
+    left.run(W::LOOK).map_err(after)?;
+    left.tally(&mut counts.total);
     Ok(())
 }
 
@@ -189,40 +204,34 @@ fn met_in_reading(halt: &Halt) -> bool {
     matches!(halt, Halt::Broken(what) if what.contains("(os error "))
 }
 
-/// A cache that a failed sync has emptied may have forgotten what a buffered log shows; and a follower that could not read
-/// the live page sees less at first than a moment later.
-const fn forgets(machine: &Machine, op: Op) -> bool {
-    matches!(op, Op::Follow) || machine.setup.buffered && matches!(op, Op::Read)
-}
-
 /// The disk is well again and the store was not reopened: it must go on, unless it was poisoned with reason.
-fn healed(
-    machine: &mut Machine,
-    case: &FaultCase,
+fn healed<W: World>(
+    machine: &mut W,
+    case: &FaultCase<W>,
     refused: u64,
     counts: &mut FaultCounts,
 ) -> Result<(), String> {
-    match machine.run(Op::Append(Level::Sync, Shape::One)) {
+    match machine.run(W::PROBE) {
         Ok(()) => counts.total.refilled += u64::from(case.fills_the_disk() && refused > 0),
         Err(Halt::Refused(Error::Poisoned { .. } | Error::OutcomeUnknown { .. }))
             if case.leaves_doubt() =>
         {
             counts.total.poisoned += 1;
-            let again = machine.run(Op::Append(Level::Sync, Shape::One));
+            let again = machine.run(W::PROBE);
             if !matches!(again, Err(Halt::Refused(Error::Poisoned { .. }))) {
                 return Err(format!("a poisoned log answered {again:?}"));
             }
         }
         Err(halt) => return Err(format!("appending on a healed disk: {}", explain(halt))),
     }
-    if forgets(machine, Op::Read) && case.leaves_doubt() {
+    if machine.may_forget(W::LOOK) && case.leaves_doubt() {
         return Ok(());
     }
-    machine.run(Op::Read).map_err(|halt| format!("reading on a healed disk: {}", explain(halt)))
+    machine.run(W::LOOK).map_err(|halt| format!("reading on a healed disk: {}", explain(halt)))
 }
 
 /// Whether this is what a user may be told of such a fault.
-fn fits(error: &Error, case: &FaultCase) -> Result<(), String> {
+fn fits<W: World>(error: &Error, case: &FaultCase<W>) -> Result<(), String> {
     let right = match case.fault() {
         Fault::Enospc | Fault::Edquot => matches!(error, Error::DiskFull { .. }),
         Fault::Eintr | Fault::ShortWrite | Fault::ShortRead => false,
@@ -231,7 +240,7 @@ fn fits(error: &Error, case: &FaultCase) -> Result<(), String> {
             matches!(
                 error,
                 Error::Io { .. } | Error::Poisoned { .. } | Error::OutcomeUnknown { .. }
-            ) || case.setup.buffered
+            ) || W::answers_late(case.setup)
         }
     };
     if right { Ok(()) } else { Err(format!("{} was answered by {error}", KINDS[case.kind].0)) }
@@ -249,7 +258,7 @@ pub struct FaultJob {
 }
 
 /// Runs workloads with faults, every call of each workload in turn; stops at the first broken promise.
-pub fn run(job: FaultJob) -> (FaultCounts, Option<FaultFailure>) {
+pub fn run<W: World>(job: FaultJob) -> (FaultCounts, Option<FaultFailure<W>>) {
     let (next, so_far) = (AtomicU64::new(0), AtomicU64::new(0));
     let total = Mutex::new(FaultCounts::default());
     let failure = Mutex::new(None);
@@ -279,24 +288,31 @@ pub fn run(job: FaultJob) -> (FaultCounts, Option<FaultFailure>) {
 }
 
 /// The workload with this number: short ones in turn, then random ones.
-fn ops(number: u64, random: &mut Random) -> Vec<Op> {
+fn ops<W: World>(number: u64, random: &mut Random) -> (W::Setup, Vec<W::Op>) {
     if number.is_multiple_of(2) {
-        let len = 1 + (number / 2 % 3) as u32;
-        enumerated(len, random.below((SMALL.len() as u64).pow(len)))
+        let books = W::books();
+        let book = &books[(number / 2) as usize % books.len()];
+        let len = 1 + (number / 2 / books.len() as u64 % 3) as u32;
+        let index = random.below((book.letters.len() as u64).pow(len));
+        (random.pick(book.setups), enumerated(book.letters, len, index))
     } else {
         let len = 3 + random.below(10);
-        (0..len).map(|_| Op::random(random)).collect()
+        let setup = W::random_setup(random);
+        (setup, (0..len).map(|_| W::random_op(random)).collect())
     }
 }
 
-fn workload(number: u64, seed: u64, counts: &mut FaultCounts) -> Result<(), FaultFailure> {
+fn workload<W: World>(
+    number: u64,
+    seed: u64,
+    counts: &mut FaultCounts,
+) -> Result<(), FaultFailure<W>> {
     let mut random = Random::new(mix(seed ^ number ^ 0x6661_756C));
-    let setup = Setup::random(&mut random);
-    let ops = ops(number, &mut random);
+    let (setup, ops) = ops::<W>(number, &mut random);
     let template =
         FaultCase { setup, salt: number, ops, kind: 0, call: 0, forever: false, end: Plan::Kill };
     let blame = |what: String| FaultFailure { case: template.clone(), what };
-    let base = Machine::fresh(setup, 1).map_err(|halt| blame(explain(halt)))?;
+    let base = W::fresh(setup, 1).map_err(|halt| blame(explain(halt)))?;
     let calls = calls_of(&base, &template).map_err(blame)?;
     for call in 0..calls {
         let kind = random.below(KINDS.len() as u64) as usize;
@@ -314,17 +330,21 @@ fn workload(number: u64, seed: u64, counts: &mut FaultCounts) -> Result<(), Faul
 }
 
 /// How many calls the workload makes on a healthy disk.
-fn calls_of(base: &Machine, case: &FaultCase) -> Result<u64, String> {
+fn calls_of<W: World>(base: &W, case: &FaultCase<W>) -> Result<u64, String> {
     let mut machine = base.copy(mix(case.salt));
-    let before = machine.disk.ops().total();
+    let before = machine.disk().ops().total();
     machine.start(End::Closed).map_err(explain)?;
     for op in &case.ops {
         machine.run(*op).map_err(|halt| format!("{op}, unharmed: {}", explain(halt)))?;
     }
-    Ok(machine.disk.ops().total() - before)
+    Ok(machine.disk().ops().total() - before)
 }
 
-fn attempt(base: &Machine, case: FaultCase, counts: &mut FaultCounts) -> Result<(), FaultFailure> {
+fn attempt<W: World>(
+    base: &W,
+    case: FaultCase<W>,
+    counts: &mut FaultCounts,
+) -> Result<(), FaultFailure<W>> {
     unless_panicked(|| play(base, &case, counts))
         .and_then(|played| played)
         .map_err(|what| FaultFailure { case, what })
@@ -332,13 +352,13 @@ fn attempt(base: &Machine, case: FaultCase, counts: &mut FaultCounts) -> Result<
 
 /// Runs one case again, and prints the calls.
 #[expect(clippy::print_stderr, reason = "what a replay is for")]
-pub fn replay(case: &FaultCase) -> Result<FaultCounts, FaultFailure> {
+pub fn replay<W: World>(case: &FaultCase<W>) -> Result<FaultCounts, FaultFailure<W>> {
     let blame = |what: String| FaultFailure { case: case.clone(), what };
     let mut counts = FaultCounts::default();
-    let base = Machine::fresh(case.setup, 1).map_err(|halt| blame(explain(halt)))?;
+    let base = W::fresh(case.setup, 1).map_err(|halt| blame(explain(halt)))?;
     let traced = base.copy(mix(case.salt ^ case.call));
-    traced.disk.start_trace();
-    let disk = traced.disk.clone();
+    traced.disk().start_trace();
+    let disk = traced.disk().clone();
     let played = play_on(traced, case, &mut counts);
     for line in disk.trace() {
         eprintln!("  {line}");
@@ -347,7 +367,7 @@ pub fn replay(case: &FaultCase) -> Result<FaultCounts, FaultFailure> {
     Ok(counts)
 }
 
-impl fmt::Display for FaultCase {
+impl<W: World> fmt::Display for FaultCase<W> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{};{};", self.setup, self.salt)?;
         for (i, op) in self.ops.iter().enumerate() {
@@ -358,10 +378,10 @@ impl fmt::Display for FaultCase {
     }
 }
 
-impl FromStr for FaultCase {
+impl<W: World> FromStr for FaultCase<W> {
     type Err = String;
 
-    fn from_str(text: &str) -> Result<FaultCase, String> {
+    fn from_str(text: &str) -> Result<FaultCase<W>, String> {
         let broken = || format!("{text:?} is no run with a fault");
         let parts: Vec<&str> = text.trim().split(';').collect();
         let [setup, salt, ops, fault, end] = parts[..] else { return Err(broken()) };
@@ -370,7 +390,7 @@ impl FromStr for FaultCase {
         Ok(FaultCase {
             setup: setup.parse()?,
             salt: salt.parse().map_err(|_| broken())?,
-            ops: ops.split_whitespace().map(Op::from_str).collect::<Result<_, _>>()?,
+            ops: ops.split_whitespace().map(W::Op::from_str).collect::<Result<_, _>>()?,
             kind: KINDS.iter().position(|(_, n)| *n == name).ok_or_else(broken)?,
             call: call.parse().map_err(|_| broken())?,
             forever: at.ends_with('+'),
@@ -393,17 +413,18 @@ impl fmt::Display for FaultCounts {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::queue::QueueMachine;
+    use crate::run::Machine;
 
     #[test]
     fn a_run_with_a_fault_is_read_as_it_is_written() {
         let line = "mapped+buffered;3;s1 bf roll;sync-keep@17+;r99";
-        assert_eq!(line.parse::<FaultCase>().unwrap().to_string(), line);
-        assert!("mapped;3;s1;nothing@4;k".parse::<FaultCase>().is_err());
+        assert_eq!(line.parse::<FaultCase<Machine>>().unwrap().to_string(), line);
+        assert!("mapped;3;s1;nothing@4;k".parse::<FaultCase<Machine>>().is_err());
     }
 
-    #[test]
-    fn every_kind_of_fault_fires_and_breaks_no_promise() {
-        let (counts, failure) = run(FaultJob { seed: 1, runs: 3_000, threads: 2 });
+    fn every_kind_fires<W: World>() {
+        let (counts, failure) = run::<W>(FaultJob { seed: 1, runs: 3_000, threads: 2 });
         if let Some(FaultFailure { case, what }) = failure {
             panic!("{what}: {case}");
         }
@@ -411,5 +432,15 @@ mod tests {
             assert!(tally.fired > 0, "{fault} never fired");
         }
         assert!(counts.total.poisoned > 0 && counts.total.refilled > 0, "{counts}");
+    }
+
+    #[test]
+    fn every_kind_of_fault_fires_and_breaks_no_promise_of_a_log() {
+        every_kind_fires::<Machine>();
+    }
+
+    #[test]
+    fn every_kind_of_fault_fires_and_breaks_no_promise_of_a_queue() {
+        every_kind_fires::<QueueMachine>();
     }
 }

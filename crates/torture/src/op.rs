@@ -54,6 +54,10 @@ pub enum Op {
     DeleteHalf,
     /// Remove everything.
     DeleteAll,
+    /// Of each key leave the latest record, in what is sealed.
+    Compact,
+    /// Write a checkpoint of the journal.
+    Checkpoint,
     /// Read everything that is visible, and go on reading where the last tail read has ended.
     Read,
     /// A reader in another process looks.
@@ -87,12 +91,37 @@ pub const SMALL: [Op; 12] = [
     Op::Kill,
 ];
 
+/// The alphabet of a log that is compacted by key.
+pub const COMPACTING: [Op; 8] = [
+    Op::Append(Sync, One),
+    Op::Append(Buffered, Three),
+    Op::Append(Buffered, Idempotent),
+    Op::Settle,
+    Op::Roll,
+    Op::Compact,
+    Op::DeleteHalf,
+    Op::Kill,
+];
+
+/// The alphabet of a journal.
+pub const JOURNALING: [Op; 9] = [
+    Op::Append(Sync, Three),
+    Op::Append(Buffered, Frames),
+    Op::Submit(Large),
+    Op::Checkpoint,
+    Op::Sync,
+    Op::Roll,
+    Op::DeleteHalf,
+    Op::Close,
+    Op::Kill,
+];
+
 impl Op {
     /// One of all operations, appends most often.
     pub fn random(random: &mut Random) -> Op {
         const SHAPES: [Shape; 8] = [One, One, One, Three, Three, Frames, Large, Idempotent];
         let shape = random.pick(&SHAPES);
-        match random.below(32) {
+        match random.below(36) {
             0..=4 => Op::Append(Sync, shape),
             5..=9 => Op::Append(Buffered, shape),
             10 => Op::Append(Interval, shape),
@@ -110,6 +139,8 @@ impl Op {
             27 => Op::Close,
             28 => Op::Drop,
             29 => Op::Kill,
+            30 | 31 => Op::Compact,
+            32 => Op::Checkpoint,
             _ => Op::PowerLoss(random.below(10_000)),
         }
     }
@@ -154,6 +185,8 @@ impl fmt::Display for Op {
             Op::Tick => f.write_str("tick"),
             Op::DeleteHalf => f.write_str("half"),
             Op::DeleteAll => f.write_str("all"),
+            Op::Compact => f.write_str("compact"),
+            Op::Checkpoint => f.write_str("checkpoint"),
             Op::Read => f.write_str("read"),
             Op::Follow => f.write_str("follow"),
             Op::Close => f.write_str("close"),
@@ -167,7 +200,7 @@ impl FromStr for Op {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Op, String> {
-        const WORDS: [Op; 13] = [
+        const WORDS: [Op; 15] = [
             Op::Wait,
             Op::Retry,
             Op::Sync,
@@ -176,6 +209,8 @@ impl FromStr for Op {
             Op::Tick,
             Op::DeleteHalf,
             Op::DeleteAll,
+            Op::Compact,
+            Op::Checkpoint,
             Op::Read,
             Op::Follow,
             Op::Close,
@@ -198,18 +233,6 @@ impl FromStr for Op {
             _ => Err(unknown()),
         }
     }
-}
-
-/// The sequence of `len` letters of [`SMALL`] that has the number `index`.
-pub fn enumerated(len: u32, mut index: u64) -> Vec<Op> {
-    let letters = SMALL.len() as u64;
-    (0..len)
-        .map(|_| {
-            let op = SMALL[(index % letters) as usize];
-            index /= letters;
-            op
-        })
-        .collect()
 }
 
 #[cfg(test)]

@@ -48,10 +48,17 @@ pub struct Oracle {
     /// What was acknowledged at (epoch, offset), for ever.
     acknowledged: BTreeMap<(u32, u64), u64>,
     next_id: u64,
+    /// How far the checkpoint of the journal goes that was acknowledged last.
+    pub checkpoint: u64,
     /// Derived files were taken away: what only they know of records that are gone is gone.
     pub bare: bool,
     /// Acknowledged appends, so that a run that did nothing cannot pass.
     pub acks: u64,
+}
+
+/// The key of a record in a log that is compacted.
+pub const fn key(id: u64) -> u8 {
+    (mix(id) % 4) as u8
 }
 
 /// The value of a record: its number, and bytes that follow from it.

@@ -1,6 +1,8 @@
 //! Planted bugs: do the tests notice them?
 
 use crate::faults::FaultJob;
+#[cfg(planted)]
+use crate::run::Machine;
 use crate::sim::Job;
 
 /// Wakes one bug after the other and looks for it with damage, crash states and faults.
@@ -54,14 +56,14 @@ fn noticed(states: Job, faults: FaultJob) -> Option<String> {
     if let Err(what) = damage {
         return Some(format!("damage: {what}"));
     }
-    if let Some(failure) = crate::sim::run(states).1 {
+    if let Some(failure) = crate::sim::run::<Machine>(states).1 {
         return Some(format!("crash: {}", failure.what));
     }
-    let once = BROKE_ONCE.parse().map(|case| crate::sim::every_cut(&case, 2, 1));
+    let once = BROKE_ONCE.parse().map(|case| crate::sim::every_cut::<Machine>(&case, 2, 1));
     match once {
         Err(what) => return Some(what),
         Ok(Err(failure)) => return Some(format!("crash: {}", failure.what)),
         Ok(Ok(_)) => {}
     }
-    crate::faults::run(faults).1.map(|failure| format!("fault: {}", failure.what))
+    crate::faults::run::<Machine>(faults).1.map(|failure| format!("fault: {}", failure.what))
 }

@@ -11,26 +11,10 @@ use crate::op::{Level, Op, Shape};
 use crate::oracle::{End, Oracle, Slot};
 use crate::setup::Setup;
 use crate::store::Store;
+use crate::world::Halt;
 
 /// When all machines are started.
 pub const WALL_MS: i64 = 1_700_000_000_000;
-
-/// Why a run did not go on.
-#[derive(Debug)]
-pub enum Halt {
-    /// The machine was stopped: what the store says no longer counts.
-    Cut,
-    /// The store refused.
-    Refused(Error),
-    /// A promise was broken.
-    Broken(String),
-}
-
-impl From<String> for Halt {
-    fn from(what: String) -> Halt {
-        Halt::Broken(what)
-    }
-}
 
 /// A machine, its store, and what the store has promised.
 #[derive(Debug)]
@@ -43,6 +27,8 @@ pub struct Machine {
     pub oracle: Oracle,
     /// A call has failed that may have left bytes behind, so what was only stored is no longer sure.
     pub doubtful: bool,
+    /// Records that compaction has removed.
+    pub removed: u64,
     clock: Arc<ManualClock>,
     session: Option<Session>,
     follower: Option<Store>,
@@ -59,13 +45,26 @@ impl Machine {
     /// A machine that is off, with this disk.
     pub fn new(disk: SimDisk, setup: Setup, oracle: Oracle) -> Machine {
         let clock = Arc::new(ManualClock::at(WALL_MS));
-        Machine { disk, setup, oracle, doubtful: false, clock, session: None, follower: None }
+        Machine {
+            disk,
+            setup,
+            oracle,
+            doubtful: false,
+            removed: 0,
+            clock,
+            session: None,
+            follower: None,
+        }
     }
 
-    /// A machine whose store was made, closed and never used.
+    /// A machine whose store was made and closed, without records unless they are for compaction.
     pub fn fresh(setup: Setup, seed: u64) -> Result<Machine, Halt> {
         let mut machine = Machine::new(SimDisk::new(seed), setup, Oracle::default());
         machine.start(End::Closed)?;
+        // Of many keys there is more than one record, in segments that can be compacted.
+        for _ in 0..if setup.keyed { 6 } else { 0 } {
+            machine.run(Op::Append(Level::Buffered, Shape::Three))?;
+        }
         machine.shut()?;
         Ok(machine)
     }
@@ -228,6 +227,14 @@ impl Machine {
                 self.delete(offset)
             }
             Op::DeleteAll => self.delete(self.oracle.end()),
+            Op::Compact if self.setup.keyed => {
+                let compacted = self.store()?.log().compact();
+                let report = self.heard(compacted)?;
+                self.removed += report.records_removed;
+                Ok(())
+            }
+            Op::Checkpoint if self.setup.journal => self.checkpoint(),
+            Op::Compact | Op::Checkpoint => Ok(()),
             Op::Read => self.read(),
             Op::Follow => self.follow(),
             Op::Close => {
@@ -328,6 +335,16 @@ impl Machine {
         Ok(self.oracle.promise_durable(at + 1)?)
     }
 
+    fn checkpoint(&mut self) -> Result<(), Halt> {
+        let Some(journal) = self.store()?.journal() else { return Ok(()) };
+        let reach = journal.reach();
+        let state = check::checkpoint_state(reach.hot);
+        let written = journal.checkpoint(check::CHECKPOINT_OWNER, reach, &state);
+        self.heard(written)?;
+        self.oracle.checkpoint = reach.hot;
+        Ok(self.oracle.promise_durable(reach.hot)?)
+    }
+
     fn delete(&mut self, offset: u64) -> Result<(), Halt> {
         self.oracle.start_max = self.oracle.start_max.max(offset);
         let answer = self.store()?.log().delete_records_before(offset);
@@ -357,7 +374,7 @@ impl Machine {
             let batch = tail.next_batch();
             let batch = if self.disk.is_stopped() { return Err(Halt::Cut) } else { batch };
             let Some(batch) = batch.map_err(Halt::Refused)? else { break };
-            if batch.base_offset() > at {
+            if batch.base_offset() > at && !self.setup.keyed {
                 return Err(Halt::Broken(format!("the tail jumps from {at}")));
             }
             for record in batch.records() {

@@ -27,6 +27,8 @@ pub struct Setup {
     pub spare: bool,
     /// A journal, not a plain log.
     pub journal: bool,
+    /// Each record has one of a few keys, so that compaction finds something; never a journal.
+    pub keyed: bool,
 }
 
 impl Setup {
@@ -39,17 +41,31 @@ impl Setup {
     ];
 
     const fn plain(mapped: bool, buffered: bool) -> Setup {
-        Setup { mapped, buffered, compressed: false, spare: false, journal: false }
+        Setup { mapped, buffered, compressed: false, spare: false, journal: false, keyed: false }
     }
+
+    /// A log that is compacted by key.
+    pub const KEYED: [Setup; 2] = [
+        Setup { keyed: true, ..Setup::plain(false, false) },
+        Setup { keyed: true, ..Setup::plain(true, true) },
+    ];
+
+    /// A journal.
+    pub const JOURNAL: [Setup; 2] = [
+        Setup { journal: true, ..Setup::plain(false, false) },
+        Setup { journal: true, ..Setup::plain(true, true) },
+    ];
 
     /// Any variant, journals and spares now and then.
     pub fn random(random: &mut Random) -> Setup {
+        let journal = random.once_in(6);
         Setup {
             mapped: random.once_in(2),
             buffered: random.once_in(2),
             compressed: random.once_in(4),
             spare: random.once_in(4),
-            journal: random.once_in(6),
+            journal,
+            keyed: !journal && random.once_in(4),
         }
     }
 
@@ -71,9 +87,12 @@ impl fmt::Display for Setup {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(if self.mapped { "mapped" } else { "positional" })?;
         f.write_str(if self.buffered { "+buffered" } else { "+sync" })?;
-        for (has, word) in
-            [(self.compressed, "+lz4"), (self.spare, "+spare"), (self.journal, "+journal")]
-        {
+        for (has, word) in [
+            (self.compressed, "+lz4"),
+            (self.spare, "+spare"),
+            (self.journal, "+journal"),
+            (self.keyed, "+keyed"),
+        ] {
             f.write_str(if has { word } else { "" })?;
         }
         Ok(())
@@ -92,6 +111,7 @@ impl FromStr for Setup {
                 "lz4" => setup.compressed = true,
                 "spare" => setup.spare = true,
                 "journal" => setup.journal = true,
+                "keyed" => setup.keyed = true,
                 "positional" | "sync" => {}
                 _ => return Err(format!("{word:?} says nothing about a store")),
             }

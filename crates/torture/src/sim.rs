@@ -5,18 +5,16 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use crate::case::{Case, Cut, Plan};
 use crate::counts::Counts;
-use crate::examine::{Looks, cut_recovery, examine, explain, lose, stop, unless_panicked};
-use crate::op::{Op, SMALL, enumerated};
-use crate::oracle::{End, Oracle};
+use crate::examine::{Looks, cut_recovery, examine, lose, stop, unless_panicked};
+use crate::oracle::End;
 use crate::random::{Random, mix};
-use crate::run::{Halt, Machine};
-use crate::setup::Setup;
+use crate::world::{Book, Halt, World, enumerated, explain};
 
 /// A broken promise.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Failure {
+#[derive(Debug)]
+pub struct Failure<W: World> {
     /// How to have it again.
-    pub case: Case,
+    pub case: Case<W>,
     /// What was wrong.
     pub what: String,
 }
@@ -47,18 +45,21 @@ pub struct Job {
 
 /// A base for workloads: a store that was made and closed. One for each setup, made once.
 #[derive(Debug)]
-struct Bases(Mutex<Vec<(Setup, u64, Machine)>>);
+struct Bases<W>(Mutex<Vec<W>>);
 
-impl Bases {
-    fn machine(&self, setup: Setup, salt: u64) -> Result<Machine, String> {
+impl<W: World> Bases<W> {
+    const fn new() -> Bases<W> {
+        Bases(Mutex::new(Vec::new()))
+    }
+
+    fn machine(&self, setup: W::Setup, salt: u64) -> Result<W, String> {
         let mut bases = self.0.lock().map_err(|_| "a worker has panicked")?;
-        let known = bases.iter().find(|(s, _, _)| *s == setup);
-        if let Some((_, _, machine)) = known {
-            return Ok(machine.copy(salt));
+        if let Some(known) = bases.iter().find(|machine| machine.setup() == setup) {
+            return Ok(known.copy(salt));
         }
-        let machine = Machine::fresh(setup, 1).map_err(explain)?;
+        let machine = W::fresh(setup, 1).map_err(explain)?;
         let copy = machine.copy(salt);
-        bases.push((setup, salt, machine));
+        bases.push(machine);
         Ok(copy)
     }
 }
@@ -66,19 +67,15 @@ impl Bases {
 /// Workloads begin on a store that was made and closed, but for this salt: then on an empty disk.
 pub const SALT_EMPTY: u64 = 0;
 
-fn base(bases: &Bases, setup: Setup, salt: u64) -> Result<Machine, String> {
+fn base<W: World>(bases: &Bases<W>, setup: W::Setup, salt: u64) -> Result<W, String> {
     if salt == SALT_EMPTY {
-        return Ok(Machine::new(
-            logmill_storage::io::sim::SimDisk::new(9),
-            setup,
-            Default::default(),
-        ));
+        return Ok(W::empty(setup, 9));
     }
     bases.machine(setup, mix(salt))
 }
 
 /// Opens the store and runs the workload; `Ok(false)`: it was cut.
-fn play(machine: &mut Machine, ops: &[Op]) -> Result<bool, String> {
+fn play<W: World>(machine: &mut W, ops: &[W::Op]) -> Result<bool, String> {
     match machine.start(End::Closed) {
         Ok(_) => {}
         Err(Halt::Cut) => return Ok(false),
@@ -95,22 +92,22 @@ fn play(machine: &mut Machine, ops: &[Op]) -> Result<bool, String> {
 }
 
 /// Tries one workload at its points.
-fn explore(
-    bases: &Bases,
-    case: &Case,
+fn explore<W: World>(
+    bases: &Bases<W>,
+    case: &Case<W>,
     effort: Effort,
     random: &mut Random,
     counts: &mut Counts,
-) -> Result<(), (Case, String)> {
+) -> Result<(), (Case<W>, String)> {
     let blame = |what: String| (case.clone(), what);
     counts.workloads += 1;
     let mut whole = base(bases, case.setup, case.salt).map_err(blame)?;
     if !play(&mut whole, &case.ops).map_err(blame)? {
         return Err(blame("a workload that nobody cut was cut".into()));
     }
-    counts.acks += whole.oracle.acks;
-    let mut points = whole.disk.change_points();
-    points.push(whole.disk.ops().total());
+    whole.tally(counts);
+    let mut points = whole.disk().change_points();
+    points.push(whole.disk().ops().total());
     for point in points {
         if !random.once_in(effort.point_stride) {
             continue;
@@ -123,13 +120,11 @@ fn explore(
             let mut machine = base(bases, case.setup, case.salt).map_err(blame)?;
             stop(&machine, Cut { point, inside, plan: Plan::Kill });
             if let Err(what) = play(&mut machine, &case.ops) {
-                let mut case = case.clone();
-                case.cuts = vec![Cut { point, inside, plan: Plan::Kill }];
-                return Err((case, what));
+                let cuts = vec![Cut { point, inside, plan: Plan::Kill }];
+                return Err((case.with_cuts(cuts), what));
             }
             for plan in plans(&machine, effort, inside, random) {
-                let mut case = case.clone();
-                case.cuts = vec![Cut { point, inside, plan }];
+                let case = case.with_cuts(vec![Cut { point, inside, plan }]);
                 let mut left = machine.copy(case.seed());
                 let how = lose(&mut left, plan, End::Process);
                 let looks = effort.looks.unwrap_or_else(|| Looks::some(random));
@@ -140,14 +135,14 @@ fn explore(
     Ok(())
 }
 
-fn plans(machine: &Machine, effort: Effort, inside: bool, random: &mut Random) -> Vec<Plan> {
+fn plans<W: World>(machine: &W, effort: Effort, inside: bool, random: &mut Random) -> Vec<Plan> {
     let mut plans = Vec::new();
     if effort.fixed_plans {
         plans.push(Plan::Kill);
         if !inside {
             plans.extend([Plan::Nothing, Plan::Everything]);
         }
-        let (pieces, names) = (machine.disk.pending_pieces(512), machine.disk.pending_names());
+        let (pieces, names) = (machine.disk().pending_pieces(512), machine.disk().pending_names());
         if !inside && (1..=5).contains(&(pieces + names)) {
             for bits in 1..(1u64 << (pieces + names)) - 1 {
                 plans.push(Plan::Exactly(bits & ((1 << pieces) - 1), bits >> pieces));
@@ -164,41 +159,26 @@ fn plans(machine: &Machine, effort: Effort, inside: bool, random: &mut Random) -
 
 /// Prints what a cut has left, and the calls of the recovery from it.
 #[expect(clippy::print_stderr, reason = "what a replay is for")]
-fn narrate(left: &Machine, how: End, case: &Case) {
+fn narrate<W: World>(left: &W, how: End, case: &Case<W>) {
     let mut copy = left.copy(case.seed());
-    for path in copy.disk.paths() {
-        let bytes = copy.disk.read_file(&path).unwrap_or_default();
+    let disk = copy.disk().clone();
+    for path in disk.paths() {
+        let bytes = disk.read_file(&path).unwrap_or_default();
         let used = bytes.iter().rposition(|b| *b != 0).map_or(0, |at| at + 1);
         eprintln!("  {path}: {} bytes, {used} up to the last that is not zero", bytes.len());
     }
-    eprintln!("  promised: {:?}", Promises(&copy.oracle));
-    copy.disk.start_trace();
+    eprintln!("  promised: {}", copy.promises());
+    disk.start_trace();
     let opened = copy.start(how);
-    for line in copy.disk.trace() {
+    for line in disk.trace() {
         eprintln!("  {line}");
     }
     eprintln!("  {opened:?}");
-    if let Ok(store) = copy.store() {
-        eprintln!("  {:?}", store.log().recovery());
-    }
-}
-
-struct Promises<'a>(&'a Oracle);
-
-impl std::fmt::Debug for Promises<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Oracle { durable, stored, start, start_max, epoch, .. } = self.0;
-        write!(
-            f,
-            "start {start}..={start_max}, durable {durable}, stored {stored}, appended {}, epoch {epoch}",
-            self.0.end()
-        )
-    }
 }
 
 /// Runs a case again and looks at it in all ways; says what happens unless `quiet`.
-pub fn replay(case: &Case, quiet: bool) -> Result<Counts, Failure> {
-    let bases = Bases(Mutex::default());
+pub fn replay<W: World>(case: &Case<W>, quiet: bool) -> Result<Counts, Failure<W>> {
+    let bases = Bases::<W>::new();
     let mut counts = Counts::default();
     caught(case, || {
         let blame = |what: String| (case.clone(), what);
@@ -209,7 +189,7 @@ pub fn replay(case: &Case, quiet: bool) -> Result<Counts, Failure> {
         };
         stop(&machine, *first);
         play(&mut machine, &case.ops).map_err(blame)?;
-        let mut so_far = Case { cuts: vec![*first], ..case.clone() };
+        let mut so_far = case.with_cuts(vec![*first]);
         let mut left = machine.copy(so_far.seed());
         let mut how = lose(&mut left, first.plan, End::Process);
         for cut in deeper {
@@ -226,17 +206,20 @@ pub fn replay(case: &Case, quiet: bool) -> Result<Counts, Failure> {
 
 /// Cuts the workload of `case` at every call, with `plans` random losses at each beside the fixed ones, looks at what is left
 /// in all ways, and cuts each recovery `nested` times. Unlike a replay it goes on to mean the same when calls come and go.
-pub fn every_cut(case: &Case, plans: u64, nested: u32) -> Result<Counts, Failure> {
-    let bases = Bases(Mutex::default());
+pub fn every_cut<W: World>(case: &Case<W>, plans: u64, nested: u32) -> Result<Counts, Failure<W>> {
+    let bases = Bases::<W>::new();
     let mut counts = Counts::default();
     let looks = Some(Looks { nested, ..Looks::ALL });
     let effort = Effort { point_stride: 1, random_plans: plans, fixed_plans: true, looks };
-    let case = Case { cuts: Vec::new(), ..case.clone() };
+    let case = case.with_cuts(Vec::new());
     caught(&case, || explore(&bases, &case, effort, &mut Random::new(case.salt), &mut counts))?;
     Ok(counts)
 }
 
-fn caught(case: &Case, work: impl FnOnce() -> Result<(), (Case, String)>) -> Result<(), Failure> {
+fn caught<W: World>(
+    case: &Case<W>,
+    work: impl FnOnce() -> Result<(), (Case<W>, String)>,
+) -> Result<(), Failure<W>> {
     match unless_panicked(work) {
         Ok(done) => done.map_err(|(case, what)| Failure { case, what }),
         Err(what) => Err(Failure { case: case.clone(), what }),
@@ -244,86 +227,104 @@ fn caught(case: &Case, work: impl FnOnce() -> Result<(), (Case, String)>) -> Res
 }
 
 /// One workload and how much of it is tried.
-struct Item {
-    case: Case,
+struct Item<W: World> {
+    case: Case<W>,
     effort: Effort,
     random: Random,
 }
 
-/// The phases of a run: their share of the states, and the workloads of each.
-struct Phase {
-    name: &'static str,
-    share: u64,
-    items: u64,
-    make: fn(u64, u64) -> Item,
+/// A part of a run.
+enum Phase<W: World> {
+    /// Single operations of a book on an empty disk.
+    New(Book<W>),
+    /// All sequences of so many operations of a book.
+    Short(Book<W>, u32),
+    /// Long random ones.
+    Long,
 }
 
 const FULL: Effort = Effort { point_stride: 1, random_plans: 2, fixed_plans: true, looks: None };
 const THIN: Effort = Effort { point_stride: 3, random_plans: 1, fixed_plans: false, looks: None };
 
-const SETUPS: u64 = Setup::PLAIN.len() as u64;
-const LETTERS: u64 = SMALL.len() as u64;
+/// The share of the long workloads.
+const LONG: u64 = 100;
+/// How the share of a book falls to its new stores, and to its sequences of 1, 2, 3 and 4 operations.
+const PARTS: [u64; 5] = [5, 5, 30, 30, 30];
 
-fn short(len: u32, index: u64, seed: u64, effort: Effort) -> Item {
-    // A permutation, so that a part of them is a fair sample.
-    let count = SETUPS * LETTERS.pow(len);
-    let index = index * 7_919 % count;
-    let setup = Setup::PLAIN[(index % SETUPS) as usize];
-    let case = Case { setup, salt: 1, ops: enumerated(len, index / SETUPS), cuts: Vec::new() };
-    Item { case, effort, random: Random::new(mix(seed ^ index)) }
+impl<W: World> Phase<W> {
+    /// All phases, each with its share.
+    fn all() -> Vec<(Phase<W>, u64)> {
+        let mut all = Vec::new();
+        for (part, percent) in (0..).zip(PARTS) {
+            for book in W::books() {
+                let share = book.share * percent / 100;
+                all.push(match part {
+                    0 => (Phase::New(book), share),
+                    len => (Phase::Short(book, len), share),
+                });
+            }
+        }
+        all.push((Phase::Long, LONG));
+        all
+    }
+
+    fn name(&self) -> String {
+        match self {
+            Phase::New(book) => format!("{}, made anew", book.name),
+            Phase::Short(book, 1) => format!("{}, 1 operation", book.name),
+            Phase::Short(book, len) => format!("{}, {len} operations", book.name),
+            Phase::Long => "long".to_owned(),
+        }
+    }
+
+    /// How many workloads there are, if they can be counted.
+    fn items(&self) -> Option<u64> {
+        match self {
+            Phase::New(book) => Some((book.setups.len() * book.letters.len()) as u64),
+            Phase::Short(book, len) => {
+                Some(book.setups.len() as u64 * (book.letters.len() as u64).pow(*len))
+            }
+            Phase::Long => None,
+        }
+    }
+
+    /// The workload with this number.
+    fn item(&self, index: u64, seed: u64) -> Item<W> {
+        match self {
+            Phase::New(book) => Phase::short(book, 1, index, seed, SALT_EMPTY),
+            Phase::Short(book, len) => {
+                // A permutation, so that a part of them is a fair sample.
+                let count = self.items().unwrap_or(1);
+                Phase::short(book, *len, index * 7_919 % count, seed, 1)
+            }
+            Phase::Long => {
+                let mut random = Random::new(mix(seed ^ index ^ 0x6C6F_6E67));
+                let setup = W::random_setup(&mut random);
+                let len = 4 + random.below(16);
+                let ops = (0..len).map(|_| W::random_op(&mut random)).collect();
+                let case = Case { setup, salt: 1 + random.below(1_000), ops, cuts: Vec::new() };
+                let stride = 1 + random.below(6);
+                let effort = Effort { point_stride: stride, random_plans: 2, ..THIN };
+                Item { case, effort, random }
+            }
+        }
+    }
+
+    fn short(book: &Book<W>, len: u32, index: u64, seed: u64, salt: u64) -> Item<W> {
+        let setups = book.setups.len() as u64;
+        let setup = book.setups[(index % setups) as usize];
+        let ops = enumerated(book.letters, len, index / setups);
+        let effort = if len < 3 { FULL } else { THIN };
+        let case = Case { setup, salt, ops, cuts: Vec::new() };
+        Item { case, effort, random: Random::new(mix(seed ^ index)) }
+    }
 }
-
-fn creation(index: u64, seed: u64) -> Item {
-    let mut random = Random::new(mix(seed ^ index));
-    let setup = Setup::random(&mut random);
-    let ops = vec![SMALL[(index % LETTERS) as usize]];
-    Item { case: Case { setup, salt: SALT_EMPTY, ops, cuts: Vec::new() }, effort: FULL, random }
-}
-
-fn long(index: u64, seed: u64) -> Item {
-    let mut random = Random::new(mix(seed ^ index ^ 0x6C6F_6E67));
-    let setup = Setup::random(&mut random);
-    let len = 4 + random.below(16);
-    let ops = (0..len).map(|_| Op::random(&mut random)).collect();
-    let case = Case { setup, salt: 1 + random.below(1_000), ops, cuts: Vec::new() };
-    let effort = Effort { point_stride: 1 + random.below(6), random_plans: 2, ..THIN };
-    Item { case, effort, random }
-}
-
-const PHASES: [Phase; 6] = [
-    Phase { name: "made anew", share: 3, items: 24, make: creation },
-    Phase {
-        name: "1 operation",
-        share: 2,
-        items: SETUPS * LETTERS,
-        make: |i, s| short(1, i, s, FULL),
-    },
-    Phase {
-        name: "2 operations",
-        share: 20,
-        items: SETUPS * LETTERS.pow(2),
-        make: |i, s| short(2, i, s, FULL),
-    },
-    Phase {
-        name: "3 operations",
-        share: 20,
-        items: SETUPS * LETTERS.pow(3),
-        make: |i, s| short(3, i, s, THIN),
-    },
-    Phase {
-        name: "4 operations",
-        share: 20,
-        items: SETUPS * LETTERS.pow(4),
-        make: |i, s| short(4, i, s, THIN),
-    },
-    Phase { name: "long", share: 35, items: u64::MAX, make: long },
-];
 
 /// What a phase has come to.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Done {
     /// Its name.
-    pub name: &'static str,
+    pub name: String,
     /// How many workloads there are, if they can be counted.
     pub of: Option<u64>,
     /// What was done.
@@ -331,19 +332,19 @@ pub struct Done {
 }
 
 /// Runs the job; stops at the first failure, which is then made as small as it gets.
-pub fn run(job: Job) -> (Vec<Done>, Option<Failure>) {
-    let bases = Bases(Mutex::default());
+pub fn run<W: World>(job: Job) -> (Vec<Done>, Option<Failure<W>>) {
+    let bases = Bases::new();
     let mut done = Vec::new();
-    let shares: u64 = PHASES.iter().map(|phase| phase.share).sum();
-    let (mut budget, mut left) = (job.states, shares);
-    for phase in &PHASES {
+    let phases = Phase::<W>::all();
+    let mut left: u64 = phases.iter().map(|(_, share)| share).sum();
+    let mut budget = job.states;
+    for (phase, share) in &phases {
         // What a phase does not need is for the others.
-        let wanted = budget * phase.share / left.max(1);
+        let wanted = budget * share / left.max(1);
         let (counts, failure) = run_phase(&bases, phase, wanted, job);
         budget = budget.saturating_sub(counts.states);
-        left -= phase.share;
-        let of = (phase.items < u64::MAX).then_some(phase.items);
-        done.push(Done { name: phase.name, of, counts });
+        left -= share;
+        done.push(Done { name: phase.name(), of: phase.items(), counts });
         if let Some((failure, effort)) = failure {
             return (done, Some(shrink(&bases, failure, effort)));
         }
@@ -351,12 +352,12 @@ pub fn run(job: Job) -> (Vec<Done>, Option<Failure>) {
     (done, None)
 }
 
-fn run_phase(
-    bases: &Bases,
-    phase: &Phase,
+fn run_phase<W: World>(
+    bases: &Bases<W>,
+    phase: &Phase<W>,
     states: u64,
     job: Job,
-) -> (Counts, Option<(Failure, Effort)>) {
+) -> (Counts, Option<(Failure<W>, Effort)>) {
     let (next, so_far, stopped) = (AtomicU64::new(0), AtomicU64::new(0), AtomicBool::new(false));
     let total = Mutex::new(Counts::default());
     let failure = Mutex::new(None);
@@ -364,10 +365,10 @@ fn run_phase(
         let mut counts = Counts::default();
         while !stopped.load(Ordering::Relaxed) && so_far.load(Ordering::Relaxed) < states {
             let index = next.fetch_add(1, Ordering::Relaxed);
-            if index >= phase.items {
+            if phase.items().is_some_and(|items| index >= items) {
                 break;
             }
-            let mut item = (phase.make)(index, job.seed);
+            let mut item = phase.item(index, job.seed);
             let before = counts.states;
             let result = caught(&item.case, || {
                 explore(bases, &item.case, item.effort, &mut item.random, &mut counts)
@@ -393,13 +394,13 @@ fn run_phase(
 }
 
 /// Leaves operations out as long as what remains fails, too.
-fn shrink(bases: &Bases, mut failure: Failure, effort: Effort) -> Failure {
+fn shrink<W: World>(bases: &Bases<W>, mut failure: Failure<W>, effort: Effort) -> Failure<W> {
     let effort = Effort { point_stride: 1, random_plans: effort.random_plans.max(4), ..FULL };
     let mut at = 0;
     let mut tries = 0;
     while at < failure.case.ops.len() && tries < 200 {
         tries += 1;
-        let mut smaller = Case { cuts: Vec::new(), ..failure.case.clone() };
+        let mut smaller = failure.case.with_cuts(Vec::new());
         smaller.ops.remove(at);
         let mut random = Random::new(tries);
         let tried = caught(&smaller, || {

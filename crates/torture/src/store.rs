@@ -9,7 +9,7 @@ use logmill_storage::{
 };
 
 use crate::op::Level;
-use crate::oracle::{Slot, payload};
+use crate::oracle::{Slot, key, payload};
 use crate::setup::Setup;
 
 /// The id of the one idempotent producer.
@@ -20,6 +20,7 @@ pub const PRODUCER: i64 = 7;
 pub struct Store {
     journal: Option<Journal>,
     log: Log,
+    keyed: bool,
     dir: DataDir,
 }
 
@@ -55,10 +56,10 @@ impl Store {
         if setup.journal {
             let journal = Journal::open(&dir, "0", setup.config())?;
             let log = journal.part(Part::Hot).clone();
-            Ok(Store { journal: Some(journal), log, dir })
+            Ok(Store { journal: Some(journal), log, keyed: false, dir })
         } else {
             let log = Log::open(&dir, "0", setup.config())?;
-            Ok(Store { journal: None, log, dir })
+            Ok(Store { journal: None, log, keyed: setup.keyed, dir })
         }
     }
 
@@ -70,6 +71,11 @@ impl Store {
     /// The journal, if it is one.
     pub const fn journal(&self) -> Option<&Journal> {
         self.journal.as_ref()
+    }
+
+    /// Whether records have keys, so that compaction may remove some.
+    pub const fn is_keyed(&self) -> bool {
+        self.keyed
     }
 
     /// Does the background work that is due.
@@ -111,7 +117,17 @@ impl Store {
         let values: Vec<Vec<u8>> = slots.iter().map(|slot| payload(slot.id, slot.len)).collect();
         match &self.journal {
             None => {
-                let records: Vec<Record<'_>> = values.iter().map(|v| Record::value(v)).collect();
+                let keys: Vec<[u8; 1]> = slots.iter().map(|slot| [key(slot.id)]).collect();
+                let record = |(value, key)| match self.keyed {
+                    true => Record::value(value).key(key),
+                    false => Record::value(value),
+                };
+                let records: Vec<Record<'_>> = values
+                    .iter()
+                    .map(Vec::as_slice)
+                    .zip(keys.iter().map(<[u8; 1]>::as_slice))
+                    .map(record)
+                    .collect();
                 to_log(&records)
             }
             Some(journal) => {

@@ -1,18 +1,21 @@
 //! Crashes on the simulated disk: a small exploration in each run, and every crash that ever broke a promise.
 
+use logmill_torture::case::Case;
+use logmill_torture::run::Machine;
 use logmill_torture::sim::{Job, every_cut, run};
 
 /// Cuts a workload at every call, and some of the recoveries, too.
 fn holds(workload: &str) {
-    let counts = every_cut(&workload.parse().unwrap(), 1, 1)
+    let case: Case<Machine> = workload.parse().unwrap();
+    let counts = every_cut(&case, 1, 1)
         .unwrap_or_else(|failure| panic!("{}: {}", failure.what, failure.case));
-    assert!(counts.nested > 50 && counts.lossy > 50, "{counts}");
+    assert!(counts.nested[0] > 50 && counts.lossy > 50, "{counts}");
 }
 
 #[test]
 fn no_crash_state_of_a_short_exploration_breaks_a_promise() {
     let states = std::env::var("LOGMILL_CRASH_STATES").map_or(2_000, |n| n.parse().unwrap());
-    let (done, failure) = run(Job { seed: 1, states, threads: 2 });
+    let (done, failure) = run::<Machine>(Job { seed: 1, states, threads: 2 });
     if let Some(failure) = failure {
         panic!("{}: {}", failure.what, failure.case);
     }
@@ -20,7 +23,7 @@ fn no_crash_state_of_a_short_exploration_breaks_a_promise() {
         done.iter().map(|d| count(&d.counts)).sum::<u64>()
     };
     assert!(of(|c| c.states) >= states * 9 / 10);
-    assert!(of(|c| c.nested) > states / 100, "recoveries were cut, too");
+    assert!(of(|c| c.nested[0]) > states / 100, "recoveries were cut, too");
     assert!(of(|c| c.lossy) > states / 100, "crashes took something");
     assert!(of(|c| c.quarantined) > 0, "some left bytes in doubt");
 }

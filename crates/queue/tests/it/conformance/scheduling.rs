@@ -377,3 +377,24 @@ fn jumps_of_the_wall_clock_end_no_lease_or_delay_early_and_hold_none_up() {
     store.pass(1);
     assert_eq!(bodies(&queue, 1), ["held"]);
 }
+
+/// A queue that nobody wrote to had come further in time by itself, and its checkpoint said so; the time at which the store
+/// was opened again went by the entries alone, and by a wall clock that had been set back. Until that time had caught up
+/// with the queue's, no lease of it ended.
+#[test]
+fn a_lease_ends_in_time_where_the_clock_was_set_back_after_a_quiet_time() {
+    let mut store = Store::new();
+    let queue = store.create("q", QueueConfig::standard().visibility_timeout(ms(30_000)));
+    send(&queue, "held");
+    store.pass(86_400_000);
+    assert_eq!(queue.page(Section::Ready, 0, 9).unwrap().len(), 1);
+    drop(queue);
+    store.clock.set_wall_ms(START);
+    store.reopen();
+    let queue = store.queue("q");
+    receive_one(&queue);
+    store.pass(29_999);
+    assert_eq!(bodies(&queue, 1), none());
+    store.pass(1);
+    assert_eq!(bodies(&queue, 1), ["held"]);
+}
