@@ -6,6 +6,7 @@
 //! behind a hole. So there are witnesses of what was durable (the manifest, the live page, `durable_upto` in frames and in
 //! later segments), and [`judge`] decides by them alone.
 
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -26,8 +27,8 @@ const RESERVE_LEAST: u64 = 4 << 10;
 const LOOKS_BACK: [u64; 2] = [4 << 10, 2 << 20];
 /// What looks like it by its length alone is verified so often at the most.
 const TRIES_BACK: u32 = 64;
-/// How much of a tail is rewritten at once.
-const REWRITE_BYTES: usize = 1 << 20;
+/// How much is copied or rewritten at once.
+const COPY_BYTES: usize = 1 << 20;
 
 /// What the bytes behind the end of the log may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -693,6 +694,7 @@ pub(crate) fn apply(known: &Known<'_>, scan: &mut Scan) -> Result<Vec<PathBuf>> 
             known.io.unlink(&segment.path()).map_err(segment.failed("unlink"))?;
         }
     }
+    keep_compacted(known, scan)?;
     for base in &scan.obsolete {
         remove_segment(known.io.as_ref(), known.root, known.dir, *base)?;
     }
@@ -780,7 +782,7 @@ fn rewrite(segment: &Segment, file: &dyn File, from: u64, end: u64) -> Result<()
     if planted::has(Bug::CacheTrusted) {
         return file.set_len(end).map_err(segment.failed("cut"));
     }
-    let len = |bytes: u64| usize::try_from(bytes).unwrap_or(REWRITE_BYTES).min(REWRITE_BYTES);
+    let len = |bytes: u64| usize::try_from(bytes).unwrap_or(COPY_BYTES).min(COPY_BYTES);
     let mut buffer = vec![0; len(end.saturating_sub(from))];
     let mut position = from;
     while position < end {
@@ -851,20 +853,8 @@ fn quarantine(known: &Known<'_>, scan: &mut Scan) -> Result<Vec<PathBuf>> {
                 _ => {}
             }
             let copy = known.io.open(&temporary, Open::Create).map_err(failed("create"))?;
-            let mut buffer = vec![0; 1 << 20];
-            let (mut position, end) = (end_position, end_position + scan.rest_bytes);
-            while position < end {
-                let want =
-                    usize::try_from(end - position).unwrap_or(buffer.len()).min(buffer.len());
-                let got = read_full(last.file.as_ref(), &mut buffer[..want], position)
-                    .map_err(last.segment.failed("read"))?;
-                if got == 0 {
-                    break;
-                }
-                write_full(copy.as_ref(), &buffer[..got], position - end_position)
-                    .map_err(failed("write"))?;
-                position += got as u64;
-            }
+            let range = end_position..end_position + scan.rest_bytes;
+            copy_to(last.file.as_ref(), range, copy.as_ref()).map_err(failed("copy"))?;
             copy.sync_data().map_err(failed("sync"))
         })?;
         known.io.rename(&temporary, &path).map_err(failed("rename"))?;
@@ -872,6 +862,62 @@ fn quarantine(known: &Known<'_>, scan: &mut Scan) -> Result<Vec<PathBuf>> {
     }
     known.io.sync_dir(&dir).map_err(failed("sync"))?;
     Ok(quarantined)
+}
+
+/// Copies a range of a segment to the beginning of another file, as far as it goes.
+fn copy_to(from: &dyn File, range: Range<u64>, to: &dyn File) -> std::io::Result<()> {
+    let len = |bytes: u64| usize::try_from(bytes).unwrap_or(COPY_BYTES).min(COPY_BYTES);
+    let mut buffer = vec![0; len(range.end - range.start)];
+    let mut position = range.start;
+    while position < range.end {
+        let want = len(range.end - position);
+        let got = read_full(from, &mut buffer[..want], position)?;
+        if got == 0 {
+            break;
+        }
+        write_full(to, &buffer[..got], position - range.start)?;
+        position += got as u64;
+    }
+    Ok(())
+}
+
+/// Before what a compacted segment was made of is removed, its name is made durable. That it is there says little: the sync
+/// of its directory may have failed, which leaves a name in the cache that no later sync writes. So a copy takes its place.
+/// Where there is no space for one, the next sync is trusted.
+fn keep_compacted(known: &Known<'_>, scan: &Scan) -> Result<()> {
+    for (segment, next) in scan
+        .segments
+        .iter()
+        .zip(scan.segments.iter().skip(1).map(|next| next.base_offset()).chain([scan.end.offset]))
+    {
+        let inside = segment.base_offset() + 1..next;
+        if !scan.obsolete.iter().any(|base| inside.contains(base)) {
+            continue;
+        }
+        let path = segment.path();
+        let temporary = path.with_extension("log.compacted.tmp");
+        let copied = with_reserve(known, || {
+            match known.io.unlink(&temporary) {
+                Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(segment.failed("unlink")(e));
+                }
+                _ => {}
+            }
+            let from = segment.open(Open::Read)?;
+            let to = known.io.open(&temporary, Open::Create).map_err(segment.failed("create"))?;
+            let len = from.len().map_err(segment.failed("length of"))?;
+            copy_to(from.as_ref(), 0..len, to.as_ref()).map_err(segment.failed("copy"))?;
+            to.sync_data().map_err(segment.failed("sync"))
+        });
+        match copied {
+            Ok(()) => known.io.rename(&temporary, &path).map_err(segment.failed("rename"))?,
+            Err(Error::DiskFull { .. }) => {}
+            Err(e) => return Err(e),
+        }
+        let root = known.root;
+        known.io.sync_dir(known.dir).map_err(|e| Error::io("sync", root.join(known.dir), e))?;
+    }
+    Ok(())
 }
 
 /// Removes a segment and what belongs to it; the directory is not synced.

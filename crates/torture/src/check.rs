@@ -76,7 +76,6 @@ pub fn recovered(store: &Store, oracle: &Oracle, how: End) -> Result<Found, Stri
         _ => {}
     }
     contents(store, oracle, Visibility::Stored, start, end)?;
-    checkpoint(store, oracle)?;
     producer(log, oracle, start, end)?;
     Ok(found)
 }
@@ -126,7 +125,7 @@ pub fn checkpoint_state(hot: u64) -> Vec<u8> {
 }
 
 /// A checkpoint that loads says what was written, and the one that was acknowledged last has not been lost.
-fn checkpoint(store: &Store, oracle: &Oracle) -> Result<(), String> {
+pub fn checkpoint(store: &Store, oracle: &Oracle) -> Result<(), String> {
     let Some(journal) = store.journal() else { return Ok(()) };
     match journal.load_checkpoint(CHECKPOINT_OWNER) {
         Some((reach, state)) if state != checkpoint_state(reach.hot) => {

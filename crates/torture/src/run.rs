@@ -106,6 +106,13 @@ impl Machine {
         let found = check::recovered(&store, &self.oracle, how);
         self.alive()?;
         let found = found?;
+        let checkpoint = check::checkpoint(&store, &self.oracle);
+        if self.disk.faults_fired() == 0 {
+            checkpoint?;
+        } else {
+            // One that cannot be read is as good as none.
+            self.oracle.checkpoint = 0;
+        }
         self.oracle.settle(found.start, found.end, found.epoch);
         self.doubtful = false;
         self.session = Some(Session { tickets: Vec::new(), tail: None, store });
