@@ -58,6 +58,8 @@ struct Account {
     /// The states after each call since the last one that was made durable, which comes first. Never none.
     past: Vec<Model>,
     pending: Option<Pending>,
+    /// What calls before that may have done, while nobody can see it.
+    maybe: Vec<Pending>,
     given: Vec<Given>,
     created: bool,
     next_id: u64,
@@ -66,6 +68,8 @@ struct Account {
     /// Received while the disk refused to note it.
     loose: BTreeSet<u64>,
     doubtful: bool,
+    /// What a refused call has done cannot be seen: only the next opening tells.
+    lost_track: bool,
     acks: u64,
     /// Receipts that were refused since they had lost their power.
     stale: u64,
@@ -111,7 +115,11 @@ impl Account {
 
     /// All calls so far are durable.
     fn sync(&mut self) {
+        if self.lost_track {
+            return;
+        }
         self.past.drain(..self.past.len() - 1);
+        self.maybe.clear();
     }
 }
 
@@ -229,12 +237,11 @@ impl QueueMachine {
             End::Power | End::Failure => 0,
         };
         let mut possible = account.past[first..].to_vec();
-        match &account.pending {
-            Some(Pending::Model(after)) => possible.push(after.clone()),
-            Some(Pending::Take { max, until }) => {
-                possible.push(account.now().after_taking(seen, *max, *until));
-            }
-            None => {}
+        for pending in account.maybe.iter().chain(&account.pending) {
+            possible.push(match pending {
+                Pending::Model(after) => after.clone(),
+                Pending::Take { max, until } => account.now().after_taking(seen, *max, *until),
+            });
         }
         let mut differs = Vec::new();
         for model in possible.iter().rev() {
@@ -242,8 +249,10 @@ impl QueueMachine {
                 None => {
                     account.past = vec![seen.clone()];
                     account.pending = None;
+                    account.maybe.clear();
                     account.loose.clear();
                     account.doubtful = false;
+                    account.lost_track = false;
                     for given in &mut account.given {
                         let item = seen.0.get(&given.id);
                         given.forgotten |= item.is_some_and(|item| item.receives < given.receives);
@@ -263,7 +272,19 @@ impl QueueMachine {
     /// After a refusal: what has become of the call?
     fn settle_pending(&mut self) -> Result<(), Halt> {
         let Some(pending) = self.account.pending.clone() else { return Ok(()) };
-        let seen = self.look()?;
+        if self.account.lost_track {
+            self.account.maybe.extend(self.account.pending.take());
+            return Ok(());
+        }
+        let seen = match self.look() {
+            // Bodies that were never durable may be gone from the cache, and with them the answer.
+            Err(Halt::Refused(_)) if self.account.doubtful => {
+                self.account.lost_track = true;
+                self.account.maybe.extend(self.account.pending.take());
+                return Ok(());
+            }
+            seen => seen?,
+        };
         let now = self.now();
         let after = match pending {
             Pending::Model(after) => after,
@@ -279,7 +300,9 @@ impl QueueMachine {
         };
         let loose = &self.account.loose;
         if self.account.now().differs(&seen, now, loose).is_none() {
-            self.account.pending = None;
+            // What is not there now may come back, if the write or the sync of it failed half-way.
+            let pending = self.account.pending.take().filter(|_| self.account.doubtful);
+            self.account.maybe.extend(pending);
         } else if let Some(what) = after.differs(&seen, now, loose) {
             return Err(Halt::Broken(format!("after a refusal: {what}")));
         } else {
@@ -677,12 +700,14 @@ impl World for QueueMachine {
         let account = Account {
             past: vec![Model::default()],
             pending: None,
+            maybe: Vec::new(),
             given: Vec::new(),
             created: false,
             next_id: 0,
             jumped: false,
             loose: BTreeSet::new(),
             doubtful: false,
+            lost_track: false,
             acks: 0,
             stale: 0,
             carried: 0,
@@ -751,6 +776,9 @@ impl World for QueueMachine {
 
     fn run(&mut self, op: QueueOp) -> Result<(), Halt> {
         self.settle_pending()?;
+        if self.account.lost_track && op != QueueMachine::PROBE {
+            return Ok(());
+        }
         self.perform(op)?;
         if self.disk.is_stopped() { Err(Halt::Cut) } else { Ok(()) }
     }
