@@ -434,6 +434,21 @@ mod tests {
         assert!(counts.total.poisoned > 0 && counts.total.refilled > 0, "{counts}");
     }
 
+    /// A message whose read failed while space was given back was passed over, and its segment removed.
+    #[test]
+    fn no_call_that_fails_while_space_is_given_back_costs_a_message() {
+        let mut counts = FaultCounts::default();
+        for kind in ["eio", "enospc", "emfile", "short-read", "sync-drop"] {
+            for call in 30..110 {
+                let line = format!("queue+positional+sync;1;reclaim;{kind}@{call};k");
+                let case: FaultCase<QueueMachine> = line.parse().unwrap();
+                let base = QueueMachine::fresh(case.setup, 1).unwrap();
+                play(&base, &case, &mut counts).unwrap_or_else(|what| panic!("{what}: {case}"));
+            }
+        }
+        assert!(counts.total.faults > 100, "{counts}");
+    }
+
     #[test]
     fn every_kind_of_fault_fires_and_breaks_no_promise_of_a_log() {
         every_kind_fires::<Machine>();

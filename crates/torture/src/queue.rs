@@ -147,6 +147,7 @@ impl QueueMachine {
             _ if self.disk.is_stopped() => Err(Halt::Cut),
             Ok(told) => Ok(told),
             Err(QueueError::Storage(e)) => Err(Halt::Refused(e)),
+            Err(QueueError::Unreadable { source, .. }) => self.told(Err(*source)),
             Err(e) => Err(Halt::Broken(e.to_string())),
         }
     }
@@ -467,7 +468,8 @@ impl QueueMachine {
         }
         self.in_order(&receipts)?;
         if self.disk.faults_fired() > fired {
-            self.account.loose.extend(receipts.iter().map(|(id, _)| *id));
+            // What could not be noted is forgotten by a crash; what could not be read was taken, and not handed out.
+            self.account.loose.extend(after.0.keys().copied());
         }
         if self.account.jumped {
             // When their turn ends is a matter of the queue's own time.

@@ -940,3 +940,33 @@ fn appends_and_readers_go_on_while_compactions_run() {
     assert!(left.iter().all(|record| record.offset >= 60_000 - 97));
     log.close().unwrap();
 }
+
+/// The sync of the directory failed after a compacted segment had been renamed over the first of those that it was made of,
+/// and the process died. The next one saw the new name in the cache and removed the others; its own sync of the directory
+/// said yes, as a sync does after one that failed, and wrote the removals only. The power went, the rename with it, and
+/// records that were durable were in no file any more.
+#[test]
+fn what_a_compacted_segment_was_made_of_stays_until_its_name_is_durable() {
+    let bench = Bench::new(31);
+    let dir = bench.dir();
+    let log = Log::open(&dir, "1/0", config()).unwrap();
+    for n in 0..200 {
+        put(&log, &format!("k{}", n % 10), &n.to_string());
+    }
+    seal(&log);
+    let before = latest(&records(&log));
+    let fired = bench.disk.faults_fired();
+    bench.disk.fail_next(Op::SyncDir, Fault::SyncEioKeep);
+    let refused = log.compact();
+    assert!(matches!(refused, Err(Error::Io { .. })), "{refused:?}");
+    assert_eq!(bench.disk.faults_fired(), fired + 1);
+    bench.disk.kill();
+    drop((log, dir));
+    let dir = bench.dir();
+    let log = Log::open(&dir, "1/0", config()).unwrap();
+    assert_eq!(latest(&records(&log)), before);
+    drop((log, dir));
+    bench.disk.crash(&CrashPlan::nothing());
+    let log = Log::open(&bench.dir(), "1/0", config()).unwrap();
+    assert_eq!(latest(&records(&log)), before);
+}
