@@ -327,14 +327,27 @@ impl QueueMachine {
             QueueOp::DeleteAll => self.delete_all(),
             QueueOp::Hide => self.change_visibility(LEASE * 2),
             QueueOp::Release => self.change_visibility(Duration::ZERO),
-            QueueOp::Pass => Ok(self.clock.advance(LEASE / 2)),
-            QueueOp::Expire => Ok(self.clock.advance(LONG)),
-            QueueOp::ClockBack => Ok(self.jump(-1)),
-            QueueOp::ClockAhead => Ok(self.jump(1)),
+            QueueOp::Pass => {
+                self.clock.advance(LEASE / 2);
+                Ok(())
+            }
+            QueueOp::Expire => {
+                self.clock.advance(LONG);
+                Ok(())
+            }
+            QueueOp::ClockBack => {
+                self.jump(-1);
+                Ok(())
+            }
+            QueueOp::ClockAhead => {
+                self.jump(1);
+                Ok(())
+            }
             QueueOp::Checkpoint => {
                 let written = self.session()?.queues.checkpoint();
                 self.told(written)?;
-                Ok(self.account.sync())
+                self.account.sync();
+                Ok(())
             }
             QueueOp::Reclaim => {
                 let Session { queues, journal, .. } = self.session()?;
@@ -344,7 +357,10 @@ impl QueueMachine {
                 self.account.carried += done.carried_bytes;
                 Ok(())
             }
-            QueueOp::Tick => Ok(self.session()?.queues.tick()),
+            QueueOp::Tick => {
+                self.session()?.queues.tick();
+                Ok(())
+            }
             QueueOp::Look => self.compare_with_account(),
             QueueOp::Drain => self.drain(),
             QueueOp::Close => {
