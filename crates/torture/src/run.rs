@@ -103,6 +103,11 @@ impl Machine {
     pub fn start(&mut self, how: End) -> Result<check::Found, Halt> {
         let opened = Store::open(self.disk.io(), &self.setup, &self.clock);
         let store = self.heard(opened)?;
+        // What a compaction that failed has left behind, an open looks through as after a crash.
+        let how = match how {
+            End::Closed if self.setup.keyed && self.disk.faults_fired() > 0 => End::Process,
+            how => how,
+        };
         let found = check::recovered(&store, &self.oracle, how);
         self.alive()?;
         let found = found?;
