@@ -453,7 +453,7 @@ impl QueueMachine {
         let taken: Vec<ReceivedMessage> = self.told(taken)?;
         let healthy = self.disk.faults_fired() == 0;
         let mut after = self.account.now().clone();
-        let mut receipts = Vec::new();
+        let (mut receipts, mut given) = (Vec::new(), Vec::new());
         let receivable = self.now().map(|now| after.receivable(self.setup.fifo, now));
         for message in &taken {
             let id = id_of(message.body())?;
@@ -468,13 +468,12 @@ impl QueueMachine {
                 return Err(Halt::Broken(format!("receive {count} of message {id}: {item:?}")));
             }
             receipts.push((id, *message.receipt()));
-            let given = Given {
+            given.push(Given {
                 receipt: *message.receipt(),
                 id,
                 receives: item.receives,
                 forgotten: false,
-            };
-            self.account.given.push(given);
+            });
         }
         if let Some(all) = receivable.filter(|_| healthy)
             && taken.len() != all.len().min(max)
@@ -492,6 +491,7 @@ impl QueueMachine {
             after = self.look()?;
         }
         self.account.push(after);
+        self.account.given.extend(given);
         Ok(receipts)
     }
 

@@ -6,6 +6,7 @@
 use std::ffi::OsStr;
 use std::fs::{File as StdFile, Metadata};
 use std::io;
+#[cfg(target_os = "linux")]
 use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{FileExt, MetadataExt};
