@@ -20,7 +20,7 @@ pub use restore::{RestoreReport, restore};
 
 use crate::data_dir::DataDir;
 use crate::error::{Error, Result};
-use crate::io::{Kind, Open, write_full};
+use crate::io::{Kind, Open, unlink_if_there, write_full};
 use crate::segment::parse_name;
 use catalogue::{Catalogue, LogCopy};
 use copy::Copier;
@@ -156,10 +156,7 @@ fn store(target: &DataDir, catalogue: &Catalogue) -> Result<()> {
     let (io, root) = (target.io(), target.path());
     let (temporary, path) = (Path::new("BACKUP.tmp"), Path::new(CATALOGUE));
     let failed = |op: &'static str| move |e| Error::io(op, root.join(CATALOGUE), e);
-    match io.unlink(temporary) {
-        Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(failed("unlink")(e)),
-        _ => {}
-    }
+    unlink_if_there(io.as_ref(), temporary).map_err(failed("unlink"))?;
     let file = io.open(temporary, Open::Create).map_err(failed("create"))?;
     write_full(file.as_ref(), catalogue.encode().as_bytes(), 0).map_err(failed("write"))?;
     file.sync_data().map_err(failed("sync"))?;

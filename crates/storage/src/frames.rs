@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crate::batch::{Batch, FrameHead, HEAD_LEN, Scope};
 use crate::error::Corruption;
-use crate::io::File;
+use crate::io::{File, read_at_least};
 
 const BUFFER_MIN: usize = 16 << 10;
 /// Whoever waits at the tail mostly finds little there.
@@ -226,23 +226,10 @@ impl Frames {
             .map_err(|_| io::ErrorKind::OutOfMemory)?;
         self.verified = None;
         self.buffer.resize(want, 0);
-        let got = self.read(len);
+        // Once is enough where the file ends behind these.
+        let got = read_at_least(self.file.as_ref(), &mut self.buffer, len, self.position);
         self.buffer.truncate(*got.as_ref().unwrap_or(&0));
         self.buffer_at = self.position;
         got.map(|_| ())
-    }
-
-    /// Reads into the buffer until it has `len` bytes: once, where the file ends behind these.
-    fn read(&mut self, len: usize) -> io::Result<usize> {
-        let mut done = 0;
-        while done < len {
-            match self.file.read_at(&mut self.buffer[done..], self.position + done as u64) {
-                Ok(0) => break,
-                Ok(read) => done += read,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(done)
     }
 }

@@ -200,10 +200,29 @@ pub fn is_not_a_file(error: &io::Error) -> bool {
     error.get_ref().is_some_and(|inner| inner.is::<NotAFile>())
 }
 
+/// Removes the name of a file, if there is one.
+pub(crate) fn unlink_if_there(io: &dyn Io, path: &Path) -> io::Result<()> {
+    match io.unlink(path) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
+        _ => Ok(()),
+    }
+}
+
 /// Reads exactly `buffer.len()` bytes unless the file ends first; returns how many there were.
 pub fn read_full(file: &dyn File, buffer: &mut [u8], position: u64) -> io::Result<usize> {
+    let least = buffer.len();
+    read_at_least(file, buffer, least, position)
+}
+
+/// Reads into the buffer until it has `least` bytes or the file ends; returns how many there were.
+pub(crate) fn read_at_least(
+    file: &dyn File,
+    buffer: &mut [u8],
+    least: usize,
+    position: u64,
+) -> io::Result<usize> {
     let mut done = 0;
-    while done < buffer.len() {
+    while done < least {
         match file.read_at(&mut buffer[done..], position + done as u64) {
             Ok(0) => break,
             Ok(n) => done += n,

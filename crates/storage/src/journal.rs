@@ -27,7 +27,7 @@ use crate::checkpoint::{self, CheckpointHead};
 use crate::config::{Durability, LogConfig, Retention};
 use crate::data_dir::DataDir;
 use crate::error::{Corruption, Error, Result};
-use crate::io::{Open, write_full};
+use crate::io::{Open, unlink_if_there, write_full};
 use crate::log::Log;
 use crate::record::{Record, RecordView};
 use crate::ticket::Ticket;
@@ -386,10 +386,7 @@ impl Journal {
             let shown = self.dir.path().join(&path);
             move |e| Error::io(op, shown, e)
         };
-        match io.unlink(&temporary) {
-            Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(failed("unlink")(e)),
-            _ => {}
-        }
+        unlink_if_there(io.as_ref(), &temporary).map_err(failed("unlink"))?;
         let file = io.open(&temporary, Open::Create).map_err(failed("create"))?;
         let head = CheckpointHead { log_id: self.hot.view().log_id, owner, reach }.encode(state);
         write_full(file.as_ref(), &head, 0)

@@ -812,6 +812,7 @@ fn load_producers(view: &Arc<View>, end: u64, wanted: bool) -> Result<Producers>
     }
     Ok(producers)
 }
+
 /// The segments without those that lie wholly before `start`: an error cut their removal short, and they may be gone already.
 fn segments_from(segments: &[Arc<Segment>], start: u64) -> &[Arc<Segment>] {
     let first =

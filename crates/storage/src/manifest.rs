@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::error::{Corruption, Error, Result};
-use crate::io::{File, Io, Open, read_full, write_full};
+use crate::io::{File, Io, Open, read_full, unlink_if_there, write_full};
 use crate::layout::{Manifest, SLOT_LEN};
 use crate::planted::{self, Bug};
 
@@ -87,10 +87,7 @@ impl ManifestFile {
             let shown = shown.join(&path);
             move |e| Error::io(op, shown, e)
         };
-        match io.unlink(&temporary) {
-            Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(failed("unlink")(e)),
-            _ => {}
-        }
+        unlink_if_there(io, &temporary).map_err(failed("unlink"))?;
         let file = io.open(&temporary, Open::Create).map_err(failed("create"))?;
         let slot = first.encode();
         write_full(file.as_ref(), &slot, 0).map_err(failed("write"))?;

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use crate::batch::{FrameHead, HEAD_LEN as FRAME_HEAD_LEN};
 use crate::error::{Corruption, Error, Result};
 use crate::frames::Step;
-use crate::io::{File, Io, Kind, Open, read_full, write_full};
+use crate::io::{File, Io, Kind, Open, read_full, unlink_if_there, write_full};
 use crate::layout::{Footer, HEAD_LEN, Live, Manifest, Proven, State};
 use crate::planted::{self, Bug};
 use crate::resync::Resync;
@@ -782,11 +782,10 @@ fn rewrite(segment: &Segment, file: &dyn File, from: u64, end: u64) -> Result<()
     if planted::has(Bug::CacheTrusted) {
         return file.set_len(end).map_err(segment.failed("cut"));
     }
-    let len = |bytes: u64| usize::try_from(bytes).unwrap_or(COPY_BYTES).min(COPY_BYTES);
-    let mut buffer = vec![0; len(end.saturating_sub(from))];
+    let mut buffer = vec![0; piece(end.saturating_sub(from))];
     let mut position = from;
     while position < end {
-        let want = len(end - position);
+        let want = piece(end - position);
         let got = read_full(file, &mut buffer[..want], position).map_err(segment.failed("read"))?;
         if got < want {
             let what = Corruption::Truncated { expected: end, found: position + got as u64 };
@@ -846,15 +845,10 @@ fn quarantine(known: &Known<'_>, scan: &mut Scan) -> Result<Vec<PathBuf>> {
             dir.join(format!("{:020}-{epoch}-{}.bytes", last.segment.base_offset(), end_position));
         let temporary = dir.join("bytes.tmp");
         with_reserve(known, || {
-            match known.io.unlink(&temporary) {
-                Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-                    return Err(failed("unlink")(e));
-                }
-                _ => {}
-            }
+            unlink_if_there(known.io.as_ref(), &temporary).map_err(failed("unlink"))?;
             let copy = known.io.open(&temporary, Open::Create).map_err(failed("create"))?;
             let range = end_position..end_position + scan.rest_bytes;
-            copy_to(last.file.as_ref(), range, copy.as_ref()).map_err(failed("copy"))?;
+            copy_to(&last.segment, last.file.as_ref(), range, copy.as_ref(), failed("write"))?;
             copy.sync_data().map_err(failed("sync"))
         })?;
         known.io.rename(&temporary, &path).map_err(failed("rename"))?;
@@ -864,18 +858,30 @@ fn quarantine(known: &Known<'_>, scan: &mut Scan) -> Result<Vec<PathBuf>> {
     Ok(quarantined)
 }
 
+/// How many of `bytes` are copied or rewritten at once.
+fn piece(bytes: u64) -> usize {
+    usize::try_from(bytes).unwrap_or(COPY_BYTES).min(COPY_BYTES)
+}
+
 /// Copies a range of a segment to the beginning of another file, as far as it goes.
-fn copy_to(from: &dyn File, range: Range<u64>, to: &dyn File) -> std::io::Result<()> {
-    let len = |bytes: u64| usize::try_from(bytes).unwrap_or(COPY_BYTES).min(COPY_BYTES);
-    let mut buffer = vec![0; len(range.end - range.start)];
+fn copy_to(
+    segment: &Segment,
+    from: &dyn File,
+    range: Range<u64>,
+    to: &dyn File,
+    not_written: impl FnOnce(std::io::Error) -> Error,
+) -> Result<()> {
+    let mut buffer = vec![0; piece(range.end - range.start)];
     let mut position = range.start;
     while position < range.end {
-        let want = len(range.end - position);
-        let got = read_full(from, &mut buffer[..want], position)?;
+        let want = piece(range.end - position);
+        let got = read_full(from, &mut buffer[..want], position).map_err(segment.failed("read"))?;
         if got == 0 {
             break;
         }
-        write_full(to, &buffer[..got], position - range.start)?;
+        if let Err(e) = write_full(to, &buffer[..got], position - range.start) {
+            return Err(not_written(e));
+        }
         position += got as u64;
     }
     Ok(())
@@ -897,16 +903,11 @@ fn keep_compacted(known: &Known<'_>, scan: &Scan) -> Result<()> {
         let path = segment.path();
         let temporary = path.with_extension("log.compacted.tmp");
         let copied = with_reserve(known, || {
-            match known.io.unlink(&temporary) {
-                Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-                    return Err(segment.failed("unlink")(e));
-                }
-                _ => {}
-            }
+            unlink_if_there(known.io.as_ref(), &temporary).map_err(segment.failed("unlink"))?;
             let from = segment.open(Open::Read)?;
             let to = known.io.open(&temporary, Open::Create).map_err(segment.failed("create"))?;
             let len = from.len().map_err(segment.failed("length of"))?;
-            copy_to(from.as_ref(), 0..len, to.as_ref()).map_err(segment.failed("copy"))?;
+            copy_to(segment, from.as_ref(), 0..len, to.as_ref(), segment.failed("write"))?;
             to.sync_data().map_err(segment.failed("sync"))
         });
         match copied {
@@ -925,12 +926,7 @@ pub(crate) fn remove_segment(io: &dyn Io, root: &Path, dir: &Path, base_offset: 
     // The log file goes last, so that its indexes are never orphans.
     for extension in ["index", "time", "producers", "log"] {
         let path = dir.join(segment::file_name(base_offset, extension));
-        match io.unlink(&path) {
-            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-                return Err(Error::io("unlink", root.join(path), e));
-            }
-            _ => {}
-        }
+        unlink_if_there(io, &path).map_err(|e| Error::io("unlink", root.join(path), e))?;
     }
     Ok(())
 }

@@ -14,7 +14,7 @@ use crate::batch::{Batch, FrameHead, Scope};
 use crate::error::{Corruption, Error, Result};
 use crate::frames::{Frames, Step};
 use crate::index::Index;
-use crate::io::{File, Io, Open, read_full, write_full};
+use crate::io::{File, Io, Open, read_full, unlink_if_there, write_full};
 use crate::layout::{FOOTER_LEN, Footer, HEAD_LEN, OFFSET_END, SEGMENT_BYTES_MAX, SegmentHead};
 use crate::planted::{self, Bug};
 
@@ -148,12 +148,7 @@ impl Segment {
     pub fn create(&self, head: &SegmentHead, reserve: u64) -> Result<Arc<dyn File>> {
         let path = self.path();
         let temporary = self.dir.join(format!("{}.tmp", file_name(self.base_offset, "log")));
-        match self.io.unlink(&temporary) {
-            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-                return Err(self.failed("unlink")(e));
-            }
-            _ => {}
-        }
+        unlink_if_there(self.io.as_ref(), &temporary).map_err(self.failed("unlink"))?;
         let file = self.io.open(&temporary, Open::Create).map_err(self.failed("create"))?;
         let written = file
             .reserve(0, reserve)

@@ -8,7 +8,7 @@ use xxhash_rust::xxh3::Xxh3;
 use crate::batch::{Encoder, FrameSpec, Scope, end_commit};
 use crate::error::{Error, Result};
 use crate::index::Index;
-use crate::io::{File, Io, Open, write_full};
+use crate::io::{File, Io, Open, unlink_if_there, write_full};
 use crate::layout::{Footer, HEAD_LEN, SegmentHead};
 use crate::record::Record;
 
@@ -82,12 +82,7 @@ impl SegmentWriter {
         shown: PathBuf,
         head: SegmentHead,
     ) -> Result<SegmentWriter> {
-        match io.unlink(&temporary) {
-            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-                return Err(Error::io("unlink", shown, e));
-            }
-            _ => {}
-        }
+        unlink_if_there(io.as_ref(), &temporary).map_err(|e| Error::io("unlink", &shown, e))?;
         let file = io.open(&temporary, Open::Create).map_err(|e| Error::io("create", &shown, e))?;
         let scope = Scope::new(&head.log_id, head.epoch, head.base_offset, head.base_timestamp);
         let temporary = Temporary { io: Arc::clone(io), path: temporary, is_kept: false };
