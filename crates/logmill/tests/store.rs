@@ -1,11 +1,13 @@
 //! The store as its users see it.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use logmill::queue::Durability;
 use logmill::{
-    ConsumerConfig, Message, QueueConfig, ReceiveOptions, Record, StartAt, Store, TopicConfig,
+    ConsumerConfig, Message, Queue, QueueConfig, ReceiveOptions, Record, StartAt, Store,
+    TopicConfig,
 };
 
 fn values(topic: &logmill::Topic) -> Vec<Vec<u8>> {
@@ -123,26 +125,36 @@ fn an_absent_directory_is_no_store_to_read() {
     assert!(!absent.exists());
 }
 
-/// What queues journal was read twice at every open, for streams and for what they owe each other: they wrote a checkpoint
-/// after their own bytes only. 10 million messages took two seconds.
-#[test]
-fn streams_write_a_checkpoint_when_others_fill_the_journal_and_its_space_is_reported() {
-    let place = tempfile::tempdir().unwrap();
+/// A store of small journal segments, whose queue has a message that nobody can receive for an hour.
+fn beside_a_stuck_message(place: &Path) -> (Arc<logmill::ManualClock>, Store, Queue) {
     let clock = Arc::new(logmill::ManualClock::at(1_700_000_000_000));
     let store = Store::builder()
         .threads(0)
         .clock(Arc::<logmill::ManualClock>::clone(&clock))
         .journal_segment_bytes(8 << 20)
         .durability(Durability::Buffered)
-        .open(place.path())
+        .open(place)
         .unwrap();
     let queue = store.create_queue("q", &QueueConfig::standard()).unwrap();
     queue.send(&Message::new(b"stuck").delay(Duration::from_secs(3600))).unwrap();
-    let body = vec![7; 1 << 20];
+    (clock, store, queue)
+}
+
+/// A mebibyte goes through the queue.
+fn send_and_delete(queue: &Queue) {
+    queue.send(&Message::new(&vec![7; 1 << 20])).unwrap();
+    let got = queue.receive(&ReceiveOptions::new()).unwrap();
+    queue.delete(got[0].receipt()).unwrap();
+}
+
+/// What queues journal was read twice at every open, for streams and for what they owe each other: they wrote a checkpoint
+/// after their own bytes only. 10 million messages took two seconds.
+#[test]
+fn streams_write_a_checkpoint_when_others_fill_the_journal_and_its_space_is_reported() {
+    let place = tempfile::tempdir().unwrap();
+    let (clock, store, queue) = beside_a_stuck_message(place.path());
     for _ in 0..50 {
-        queue.send(&Message::new(&body)).unwrap();
-        let got = queue.receive(&ReceiveOptions::new()).unwrap();
-        queue.delete(got[0].receipt()).unwrap();
+        send_and_delete(&queue);
     }
     let checkpoint = place.path().join("0/checkpoint-0");
     assert!(!checkpoint.exists());
@@ -165,21 +177,9 @@ fn streams_write_a_checkpoint_when_others_fill_the_journal_and_its_space_is_repo
 #[test]
 fn space_is_given_back_by_bytes_journaled_and_not_by_time_alone() {
     let place = tempfile::tempdir().unwrap();
-    let clock = Arc::new(logmill::ManualClock::at(1_700_000_000_000));
-    let store = Store::builder()
-        .threads(0)
-        .clock(Arc::<logmill::ManualClock>::clone(&clock))
-        .journal_segment_bytes(8 << 20)
-        .durability(Durability::Buffered)
-        .open(place.path())
-        .unwrap();
-    let queue = store.create_queue("q", &QueueConfig::standard()).unwrap();
-    queue.send(&Message::new(b"stuck").delay(Duration::from_secs(3600))).unwrap();
-    let body = vec![7; 1 << 20];
+    let (clock, store, queue) = beside_a_stuck_message(place.path());
     for _ in 0..150 {
-        queue.send(&Message::new(&body)).unwrap();
-        let got = queue.receive(&ReceiveOptions::new()).unwrap();
-        queue.delete(got[0].receipt()).unwrap();
+        send_and_delete(&queue);
         clock.advance(Duration::from_millis(20));
         store.tick();
     }

@@ -53,6 +53,14 @@ pub struct Tally {
     pub unreadable: u64,
 }
 
+impl Tally {
+    /// Counts the receipt of what was planned if it was refused because it was stale.
+    pub(crate) fn note_receipt<T>(&mut self, planned: &Result<T>) {
+        self.stale_receipts +=
+            u64::from(matches!(planned, Err(Error::ReceiptHandleExpired { .. })));
+    }
+}
+
 impl Slot {
     pub(crate) fn new(state: QueueState) -> Slot {
         Slot {

@@ -76,8 +76,7 @@ impl Queue {
         let slot = engine.slot(self.id)?;
         slot.state.advance(now.time);
         let planned = slot.state.plan_delete(receipt);
-        slot.tally.stale_receipts +=
-            u64::from(matches!(planned, Err(Error::ReceiptHandleExpired { .. })));
+        slot.tally.note_receipt(&planned);
         let mark = planned?;
         let level = shared.level(None, slot.state.config.durability).with_spare().at(now);
         if let Some(mark) = mark {
@@ -155,8 +154,7 @@ impl Queue {
             {
                 marks.push(*mark);
             }
-            slot.tally.stale_receipts +=
-                u64::from(matches!(planned, Err(Error::ReceiptHandleExpired { .. })));
+            slot.tally.note_receipt(&planned);
             results.push(planned.map(|_| ()));
         }
         let level = shared.level(durability, slot.state.config.durability).with_spare().at(now);
@@ -181,8 +179,7 @@ impl Queue {
         let slot = engine.slot(self.id)?;
         slot.state.advance(now.time);
         let planned = slot.state.plan_visibility(receipt, now, timeout_ms);
-        slot.tally.stale_receipts +=
-            u64::from(matches!(planned, Err(Error::ReceiptHandleExpired { .. })));
+        slot.tally.note_receipt(&planned);
         let marks = vec![planned?].into();
         let fact = Fact::VisibilityChanged { time: now.time, until: now.time + timeout_ms, marks };
         shared.commit_lease(&mut engine, self.id, fact, now)?;
@@ -235,8 +232,7 @@ impl Queue {
         let slot = engine.slot(self.id)?;
         slot.state.advance(now.time);
         let planned = slot.state.plan_return(receipt);
-        slot.tally.stale_receipts +=
-            u64::from(matches!(planned, Err(Error::ReceiptHandleExpired { .. })));
+        slot.tally.note_receipt(&planned);
         let (Mark { sequence, generation }, failed) = planned?;
         let by_policy = || slot.state.config.retry.delay_ms(failed + 1, sequence);
         let due = now.time.saturating_add(own.unwrap_or_else(by_policy));
@@ -267,8 +263,7 @@ impl Queue {
         let slot = engine.slot(self.id)?;
         slot.state.advance(now.time);
         let planned = slot.state.plan_return(receipt);
-        slot.tally.stale_receipts +=
-            u64::from(matches!(planned, Err(Error::ReceiptHandleExpired { .. })));
+        slot.tally.note_receipt(&planned);
         let (mark, _) = planned?;
         let level = shared.level(None, slot.state.config.durability);
         shared.fail_for_good(&mut engine, self.id, mark, now, reason, level)?;

@@ -1,5 +1,6 @@
 //! `dump`: what one file of a store holds.
 
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use crate::support::{Finished, Store, parsed};
@@ -86,15 +87,21 @@ fn every_kind_of_file_is_dumped_as_objects_that_say_what_they_are() {
     assert_eq!((kinds(&items), &items[0]["durable_offset"]), (vec!["live"], &3.into()));
 }
 
+/// The first segment, with a bit flipped in the middle of its records.
+fn damaged(store: &Store) -> PathBuf {
+    let segment = store.files("log").swap_remove(0);
+    let mut bytes = std::fs::read(&segment).unwrap();
+    let at = bytes.windows(8).position(|window| window == b"beta two").unwrap();
+    bytes[at] ^= 1;
+    std::fs::write(&segment, bytes).unwrap();
+    segment
+}
+
 #[test]
 fn damage_is_an_object_too_and_the_exit_code_says_so() {
     let store = store();
-    let segment = &store.files("log")[0];
-    let mut bytes = std::fs::read(segment).unwrap();
-    let at = bytes.windows(8).position(|window| window == b"beta two").unwrap();
-    bytes[at] ^= 1;
-    std::fs::write(segment, bytes).unwrap();
-    let finished = dump_json(segment);
+    let segment = damaged(&store);
+    let finished = dump_json(&segment);
     let items = parsed(&finished.stdout);
     assert!(kinds(&items).contains(&"damage"), "{items:?}");
     finished.failed(3);
@@ -103,12 +110,8 @@ fn damage_is_an_object_too_and_the_exit_code_says_so() {
 #[test]
 fn a_damaged_file_is_shown_up_to_the_damage() {
     let store = store();
-    let segment = &store.files("log")[0];
-    let mut bytes = std::fs::read(segment).unwrap();
-    let at = bytes.windows(8).position(|window| window == b"beta two").unwrap();
-    bytes[at] ^= 1;
-    std::fs::write(segment, bytes).unwrap();
-    let finished = dump(segment);
+    let segment = damaged(&store);
+    let finished = dump(&segment);
     assert!(String::from_utf8_lossy(&finished.stdout).contains("base offset"));
     let message = finished.failed(3);
     assert!(message.contains("position"), "{message}");

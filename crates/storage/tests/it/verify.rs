@@ -257,15 +257,20 @@ fn progress_rises_to_the_total() {
     assert!(last.total > 0 && seen.len() > 50);
 }
 
-#[test]
-fn loose_modes_links_and_strange_names_are_noted() {
-    use std::os::unix::fs::PermissionsExt;
+/// A store with one record, closed.
+fn one_record() -> tempfile::TempDir {
     let place = tempfile::tempdir().unwrap();
     let dir = DataDir::open(place.path()).unwrap();
     let log = Log::open(&dir, "1/0", config()).unwrap();
     log.append(&Record::value(b"v")).unwrap();
     log.close().unwrap();
-    drop(dir);
+    place
+}
+
+#[test]
+fn loose_modes_links_and_strange_names_are_noted() {
+    use std::os::unix::fs::PermissionsExt;
+    let place = one_record();
     let at = |name: &str| place.path().join(name);
     let loosen = |name: &str, mode| {
         std::fs::set_permissions(at(name), std::fs::Permissions::from_mode(mode)).unwrap();
@@ -295,12 +300,7 @@ fn loose_modes_links_and_strange_names_are_noted() {
 /// The segment, the look for what follows it and the look at strange files each met it and each said so.
 #[test]
 fn what_is_no_file_is_named_once() {
-    let place = tempfile::tempdir().unwrap();
-    let dir = DataDir::open(place.path()).unwrap();
-    let log = Log::open(&dir, "1/0", config()).unwrap();
-    log.append(&Record::value(b"v")).unwrap();
-    log.close().unwrap();
-    drop(dir);
+    let place = one_record();
     let fifo = place.path().join("1/0/00000000000000000007.log");
     assert!(std::process::Command::new("mkfifo").arg(&fifo).status().unwrap().success());
     let dir = DataDirOptions::new().read_only(true).open(place.path()).unwrap();
