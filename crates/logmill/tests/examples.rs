@@ -107,13 +107,14 @@ fn the_outbox_sends_each_row_once_however_often_it_runs() {
 #[test]
 fn the_audit_log_keeps_a_month_and_finds_what_happened_on_a_day() {
     let place = tempfile::tempdir().unwrap();
-    let input = INPUT.repeat(20);
+    // So long that a day fills about a segment, however the text grows or shrinks.
+    let input = INPUT.repeat(60);
     let lines: Vec<&str> = input.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
     let report = audit::run(&input, 7, place.path()).unwrap();
     assert_eq!(report.written, lines.len() as u64);
-    // Whole segments go: of what is kept, a little is older than a month.
-    assert!((30..33).contains(&report.oldest_days), "{report:?}");
-    assert!(report.first_kept > report.written / 3, "{report:?}");
+    // Whole segments go: of what is kept, a little may be older than a month. What is a month old to the hour may be gone.
+    assert!((29..32).contains(&report.oldest_days), "{} days", report.oldest_days);
+    assert!(report.first_kept > report.written / 3, "{} of {}", report.first_kept, report.written);
     let a_day = lines.len() / 60;
     assert!((a_day - 1..=a_day + 1).contains(&report.day.len()), "{} of {a_day}", report.day.len());
     let first = format!("{} {}", report.day[0].0, report.day[0].1);
