@@ -449,6 +449,22 @@ mod tests {
         assert!(counts.total.faults > 100, "{counts}");
     }
 
+    /// A receive was noted, and then could not read its message. What came after it came back with it, and the account
+    /// knew of either only.
+    #[test]
+    fn a_receive_without_an_answer_comes_back_beside_the_sends_after_it() {
+        for line in [
+            "queue+mapped+sync;319;ahead later close drop send look take close big send three;eio@233+;e",
+            "queue+mapped+buffered;451;expire delete take power330 tick later take tick later take send;eio@71+;r969283",
+        ] {
+            let case: FaultCase<QueueMachine> = line.parse().unwrap();
+            let base = QueueMachine::fresh(case.setup, 1).unwrap();
+            let mut counts = FaultCounts::default();
+            play(&base, &case, &mut counts).unwrap_or_else(|what| panic!("{what}: {case}"));
+            assert!(counts.total.faults > 1, "{counts}");
+        }
+    }
+
     #[test]
     fn every_kind_of_fault_fires_and_breaks_no_promise_of_a_log() {
         every_kind_fires::<Machine>();

@@ -25,7 +25,7 @@ use crate::world::{Book, Halt, World};
 mod model;
 mod op;
 
-pub use model::{At, Item, Model};
+pub use model::{At, Change, Item, Model};
 pub use op::{QueueOp, QueueSetup, SMALL};
 
 use op::{JUMP, LEASE, LONG};
@@ -45,21 +45,15 @@ struct Given {
     forgotten: bool,
 }
 
-/// What a call that has not answered may have done.
-#[derive(Clone, Debug)]
-enum Pending {
-    Model(Model),
-    Take { max: usize, until: i64 },
-}
-
 /// What the queue has promised.
 #[derive(Clone, Debug)]
 struct Account {
     /// The states after each call since the last one that was made durable, which comes first. Never none.
     past: Vec<Model>,
-    pending: Option<Pending>,
-    /// What calls before that may have done, while nobody can see it.
-    maybe: Vec<Pending>,
+    /// What a call that has not answered makes of the last of them.
+    pending: Option<Change>,
+    /// What calls may have made, and nobody can see: of the state with that place in `past`, and of all that follow it.
+    maybe: Vec<(usize, Change)>,
     given: Vec<Given>,
     created: bool,
     next_id: u64,
@@ -115,11 +109,34 @@ impl Account {
 
     /// All calls so far are durable.
     fn sync(&mut self) {
-        if self.lost_track {
-            return;
-        }
         self.past.drain(..self.past.len() - 1);
-        self.maybe.clear();
+        match self.lost_track {
+            true => self.maybe.iter_mut().for_each(|(since, _)| *since = 0),
+            false => self.maybe.clear(),
+        }
+    }
+
+    /// Whether the call that was refused has done what it was asked to is not known.
+    fn doubt_pending(&mut self) {
+        let last = self.past.len() - 1;
+        self.maybe.extend(self.pending.take().map(|change| (last, change)));
+    }
+
+    /// What the queue that looks like `seen` may be, if every state before `first` is over: each of the others, with what
+    /// refused calls have made of it as far as it shows.
+    fn possible(&self, first: usize, seen: &Model, now: Option<i64>) -> Vec<Model> {
+        let last = self.past.len() - 1;
+        let pending = self.pending.iter().map(|change| (last, change));
+        let maybe: Vec<_> =
+            self.maybe.iter().map(|(since, change)| (*since, change)).chain(pending).collect();
+        let followed = |(at, state): (usize, &Model)| {
+            let mut state = state.clone();
+            for (_, change) in maybe.iter().filter(|(since, _)| *since <= at) {
+                state.follow(change, seen, now);
+            }
+            state
+        };
+        self.past.iter().enumerate().skip(first).map(followed).collect()
     }
 }
 
@@ -237,13 +254,7 @@ impl QueueMachine {
             End::Closed | End::Process => account.past.len() - 1,
             End::Power | End::Failure => 0,
         };
-        let mut possible = account.past[first..].to_vec();
-        for pending in account.maybe.iter().chain(&account.pending) {
-            possible.push(match pending {
-                Pending::Model(after) => after.clone(),
-                Pending::Take { max, until } => account.now().after_taking(seen, *max, *until),
-            });
-        }
+        let possible = account.possible(first, seen, now);
         let mut differs = Vec::new();
         for model in possible.iter().rev() {
             match model.differs(seen, now, &account.loose) {
@@ -274,36 +285,35 @@ impl QueueMachine {
     fn settle_pending(&mut self) -> Result<(), Halt> {
         let Some(pending) = self.account.pending.clone() else { return Ok(()) };
         if self.account.lost_track {
-            self.account.maybe.extend(self.account.pending.take());
+            self.account.doubt_pending();
             return Ok(());
         }
         let seen = match self.look() {
             // Bodies that were never durable may be gone from the cache, and with them the answer.
             Err(Halt::Refused(_)) if self.account.doubtful => {
                 self.account.lost_track = true;
-                self.account.maybe.extend(self.account.pending.take());
+                self.account.doubt_pending();
                 return Ok(());
             }
             seen => seen?,
         };
         let now = self.now();
-        let after = match pending {
-            Pending::Model(after) => after,
-            Pending::Take { max, until } => {
-                let after = self.account.now().after_taking(&seen, max, until);
-                // Nobody was told of it, and it may not have been noted.
-                let is_taken = |(id, item): (&u64, &Item)| {
-                    (self.account.now().0.get(id) != Some(item)).then_some(*id)
-                };
-                self.account.loose.extend(after.0.iter().filter_map(is_taken).collect::<Vec<_>>());
-                after
-            }
-        };
+        let before = self.account.now();
+        let mut after = before.clone();
+        after.follow(&pending, &seen, now);
+        if let Change::Take { .. } = pending {
+            // Nobody was told of it, and it may not have been noted.
+            let taken = after.0.iter().filter(|(id, item)| before.0.get(*id) != Some(*item));
+            let taken: Vec<u64> = taken.map(|(id, _)| *id).collect();
+            self.account.loose.extend(taken);
+        }
         let loose = &self.account.loose;
         if self.account.now().differs(&seen, now, loose).is_none() {
             // What is not there now may come back, if the write or the sync of it failed half-way.
-            let pending = self.account.pending.take().filter(|_| self.account.doubtful);
-            self.account.maybe.extend(pending);
+            match self.account.doubtful {
+                true => self.account.doubt_pending(),
+                false => self.account.pending = None,
+            }
         } else if let Some(what) = after.differs(&seen, now, loose) {
             return Err(Halt::Broken(format!("after a refusal: {what}")));
         } else {
@@ -407,12 +417,14 @@ impl QueueMachine {
         let first = self.account.next_id + 1;
         self.account.next_id += lens.len() as u64;
         let at = if delay.is_zero() { At::Ready } else { At::Later(self.until(delay)) };
-        let mut after = self.account.now().clone();
-        for (id, len) in (first..).zip(lens) {
+        let item = |(id, len): (u64, &u32)| {
             let group = if self.setup.fifo { (id % 3) as u8 } else { 0 };
-            after.0.insert(id, Item { sequence: 0, len: *len, group, at, receives: 0 });
-        }
-        self.account.pending = Some(Pending::Model(after.clone()));
+            (id, Item { sequence: 0, len: *len, group, at, receives: 0 })
+        };
+        let items: Vec<_> = (first..).zip(lens).map(item).collect();
+        let mut after = self.account.now().clone();
+        after.0.extend(items.iter().copied());
+        self.account.pending = Some(Change::Add(items));
         let bodies: Vec<_> = (first..).zip(lens).map(|(id, len)| payload(id, *len)).collect();
         let message = |(id, body)| {
             let message = Message::new(body).delay(delay);
@@ -447,7 +459,7 @@ impl QueueMachine {
 
     fn take(&mut self, max: usize) -> Result<Vec<(u64, Receipt)>, Halt> {
         let until = self.until(LEASE);
-        self.account.pending = Some(Pending::Take { max, until });
+        self.account.pending = Some(Change::Take { max, until });
         let fired = self.disk.faults_fired();
         let taken = self.queue()?.receive(&ReceiveOptions::new().max(max));
         let taken: Vec<ReceivedMessage> = self.told(taken)?;
@@ -530,7 +542,7 @@ impl QueueMachine {
         after.0.remove(&given.id);
         let power = self.has_power(&given);
         if power != Some(false) {
-            self.account.pending = Some(Pending::Model(after.clone()));
+            self.account.pending = Some(Change::Remove(vec![given.id]));
         }
         let deleted = self.queue()?.delete(&given.receipt);
         match deleted {
@@ -569,7 +581,7 @@ impl QueueMachine {
         if receipts.is_empty() {
             return Ok(());
         }
-        self.account.pending = Some(Pending::Model(after.clone()));
+        self.account.pending = Some(Change::Remove(with.clone()));
         let deleted = self.queue()?.delete_batch(&receipts);
         for (id, deleted) in with.iter().zip(self.told(deleted)?) {
             match deleted {
@@ -588,10 +600,11 @@ impl QueueMachine {
         let Some(given) = self.account.given.last().copied() else { return Ok(()) };
         let before = self.account.now().clone();
         let mut after = before.clone();
+        let at = if timeout.is_zero() { At::Ready } else { At::Taken(self.until(timeout)) };
         if let Some(item) = after.0.get_mut(&given.id) {
-            item.at = if timeout.is_zero() { At::Ready } else { At::Taken(self.until(timeout)) };
+            item.at = at;
         }
-        self.account.pending = Some(Pending::Model(after.clone()));
+        self.account.pending = Some(Change::Place(given.id, at));
         let fired = self.disk.faults_fired();
         match self.queue()?.change_visibility(&given.receipt, timeout) {
             Err(
@@ -646,7 +659,7 @@ impl QueueMachine {
             for (id, _) in &taken {
                 after.0.remove(id);
             }
-            self.account.pending = Some(Pending::Model(after.clone()));
+            self.account.pending = Some(Change::Remove(taken.iter().map(|(id, _)| *id).collect()));
             let receipts: Vec<Receipt> = taken.into_iter().map(|(_, receipt)| receipt).collect();
             let deleted = self.queue()?.delete_batch(&receipts);
             for deleted in self.told(deleted)? {

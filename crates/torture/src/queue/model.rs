@@ -32,6 +32,24 @@ pub struct Item {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Model(pub BTreeMap<u64, Item>);
 
+/// What a call makes of the messages.
+#[derive(Clone, Debug)]
+pub enum Change {
+    /// These are sent.
+    Add(Vec<(u64, Item)>),
+    /// These are deleted.
+    Remove(Vec<u64>),
+    /// One is hidden, or shown again.
+    Place(u64, At),
+    /// Some are received, until then; which, only the queue can tell.
+    Take {
+        /// As many at most.
+        max: usize,
+        /// When their turn ends.
+        until: i64,
+    },
+}
+
 impl At {
     /// Whether it can be received at `now`; at a time that nobody knows it may be.
     const fn is_over(self, now: Option<i64>) -> bool {
@@ -83,17 +101,39 @@ impl Model {
         Some(format!("message {more} is there"))
     }
 
-    /// The same, after a receive of at most `max` messages until `until` of which `seen` shows what it has taken.
-    pub fn after_taking(&self, seen: &Model, max: usize, until: i64) -> Model {
-        let mut after = self.clone();
-        let taken = after.0.iter_mut().filter(|(id, item)| {
-            let other = seen.0.get(id);
-            other.is_some_and(|other| other.receives == item.receives + 1)
-        });
-        for (_, item) in taken.take(max) {
-            item.receives += 1;
-            item.at = At::Taken(until);
+    /// Lets `change`, of which nobody knows whether it was made, be made if without it this is not the queue that looks like
+    /// `seen` at `now`.
+    pub fn follow(&mut self, change: &Change, seen: &Model, now: Option<i64>) {
+        match change {
+            Change::Add(items) => {
+                let is_new = |id: &u64| seen.0.contains_key(id) && !self.0.contains_key(id);
+                if items.iter().any(|(id, _)| is_new(id)) {
+                    self.0.extend(items.iter().copied());
+                }
+            }
+            Change::Remove(ids) => {
+                let is_gone = |id: &u64| !seen.0.contains_key(id) && self.0.contains_key(id);
+                if ids.iter().any(is_gone) {
+                    self.0.retain(|id, _| !ids.contains(id));
+                }
+            }
+            Change::Place(id, at) => {
+                if let (Some(item), Some(other)) = (self.0.get_mut(id), seen.0.get(id))
+                    && !item.at.fits(other.at, now)
+                {
+                    item.at = *at;
+                }
+            }
+            Change::Take { max, until } => {
+                let taken = self.0.iter_mut().filter(|(id, item)| {
+                    let other = seen.0.get(id);
+                    other.is_some_and(|other| other.receives == item.receives + 1)
+                });
+                for (_, item) in taken.take(*max) {
+                    item.receives += 1;
+                    item.at = At::Taken(*until);
+                }
+            }
         }
-        after
     }
 }
