@@ -3,6 +3,9 @@
 //! Which sector that is a run without the fault tells: file systems put the same files into the same places. The sector
 //! lies in the stretch that an append has to get ready, so the sync that fails is an append's. Afterwards the page cache
 //! shows what the disk does not have. Neither a retry nor a process that opens the log again may take it for durable.
+//!
+//! Now and then something else lies there, and the fault meets the making of the segment. Its file is thrown away, so nothing
+//! is in doubt: the append is refused, and the next one makes another.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -39,7 +42,7 @@ pub fn run(arguments: &Arguments) -> Outcome {
     for place in ["mounted", "copied"] {
         fs::create_dir(home.path().join(place)).map_err(failed("a mount point"))?;
     }
-    let (mut attempts, mut there, mut gone) = (0, 0, 0);
+    let (mut attempts, mut there, mut gone, mut unmade) = (0, 0, 0, 0);
     while there + gone < arguments.cases {
         // Now and then a file system puts something else into the place.
         if attempts == 2 * arguments.cases {
@@ -47,24 +50,36 @@ pub fn run(arguments: &Arguments) -> Outcome {
         }
         let case = Case { fs: arguments.fs, home: home.path() };
         let seed = mix(arguments.seed).wrapping_add(mix(attempts));
-        let kept = case
+        let met = case
             .run(seed)
             .map_err(|what| format!("case {attempts} of seed {}: {what}", arguments.seed))?;
         attempts += 1;
-        match kept {
-            None => {}
-            Some(true) => there += 1,
-            Some(false) => gone += 1,
+        match met {
+            Met::Nothing => {}
+            Met::Segment => unmade += 1,
+            Met::Append { kept: true } => there += 1,
+            Met::Append { kept: false } => gone += 1,
         }
     }
     println!(
         "{:?}, seed {}: {} syncs failed ({attempts} attempts); the record in doubt was there {there} times, gone {gone} \
-         times; each was the same in the same boot, on the platter and after a remount",
+         times; each was the same in the same boot, on the platter and after a remount; {unmade} segments could not be made, \
+         and the log went on in another",
         arguments.fs,
         arguments.seed,
         there + gone
     );
     Ok(())
+}
+
+/// What the fault came upon.
+enum Met {
+    /// Nothing that the log needed.
+    Nothing,
+    /// The making of a segment.
+    Segment,
+    /// The sync of an append, whose record is afterwards there, or not.
+    Append { kept: bool },
 }
 
 struct Case<'a> {
@@ -81,8 +96,7 @@ impl Case<'_> {
         self.home.join(name)
     }
 
-    /// `None`: no append met the fault. Otherwise whether the record in doubt was kept.
-    fn run(&self, seed: u64) -> Outcome<Option<bool>> {
+    fn run(&self, seed: u64) -> Outcome<Met> {
         let mut random = Random::new(seed);
         let (empty, disk) = (self.at("empty"), self.at("disk"));
         self.fs.make(&empty)?;
@@ -101,12 +115,16 @@ impl Case<'_> {
         let device = Device::start(self.home, &disk, &Layer::Failing { sector })?;
         let mounted = Mounted::mount(self.fs, device.path(), &self.at("mounted"))?;
         // Nothing is acknowledged yet, so there is nothing to be lost.
-        let Ok(log) = open(&mounted.store()) else { return Ok(None) };
-        let Err((acknowledged, error)) = append(&log, 0) else { return Ok(None) };
-        if !matches!(error, Error::OutcomeUnknown { .. }) {
-            return Err(format!("the append of record {acknowledged} ended with: {error}"));
+        let Ok(log) = open(&mounted.store()) else { return Ok(Met::Nothing) };
+        let Err((acknowledged, error)) = append(&log, 0) else { return Ok(Met::Nothing) };
+        match error {
+            Error::OutcomeUnknown { .. } => poisoned(&log, acknowledged)?,
+            Error::Io { op: "create", .. } => {
+                self.goes_on(log, acknowledged, mounted)?;
+                return Ok(Met::Segment);
+            }
+            error => return Err(format!("the append of {acknowledged} ended with: {error}")),
         }
-        poisoned(&log, acknowledged)?;
         drop(log);
 
         let kept = recovered(&mounted.store(), acknowledged, "in the same boot")?;
@@ -128,7 +146,19 @@ impl Case<'_> {
         append(&log, kept).map_err(|(_, e)| format!("append after the remount: {e}"))?;
         log.close().map_err(failed("close"))?;
         mounted.unmount()?;
-        Ok(Some(kept > acknowledged))
+        Ok(Met::Append { kept: kept > acknowledged })
+    }
+
+    /// A log that could not make a segment takes the record in another one, and what it takes reaches the platter.
+    fn goes_on(&self, log: Log, acknowledged: u64, mounted: Mounted) -> Outcome {
+        append(&log, acknowledged).map_err(|(id, e)| format!("append of {id} once more: {e}"))?;
+        let platter = self.at("platter");
+        fs::copy(self.at("disk"), &platter).map_err(failed("copying the platter"))?;
+        let copied = Mounted::mount_copy(self.fs, &platter, &self.at("copied"))?;
+        recovered(&copied.store(), acknowledged + APPENDS, "on the platter")?;
+        copied.unmount()?;
+        drop(log);
+        mounted.unmount()
     }
 }
 

@@ -57,6 +57,19 @@ pub enum Violation {
     Refused(String),
 }
 
+impl Violation {
+    /// Says where it was seen.
+    pub fn at(self, place: &str) -> Violation {
+        let add = |what| format!("{place}: {what}");
+        match self {
+            Violation::Lost(what) => Violation::Lost(add(what)),
+            Violation::Invented(what) => Violation::Invented(add(what)),
+            Violation::Reordered(what) => Violation::Reordered(add(what)),
+            Violation::Refused(what) => Violation::Refused(add(what)),
+        }
+    }
+}
+
 impl std::fmt::Display for Violation {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {

@@ -16,6 +16,7 @@ mod failed_fsync;
 mod full_disk;
 mod history;
 mod image;
+mod lossy;
 mod power_loss;
 mod tools;
 mod workload;
@@ -31,6 +32,7 @@ enum Command {
     PowerLoss(power_loss::Arguments),
     FailedFsync(failed_fsync::Arguments),
     FullDisk(full_disk::Arguments),
+    LossyDisk(lossy::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -38,6 +40,7 @@ fn main() -> ExitCode {
         Command::PowerLoss(arguments) => power_loss::run(&arguments),
         Command::FailedFsync(arguments) => failed_fsync::run(&arguments),
         Command::FullDisk(arguments) => full_disk::run(&arguments),
+        Command::LossyDisk(arguments) => lossy::run(&arguments),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -6,7 +6,6 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use clap::ValueEnum;
 use logmill_torture::random::{Random, mix};
@@ -14,7 +13,7 @@ use logmill_torture::random::{Random, mix};
 use crate::device::{Device, Layer};
 use crate::history::Violation;
 use crate::image::Image;
-use crate::tools::{FileSystem, Mounted, Outcome, call, failed, text};
+use crate::tools::{Boot, FileSystem, Mounted, Outcome, beside, failed, verified};
 use crate::workload::{self, Kind, Level, Seen};
 use crate::write_log::WriteLog;
 
@@ -103,16 +102,15 @@ struct Rig<'a> {
     arguments: &'a Arguments,
     home: &'a Path,
     command: PathBuf,
+    boot: Boot,
 }
 
 /// Runs the rig.
 pub fn run(arguments: &Arguments) -> Outcome {
     let home = workload::home()?;
-    let beside = std::env::current_exe().map_err(failed("this program"))?.with_file_name("logmill");
-    let command = arguments.command.clone().unwrap_or(beside);
-    let rig = Rig { arguments, home: home.path(), command };
+    let command = beside(arguments.command.as_deref())?;
+    let rig = Rig { arguments, home: home.path(), command, boot: Boot::take_over(home.path())? };
     fs::create_dir(rig.at("mounted")).map_err(failed("a mount point"))?;
-    rig.other_boot()?;
     let kinds = match arguments.workload {
         Some(kind) => vec![kind],
         None => vec![Kind::Append, Kind::Queue, Kind::Compaction],
@@ -198,18 +196,6 @@ impl Rig<'_> {
         self.home.join(name)
     }
 
-    /// From now on this mount namespace has a boot id of ours, which [`new_boot`](Self::new_boot) changes.
-    fn other_boot(&self) -> Outcome {
-        let file = self.at("boot_id");
-        self.new_boot(0)?;
-        call("mount", &["--bind", text(&file), "/proc/sys/kernel/random/boot_id"]).map(|_| ())
-    }
-
-    fn new_boot(&self, number: u64) -> Outcome {
-        let id = format!("{number:08x}-0000-4000-8000-000000000000\n");
-        fs::write(self.at("boot_id"), id).map_err(failed("the boot id"))
-    }
-
     /// Runs workloads until `states` states have been made of them.
     fn rounds(&self, kind: Kind, level: Level, states: u64) -> Outcome<Counts> {
         let mut counts = Counts::default();
@@ -238,7 +224,7 @@ impl Rig<'_> {
         let (disk, log) = (self.at("disk"), self.at("log"));
         self.arguments.fs.make(&disk)?;
         let mut image = Image::read(&disk)?;
-        self.new_boot(0)?;
+        self.boot.start(0)?;
         let layer = Layer::Logged { log: log.clone() };
         let device = Device::start(self.home, &disk, &layer)?;
         let now = || fs::metadata(&log).map_or(0, |metadata| metadata.len());
@@ -272,7 +258,7 @@ impl Rig<'_> {
             let moment = log.entries()[point].end;
             counts.states += 1;
             image.store(&self.at("state"), &changes)?;
-            self.new_boot(number)?;
+            self.boot.start(number)?;
             let Ok(mounted) =
                 Mounted::mount(self.arguments.fs, &self.at("state"), &self.at("mounted"))
             else {
@@ -280,7 +266,8 @@ impl Rig<'_> {
                 continue;
             };
             let result = workload.check(&mounted.store(), moment);
-            let result = result.and_then(|seen| self.verified(&mounted.store()).map(|()| seen));
+            let result =
+                result.and_then(|seen| verified(&self.command, &mounted.store()).map(|()| seen));
             counts.note(&result);
             mounted.unmount()?;
             if let (Err(violation), true) = (&result, level != Level::Lying) {
@@ -293,23 +280,6 @@ impl Rig<'_> {
             }
         }
         Ok(())
-    }
-
-    /// The real command finds nothing wrong with what was recovered.
-    fn verified(&self, store: &Path) -> Result<(), Violation> {
-        let output = Command::new(&self.command)
-            .arg("--dir")
-            .arg(store)
-            .arg("verify")
-            .output()
-            .map_err(|e| Violation::Refused(format!("{}: {e}", self.command.display())))?;
-        let said = String::from_utf8_lossy(&output.stderr);
-        match output.status.code() {
-            Some(0) => Ok(()),
-            // Bytes that recovery has set aside are worth a word, and no damage.
-            Some(3) if said.contains("is whole") => Ok(()),
-            code => Err(Violation::Refused(format!("verify ended with {code:?}: {said}"))),
-        }
     }
 }
 

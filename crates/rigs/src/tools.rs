@@ -6,6 +6,8 @@ use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::history::Violation;
+
 /// How long is waited for what takes no time.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -74,6 +76,53 @@ impl FileSystem {
             FileSystem::Btrfs => call("mkfs.btrfs", &["-q", "-f", "-K", image]),
         }
         .map(|_| ())
+    }
+}
+
+/// The `logmill` command: `given`, or the one beside this program.
+pub fn beside(given: Option<&Path>) -> Outcome<PathBuf> {
+    match given {
+        Some(command) => Ok(command.to_owned()),
+        None => {
+            Ok(std::env::current_exe().map_err(failed("this program"))?.with_file_name("logmill"))
+        }
+    }
+}
+
+/// `command` finds nothing wrong with a store.
+pub fn verified(command: &Path, store: &Path) -> Result<(), Violation> {
+    let output = Command::new(command)
+        .arg("--dir")
+        .arg(store)
+        .arg("verify")
+        .output()
+        .map_err(|e| Violation::Refused(format!("{}: {e}", command.display())))?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    match output.status.code() {
+        Some(0) => Ok(()),
+        // Bytes that recovery has set aside are worth a word, and no damage.
+        Some(3) if said.contains("is whole") => Ok(()),
+        code => Err(Violation::Refused(format!("verify ended with {code:?}: {said}"))),
+    }
+}
+
+/// The boot id of this mount namespace, which is ours to change.
+#[derive(Debug)]
+pub struct Boot(PathBuf);
+
+impl Boot {
+    /// From now on this namespace has an id that is kept in `home`.
+    pub fn take_over(home: &Path) -> Outcome<Boot> {
+        let boot = Boot(home.join("boot_id"));
+        boot.start(0)?;
+        call("mount", &["--bind", text(&boot.0), "/proc/sys/kernel/random/boot_id"])?;
+        Ok(boot)
+    }
+
+    /// The machine was started for the `number`-th time.
+    pub fn start(&self, number: u64) -> Outcome {
+        let id = format!("{number:08x}-0000-4000-8000-000000000000\n");
+        fs::write(&self.0, id).map_err(failed("the boot id"))
     }
 }
 
