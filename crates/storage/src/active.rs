@@ -12,9 +12,10 @@ use crate::segment::Segment;
 pub(crate) const FOOTER_ROOM: u64 = FOOTER_ALIGN + FOOTER_LEN as u64;
 /// The first reservation; it doubles up to the size of the segment.
 pub(crate) const RESERVE_FIRST: u64 = 64 << 10;
-/// How much is zero-written at once ahead of a synced tail.
+/// How much is zero-written at once ahead of the tail: in one call, at a multiple of itself, so that the page cache takes it
+/// in as one large folio.
 const ZERO_STRETCH: u64 = 1 << 20;
-static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
+static ZEROS: [u8; ZERO_STRETCH as usize] = [0; ZERO_STRETCH as usize];
 
 /// The way into the file.
 #[derive(Debug)]
@@ -90,7 +91,8 @@ impl Active {
         if needed <= *zeroed {
             return Ok(());
         }
-        let upto = (*zeroed + (*zeroed).clamp(RESERVE_FIRST, ZERO_STRETCH)).min(self.reserved);
+        let stretch = (*zeroed).clamp(RESERVE_FIRST, ZERO_STRETCH);
+        let upto = ((*zeroed + stretch) / stretch * stretch).min(self.reserved);
         if upto < needed {
             // A commit that is larger than the stretch writes its own blocks.
             *zeroed = needed;
