@@ -16,7 +16,7 @@ use logmill_torture::{planted, sim};
 
 const USAGE: &str =
     "usage: logmill-torture sim [--states N] [--seed S] [--threads T] [--replay CASE]
-       logmill-torture faults [--runs N] [--seed S] [--threads T] [--replay CASE]
+       logmill-torture faults [--runs N] [--seed S] [--threads T] [--only log|queue] [--replay CASE]
        logmill-torture planted [--states N] [--runs N] [--seed S] [--threads T], in a build with --cfg planted";
 
 struct Options {
@@ -25,6 +25,7 @@ struct Options {
     runs: u64,
     seed: u64,
     threads: u64,
+    only: Option<String>,
     replay: Option<String>,
 }
 
@@ -32,8 +33,15 @@ fn options() -> Result<Options, String> {
     let mut arguments = std::env::args().skip(1);
     let command = arguments.next().ok_or(USAGE)?;
     let threads = std::thread::available_parallelism().map_or(1, |n| n.get() as u64);
-    let mut options =
-        Options { command, states: 200_000, runs: 50_000, seed: 1, threads, replay: None };
+    let mut options = Options {
+        command,
+        states: 200_000,
+        runs: 50_000,
+        seed: 1,
+        threads,
+        only: None,
+        replay: None,
+    };
     while let Some(name) = arguments.next() {
         let value = arguments.next().ok_or_else(|| format!("{name} needs a value"))?;
         let number = || value.replace('_', "").parse().map_err(|_| format!("{name} {value}"));
@@ -42,6 +50,7 @@ fn options() -> Result<Options, String> {
             "--runs" => options.runs = number()?,
             "--seed" => options.seed = number()?,
             "--threads" => options.threads = number()?,
+            "--only" if matches!(value.as_str(), "log" | "queue") => options.only = Some(value),
             "--replay" => options.replay = Some(value),
             _ => return Err(format!("{name} is not known\n{USAGE}")),
         }
@@ -158,10 +167,14 @@ fn fail(options: &Options) -> Result<(), String> {
     match &options.replay {
         Some(line) if line.starts_with("queue") => fail_again::<QueueMachine>(line),
         Some(line) => fail_again::<Machine>(line),
-        None => {
-            fail_all::<Machine>("log", options.runs * 7 / 10, options)?;
-            fail_all::<QueueMachine>("queue", options.runs * 3 / 10, options)
-        }
+        None => match options.only.as_deref() {
+            Some("queue") => fail_all::<QueueMachine>("queue", options.runs, options),
+            Some(_) => fail_all::<Machine>("log", options.runs, options),
+            None => {
+                fail_all::<Machine>("log", options.runs * 7 / 10, options)?;
+                fail_all::<QueueMachine>("queue", options.runs * 3 / 10, options)
+            }
+        },
     }
 }
 
