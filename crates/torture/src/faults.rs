@@ -449,20 +449,37 @@ mod tests {
         assert!(counts.total.faults > 100, "{counts}");
     }
 
+    fn plays<W: World>(lines: &[&str]) {
+        for line in lines {
+            let case: FaultCase<W> = line.parse().unwrap();
+            let base = W::fresh(case.setup, 1).unwrap();
+            let mut counts = FaultCounts::default();
+            play(&base, &case, &mut counts).unwrap_or_else(|what| panic!("{what}: {case}"));
+            assert!(counts.total.faults > 0, "{counts}");
+        }
+    }
+
     /// A receive was noted, and then could not read its message. What came after it came back with it, and the account
     /// knew of either only.
     #[test]
     fn a_receive_without_an_answer_comes_back_beside_the_sends_after_it() {
-        for line in [
+        plays::<QueueMachine>(&[
             "queue+mapped+sync;319;ahead later close drop send look take close big send three;eio@233+;e",
             "queue+mapped+buffered;451;expire delete take power330 tick later take tick later take send;eio@71+;r969283",
-        ] {
-            let case: FaultCase<QueueMachine> = line.parse().unwrap();
-            let base = QueueMachine::fresh(case.setup, 1).unwrap();
-            let mut counts = FaultCounts::default();
-            play(&base, &case, &mut counts).unwrap_or_else(|what| panic!("{what}: {case}"));
-            assert!(counts.total.faults > 1, "{counts}");
-        }
+        ]);
+    }
+
+    /// The simulated disk never made the length durable that a failed sync had given up, so that what recovery had
+    /// rewritten and synced was lost.
+    #[test]
+    fn what_recovery_rewrites_after_a_recovery_whose_sync_failed_is_durable() {
+        plays::<Machine>(&[
+            "mapped+buffered+lz4+keyed;3203;settle sync ui drop sync;sync-drop@92+;k",
+        ]);
+        plays::<QueueMachine>(&[
+            "queue+fifo+positional+buffered;677;big drop stale checkpoint reclaim pass send take deleteall reclaim;sync-drop@119+;k",
+            "queue+positional+buffered;583;later drop big takeall;sync-some@109+;k",
+        ]);
     }
 
     #[test]

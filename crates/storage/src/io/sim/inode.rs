@@ -107,7 +107,8 @@ impl Inode {
         self.blocks.add(range.clone());
         let resizes = range.end > self.len;
         self.len = self.len.max(range.end);
-        self.resized |= resizes || old > 0;
+        // A page behind the durable end takes the length along, whatever a failed sync has given up before.
+        self.resized |= resizes || old > 0 || range.end > self.platter_len;
         self.changes.push(Change { what, len: self.len, resizes, mapped });
     }
 

@@ -37,6 +37,22 @@ fn a_page_that_a_failed_sync_gave_up_comes_along_with_the_next_change_to_it() {
     assert_eq!((bytes[0], bytes[4_000], bytes[PAGE]), (2, 3, 1));
 }
 
+/// The rewritten end of a log was lost after a sync that said Ok, since the length that a sync had failed to write never was.
+#[test]
+fn a_length_that_a_failed_sync_gave_up_comes_along_with_the_next_write_behind_the_durable_one() {
+    let (disk, file) = durable(33, 100);
+    write_full(&*file, &[2; 50], 100).unwrap();
+    disk.fail_next(Op::Sync, Fault::SyncEioKeep);
+    file.sync_data().unwrap_err();
+    file.sync_data().unwrap();
+    assert_eq!(disk.durable_file("a").unwrap().len(), 100, "though the second sync said Ok");
+    write_full(&*file, &[3; 50], 100).unwrap();
+    file.sync_data().unwrap();
+    assert_eq!(disk.faults_fired(), 1);
+    disk.crash(&CrashPlan::nothing());
+    assert_eq!(disk.read_file("a").unwrap()[100..], [3; 50]);
+}
+
 #[test]
 fn a_drop_of_the_cache_keeps_dirty_and_mapped_pages() {
     let (disk, file) = durable(30, PAGE);
