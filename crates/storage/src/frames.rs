@@ -166,6 +166,31 @@ impl Frames {
         &self.buffer[start..start + head.frame_len()]
     }
 
+    /// Goes from damaged frames to the first whole one behind them, if that begins at offset delta `delta` or before, so that
+    /// none of them holds anything from there on. The head of each says where it ends.
+    #[cold]
+    pub fn pass_damage(&mut self, delta: u64) -> io::Result<bool> {
+        let from = self.position;
+        while let Some(end) = self.damaged_end()? {
+            self.position = end;
+            match self.peek()? {
+                Step::Frame(head) if u64::from(head.delta()) <= delta => return Ok(true),
+                Step::Damaged(_) => {}
+                Step::Frame(_) | Step::End => break,
+            }
+        }
+        self.position = from;
+        Ok(false)
+    }
+
+    fn damaged_end(&mut self) -> io::Result<Option<u64>> {
+        let Some(bytes) = self.bytes(HEAD_LEN)?.first_chunk::<HEAD_LEN>() else { return Ok(None) };
+        let bytes = *bytes;
+        let Ok(Some(head)) = FrameHead::decode(&self.scope, &bytes) else { return Ok(None) };
+        let end = self.position + head.frame_len() as u64;
+        Ok(Some(end).filter(|end| *end < self.limit))
+    }
+
     /// Goes to the next frame.
     #[inline]
     pub const fn skip(&mut self, head: &FrameHead) {

@@ -252,6 +252,7 @@ impl Reader {
                         Err(what) => return Err(place.segment.corrupt(position, next, what)),
                     }
                 }
+                Step::Damaged(_) if place.passes_damage(next)? => {}
                 end_of_segment => {
                     if let Some(follower) = &self.view.follower {
                         // The next writer may have cut the file here.
@@ -433,6 +434,13 @@ impl Place {
         let found = found.unread();
         let file = found.open(Open::Read)?;
         Ok(found.head(file.as_ref())?.generation != generation)
+    }
+
+    /// Goes on behind damaged frames that hold nothing from `next` on.
+    #[cold]
+    fn passes_damage(&mut self, next: u64) -> Result<bool> {
+        let delta = next.saturating_sub(self.segment.base_offset());
+        self.frames.pass_damage(delta).map_err(self.segment.failed("read"))
     }
 
     fn covers(&self, offset: u64) -> bool {
