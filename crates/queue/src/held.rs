@@ -310,6 +310,10 @@ impl HeldTable {
         self.index.iter().copied().take(if count == 0 { 0 } else { usize::MAX }).filter(of_state)
     }
 
+    pub(crate) fn len(&self) -> usize {
+        self.index.len()
+    }
+
     pub(crate) fn all(&self) -> impl Iterator<Item = SlotId> + '_ {
         self.index.iter().copied()
     }

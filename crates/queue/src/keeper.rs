@@ -32,6 +32,7 @@ impl Shared {
         if self.dir.is_read_only() {
             return;
         }
+        let read = self.read_for_redrives();
         let mut engine = self.lock();
         if engine.is_closed {
             return;
@@ -40,7 +41,7 @@ impl Shared {
         let now = self.now();
         let queues: Vec<u32> = engine.slots.keys().copied().collect();
         let mut next = i64::MAX;
-        let mut failed = None;
+        let mut failed = read.err().map(|error| error.to_string());
         for queue in queues {
             let expired = self.expire(&mut engine, queue, now);
             let stepped = self.step_redrive(&mut engine, queue, now);

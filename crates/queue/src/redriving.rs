@@ -4,11 +4,14 @@
 //! messages of the queue, a part of them at a time, so that it needs little memory and that all gathering together costs
 //! no more than a few looks at each message. It is not stored: a step that has none, or failed, gathers it anew from where
 //! the redrive has come to.
+//!
+//! Whether a message is one that the redrive is about, its bytes say. They are read before the step, while nobody waits.
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use bytes::Bytes;
+use parking_lot::MutexGuard;
 
 use crate::decide::Now;
 use crate::engine::Engine;
@@ -24,7 +27,7 @@ use crate::state::QueueState;
 /// Messages that one step looks at, and their bytes beyond the first.
 const STEP: usize = 500;
 const STEP_BYTES: u64 = 4 << 20;
-/// Messages that are gathered at once: so many, or a sixteenth of all if that is more.
+/// Messages that are gathered at once: so many, or a sixteenth of those that are looked at for it if that is more.
 const GATHERED: usize = 16 << 10;
 const GATHERINGS: u64 = 16;
 /// Finished redrives that are remembered, as in SQS.
@@ -37,6 +40,8 @@ pub(crate) struct Ahead {
     found: VecDeque<Seen>,
     /// There are more behind them.
     more: bool,
+    /// The bytes at these locations, for the next step.
+    read: HashMap<u64, Bytes>,
 }
 
 /// Where a message was when it was gathered: in the run of this lane, or held.
@@ -64,20 +69,34 @@ impl Shared {
         now: Now,
     ) -> Result<Option<i64>> {
         let Some(slot) = engine.slots.get(&queue) else { return Ok(None) };
-        let running = slot.state.tasks.values().find(|task| task.status == RedriveStatus::Running);
-        let Some(mut task) = running.cloned() else { return Ok(None) };
-        let mut most = STEP;
-        if task.rate > 0 {
-            let (rate, moved) =
-                (i64::from(task.rate), i64::try_from(task.moved).unwrap_or(i64::MAX));
-            let due = (now.time.saturating_sub(task.started)).saturating_mul(rate) / 1000 + 1;
-            let left = due.saturating_sub(moved);
-            if left <= 0 {
-                return Ok(Some(task.started.saturating_add(moved.saturating_mul(1000) / rate)));
-            }
-            most = usize::try_from(left).unwrap_or(STEP).min(STEP);
+        let Some(mut task) = slot.state.running_task().cloned() else { return Ok(None) };
+        match most_now(&task, now) {
+            Ok(most) => self.step(engine, queue, now, &mut task, most),
+            Err(later) => Ok(Some(later)),
         }
-        self.step(engine, queue, now, &mut task, most)
+    }
+
+    /// Reads what the next steps of all redrives look at. What cannot be read is met again by the step.
+    pub(crate) fn read_for_redrives(&self) -> Result<()> {
+        let mut engine = self.lock();
+        let now = self.now();
+        let running = engine.slots.iter().filter(|(_, slot)| slot.state.running_task().is_some());
+        let queues: Vec<u32> = running.map(|(queue, _)| *queue).collect();
+        for queue in queues {
+            let Some(slot) = engine.slots.get_mut(&queue) else { continue };
+            let Some(task) = slot.state.running_task() else { continue };
+            let Ok(most) = most_now(task, now) else { continue };
+            let ahead = looked_ahead(slot.ahead.take(), &slot.state, task);
+            let candidates = next(&slot.state, &ahead.found, most).0;
+            slot.ahead = Some(ahead);
+            let locations: Vec<u64> = candidates.iter().map(|one| one.location).collect();
+            let read = MutexGuard::unlocked(&mut engine, || self.read_undamaged(&locations))?;
+            if let Some(ahead) = engine.slots.get_mut(&queue).and_then(|slot| slot.ahead.as_mut()) {
+                let whole = locations.into_iter().zip(read);
+                ahead.read = whole.filter_map(|(at, bytes)| Some((at, bytes?))).collect();
+            }
+        }
+        Ok(())
     }
 
     fn step(
@@ -89,15 +108,21 @@ impl Shared {
         most: usize,
     ) -> Result<Option<i64>> {
         let Some(slot) = engine.slots.get_mut(&queue) else { return Ok(None) };
-        let known = slot.ahead.take().filter(|ahead| ahead.task == task.id);
-        let mut ahead = known.unwrap_or_else(|| gather(&slot.state, task));
-        if ahead.found.is_empty() && ahead.more {
-            ahead = gather(&slot.state, task);
+        let mut ahead = looked_ahead(slot.ahead.take(), &slot.state, task);
+        let (candidates, looked_at) = next(&slot.state, &ahead.found, most);
+        if let Some(last) = ahead.found.drain(..looked_at).next_back() {
+            task.cursor = last.sequence + 1;
         }
-        let candidates = next(&slot.state, &mut ahead.found, task, most);
-        let locations: Vec<u64> = candidates.iter().map(|candidate| candidate.location).collect();
+        let mut read = std::mem::take(&mut ahead.read);
+        let mut bodies: Vec<_> =
+            candidates.iter().map(|candidate| read.remove(&candidate.location)).collect();
+        let missing = candidates.iter().zip(&mut bodies).filter(|(_, body)| body.is_none());
+        let (locations, bodies_missing): (Vec<u64>, Vec<_>) =
+            missing.map(|(candidate, body)| (candidate.location, body)).unzip();
         // What is damaged stays where it is.
-        let bodies = self.read_undamaged(&locations)?;
+        for (body, bytes) in bodies_missing.into_iter().zip(self.read_undamaged(&locations)?) {
+            *body = bytes;
+        }
         let (mut entries, targets) = moves(engine, queue, now, task, &candidates, &bodies)?;
         if task.target.is_some_and(|target| !engine.slots.contains_key(&target)) {
             task.status = RedriveStatus::Failed("its target queue is gone".to_owned());
@@ -120,6 +145,26 @@ impl Shared {
         }
         Ok(goes_on.then_some(now.time))
     }
+}
+
+/// How many messages a task's step may look at now, or when the next may begin.
+fn most_now(task: &MoveTask, now: Now) -> std::result::Result<usize, i64> {
+    if task.rate == 0 {
+        return Ok(STEP);
+    }
+    let (rate, moved) = (i64::from(task.rate), i64::try_from(task.moved).unwrap_or(i64::MAX));
+    let due = (now.time.saturating_sub(task.started)).saturating_mul(rate) / 1000 + 1;
+    match due.saturating_sub(moved) {
+        ..=0 => Err(task.started.saturating_add(moved.saturating_mul(1000) / rate)),
+        left => Ok(usize::try_from(left).unwrap_or(STEP).min(STEP)),
+    }
+}
+
+/// The list of a task: as it is known, or gathered.
+fn looked_ahead(known: Option<Ahead>, state: &QueueState, task: &MoveTask) -> Ahead {
+    let is_of_use =
+        |ahead: &Ahead| ahead.task == task.id && !(ahead.found.is_empty() && ahead.more);
+    known.filter(is_of_use).unwrap_or_else(|| gather(state, task))
 }
 
 /// What moves those of the candidates that the task is about, and the queues that they come to.
@@ -173,14 +218,15 @@ fn moves<'a>(
 
 /// The first messages from the task's cursor on that it may be about.
 fn gather(state: &QueueState, task: &MoveTask) -> Ahead {
-    let counts = &state.counts;
-    let all = counts.ready + counts.delayed + counts.in_flight + counts.dead;
-    let most = usize::try_from(all / GATHERINGS).unwrap_or(usize::MAX).max(GATHERED);
-    let mut first = First { most, found: Vec::new(), more: false };
     // Of one group the others need not be read to be passed over.
     let group = &task.filter.group;
     let only = (!group.is_empty()).then(|| state.ready.group_named(group));
     let is_asked_for = |lane: &Lane| only.is_none_or(|only| only == Some(lane.group));
+    let in_lane = |lane: &Lane| lane.run.len().min(GATHERED as u64);
+    let in_lanes: u64 = state.ready.lanes().map(|(_, lane)| in_lane(lane)).sum();
+    let looked_at = in_lanes + state.held.len() as u64;
+    let most = usize::try_from(looked_at / GATHERINGS).unwrap_or(usize::MAX).max(GATHERED);
+    let mut first = First { most, found: Vec::new(), more: false };
     for (id, lane) in state.ready.lanes().filter(|(_, lane)| is_asked_for(lane)) {
         let run = lane.run.iter_from(task.cursor).take_while(|item| item.sequence < task.below);
         for item in run.take(most + 1) {
@@ -199,7 +245,7 @@ fn gather(state: &QueueState, task: &MoveTask) -> Ahead {
     }
     first.cut();
     first.found.sort_unstable_by_key(|seen| seen.sequence);
-    Ahead { task: task.id, found: first.found.into(), more: first.more }
+    Ahead { task: task.id, found: first.found.into(), more: first.more, read: HashMap::new() }
 }
 
 /// The first `most` of what is added.
@@ -226,27 +272,20 @@ impl First {
     }
 }
 
-/// Takes the next messages that are still there off the list, and moves the task's cursor behind them.
-fn next(
-    state: &QueueState,
-    ahead: &mut VecDeque<Seen>,
-    task: &mut MoveTask,
-    most: usize,
-) -> Vec<Candidate> {
-    let (mut candidates, mut bytes) = (Vec::new(), 0);
-    while candidates.len() < most {
-        let Some(Seen { sequence, lane }) = ahead.front().copied() else { break };
-        let candidate = find(state, sequence, lane);
+/// The first messages of a list that are still there, and how much of the list was looked at for them.
+fn next(state: &QueueState, found: &VecDeque<Seen>, most: usize) -> (Vec<Candidate>, usize) {
+    let (mut candidates, mut bytes, mut looked_at) = (Vec::new(), 0, 0);
+    for Seen { sequence, lane } in found {
+        let candidate = find(state, *sequence, *lane);
         let size = candidate.as_ref().map_or(0, |candidate| u64::from(candidate.size));
-        if bytes > 0 && bytes + size > STEP_BYTES {
+        if candidates.len() == most || bytes > 0 && bytes + size > STEP_BYTES {
             break;
         }
         bytes += size;
         candidates.extend(candidate);
-        ahead.pop_front();
-        task.cursor = sequence + 1;
+        looked_at += 1;
     }
-    candidates
+    (candidates, looked_at)
 }
 
 fn find(state: &QueueState, sequence: u64, lane: Option<LaneId>) -> Option<Candidate> {
@@ -322,10 +361,55 @@ fn renewed(mut envelope: Envelope<'_>, queue: u32, sequence: u64, now: Now) -> E
 }
 
 impl QueueState {
+    /// The redrive that goes on.
+    fn running_task(&self) -> Option<&MoveTask> {
+        self.tasks.values().find(|task| task.status == RedriveStatus::Running)
+    }
+
     /// The tasks that are remembered beside a new one.
     pub(crate) fn forget_old_tasks(&mut self) {
         while self.tasks.len() > REMEMBERED + 1 {
             self.tasks.pop_first();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use logmill_storage::io::sim::{Op, SimDisk};
+    use logmill_storage::{DataDirOptions, ManualClock};
+
+    use crate::{Message, QueueConfig, Queues, QueuesOptions, RedriveFilter, RedriveOptions};
+
+    /// A step read what it looked at while every call at every queue waited for it.
+    #[test]
+    fn a_step_that_looks_at_much_and_moves_nothing_reads_nothing_under_the_lock() {
+        let disk = SimDisk::new(1);
+        let options = DataDirOptions::new().threads(0).clock(Arc::new(ManualClock::at(0)));
+        let dir = options.open_with(disk.io()).unwrap();
+        let queues = Queues::open(&dir, QueuesOptions::default()).unwrap();
+        let queue = queues.create("q", &QueueConfig::standard()).unwrap();
+        queues.create("other", &QueueConfig::standard()).unwrap();
+        let body = vec![7; 2_000];
+        for _ in 0..1_200 {
+            queue.send(&Message::new(&body)).unwrap();
+        }
+        let filter = RedriveFilter::new().attribute("colour", "red");
+        queue.redrive(&RedriveOptions::new().filter(filter).to("other")).unwrap();
+        let reads = || disk.ops().of(Op::Read);
+        for step in 0..3 {
+            let before = reads();
+            queues.shared.read_for_redrives().unwrap();
+            let read = reads();
+            assert!(read > before, "step {step}");
+            let mut engine = queues.shared.lock();
+            let now = queues.shared.now();
+            let later = queues.shared.step_redrive(&mut engine, queue.id, now).unwrap();
+            assert_eq!(later.is_some(), step < 2, "500 are looked at in a step");
+            assert_eq!(reads(), read, "step {step}");
+        }
+        assert_eq!(queue.counts().unwrap().ready, 1_200);
     }
 }

@@ -1,6 +1,7 @@
 //! The worker loop: threads that receive, handle, and delete or return.
 
 use std::collections::HashMap;
+use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -85,6 +86,9 @@ pub struct WorkerReport {
     pub errors: u64,
 }
 
+/// What a worker's thread does.
+type Work = Box<dyn FnOnce() + Send>;
+
 /// A worker of a queue that is not running yet.
 #[derive(Debug)]
 pub struct Worker {
@@ -141,6 +145,20 @@ impl Worker {
     where
         F: Fn(&ReceivedMessage) -> Result<(), Failure> + Send + Sync + 'static,
     {
+        self.run_on(handler, |work| {
+            std::thread::Builder::new().name("logmill-worker".to_owned()).spawn(work)
+        })
+    }
+
+    /// As [`run`](Worker::run), on threads that `spawn` starts.
+    fn run_on<F>(
+        self,
+        handler: F,
+        mut spawn: impl FnMut(Work) -> io::Result<JoinHandle<()>>,
+    ) -> Result<RunningWorker>
+    where
+        F: Fn(&ReceivedMessage) -> Result<(), Failure> + Send + Sync + 'static,
+    {
         let Worker { queue, options } = self;
         within(Limit::WorkerThreads, options.threads as u64, 1, 1024)?;
         let config = queue.config()?;
@@ -165,10 +183,7 @@ impl Worker {
             crew: Arc::clone(&crew),
             threads: Vec::with_capacity(options.threads + 1),
         };
-        let spawn = |work: Box<dyn FnOnce() + Send>| {
-            let named = std::thread::Builder::new().name("logmill-worker".to_owned());
-            named.spawn(work).map_err(Error::Thread)
-        };
+        let mut spawn = |work: Work| spawn(work).map_err(Error::Thread);
         for _ in 0..options.threads {
             let (crew, handler) = (Arc::clone(&crew), Arc::clone(&handler));
             running.threads.push(spawn(Box::new(move || crew.work(handler.as_ref())))?);
@@ -376,3 +391,6 @@ fn shortened(reason: &str) -> &str {
     }
     reason.get(..end).unwrap_or_default()
 }
+
+#[cfg(test)]
+mod tests;

@@ -385,3 +385,6 @@ fn facts_about(state: &QueueState, sequence: u64) -> Option<(u64, Past, MessageS
         }
     })
 }
+
+#[cfg(test)]
+mod tests;

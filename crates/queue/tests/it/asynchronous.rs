@@ -1,5 +1,8 @@
 //! Queues for tasks of a runtime: the same answers, and nothing lost when a future is dropped.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
 use futures_util::StreamExt;
@@ -8,12 +11,16 @@ use logmill_storage::DataDir;
 
 /// A queue on a real directory, with the background's threads and the commit thread.
 fn with_queue(test: impl AsyncFnOnce(Queue)) {
+    with_queues(async |_, queue| test(queue).await);
+}
+
+fn with_queues(test: impl AsyncFnOnce(&Queues, Queue)) {
     let place = tempfile::tempdir().unwrap();
     let dir = DataDir::open(place.path()).unwrap();
     let queues = Queues::open(&dir, QueuesOptions::default()).unwrap();
     let queue = queues.create("work", &QueueConfig::standard()).unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
-    runtime.block_on(test(queue));
+    runtime.block_on(test(&queues, queue));
     queues.close().unwrap();
 }
 
@@ -45,6 +52,44 @@ fn a_task_that_waits_is_woken_by_a_send_from_a_thread() {
         };
         let (got, ()) = futures_util::future::join(receive, send).await;
         assert_eq!(got.unwrap()[0].body(), b"late");
+    });
+}
+
+/// Counts how often a task was woken.
+#[derive(Default)]
+struct Wakes(AtomicUsize);
+
+impl Wake for Wakes {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+#[test]
+fn a_task_that_waits_is_woken_by_what_it_waits_for_and_by_nothing_else() {
+    with_queues(async |queues, queue| {
+        let other = queues.create("other", &QueueConfig::standard()).unwrap();
+        let wakes = Arc::new(Wakes::default());
+        let count = || wakes.0.load(Ordering::SeqCst);
+        let waker = Waker::from(Arc::clone(&wakes));
+        let mut context = Context::from_waker(&waker);
+        let options = long();
+        let mut receive = Box::pin(queue.receive_async(&options));
+        assert!(receive.as_mut().poll(&mut context).is_pending());
+        let sent = other.send(&Message::new(b"elsewhere")).unwrap();
+        let got = other.receive(&ReceiveOptions::new()).unwrap();
+        other.delete(got[0].receipt()).unwrap();
+        assert!(queue.find(sent.id).is_err());
+        assert!(queue.receive(&ReceiveOptions::new()).unwrap().is_empty());
+        assert!(queue.peek(9).unwrap().is_empty());
+        assert_eq!(queue.counts().unwrap(), Default::default());
+        assert_eq!(count(), 0, "nothing has happened at its queue");
+        queue.send(&Message::new(b"late")).unwrap();
+        assert_eq!(count(), 1);
+        match receive.as_mut().poll(&mut context) {
+            Poll::Ready(got) => assert_eq!(got.unwrap()[0].body(), b"late"),
+            Poll::Pending => panic!("there is a message"),
+        }
     });
 }
 

@@ -7,9 +7,10 @@ use logmill_queue::{
     DeduplicationWindow, Durability, Edit, Error, Message, MessageId, Missed, Queue, QueueConfig,
     QueuesOptions, ReceiveOptions, Repeat, Section,
 };
+use logmill_storage::Clock;
 use logmill_storage::io::sim::{CrashPlan, Fault};
 
-use crate::store::{Store, bodies, none, receive, receive_one, send};
+use crate::store::{START, Store, bodies, none, receive, receive_one, send, text};
 
 const DAY: Duration = Duration::from_secs(86_400);
 
@@ -76,6 +77,52 @@ fn an_id_that_is_remembered_outlives_the_segment_in_which_it_was_sent() {
     drop((queue, fifo));
     store.kill();
     assert!(store.queue("f.fifo").send(&message).unwrap().duplicate);
+}
+
+/// Where two opens lie on either side of a jump of the wall clock, time goes on where it was, and so after the next open:
+/// the entry that says so is in the journal, in a checkpoint, or in a copy of what a segment that is gone said.
+#[test]
+fn time_keeps_its_pace_after_the_wall_clock_was_set_back_wherever_it_is_said() {
+    let day = 86_400_000;
+    for place in ["journal", "checkpoint", "copy"] {
+        let mut store = Store::with(1, small_segments());
+        let q = store.create("q", QueueConfig::standard());
+        let later = store.create("later", QueueConfig::standard());
+        send(&later, "held");
+        drop((q, later));
+        store.clock.set_wall_ms(START - day);
+        store.kill();
+        let later = store.queue("later");
+        later.send(&Message::new(b"delayed").delay(Duration::from_secs(10))).unwrap();
+        receive_one(&later);
+        drop(later);
+        store.pass(4_000);
+        match place {
+            "checkpoint" => store.reopen(),
+            "copy" => {
+                let first = "0/00000000000000000000.log";
+                churn(&store, &store.queue("q"));
+                store.queues().reclaim().unwrap();
+                assert!(!store.disk.paths().iter().any(|path| path == first));
+            }
+            _ => {}
+        }
+        store.disk.kill();
+        store.pass(5_999);
+        store.kill();
+        let later = store.queue("later");
+        assert_eq!(bodies(&later, 1), none(), "{place}");
+        store.pass(1);
+        assert_eq!(bodies(&later, 1), ["delayed"], "{place}");
+        // The clock is put right: everything comes sooner than it should, and nothing is lost.
+        store.disk.kill();
+        store.clock.set_wall_ms(store.clock.wall_ms() + day);
+        store.kill();
+        let later = store.queue("later");
+        let got = receive(&later, 9);
+        let again: Vec<_> = got.iter().map(|got| (text(got.body()), got.receive_count())).collect();
+        assert_eq!(again, [("held".to_owned(), 2), ("delayed".to_owned(), 2)], "{place}");
+    }
 }
 
 /// What says what a queue is was written to the cold part in pieces, and of two the first made an end of the older copy.
@@ -214,6 +261,24 @@ fn damage(store: &Store, body: &[u8]) {
     let bytes = store.disk.read_file(path).unwrap();
     let at = (0..bytes.len()).rev().find(|at| bytes[*at..].starts_with(body)).unwrap();
     store.disk.flip_bit(path, at as u64 * 8).unwrap();
+}
+
+/// What lay behind a damaged message, up to the next entry of the segment's index, could not be read.
+#[test]
+fn a_damaged_message_hides_none_that_was_sent_with_it_or_right_after_it() {
+    let mut store = Store::with(1, small_segments());
+    let queue = store.create("q", QueueConfig::standard());
+    for body in ["first", "damaged", "damaged, too", "last"] {
+        send(&queue, body);
+    }
+    drop(queue);
+    // Nobody has them in memory.
+    store.reopen();
+    damage(&store, b"damaged");
+    damage(&store, b"damaged");
+    let queue = store.queue("q");
+    assert_eq!(bodies(&queue, 4), ["first", "last"]);
+    assert_eq!(queue.tally().unwrap().unreadable, 2);
 }
 
 #[test]

@@ -3,11 +3,15 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread::ThreadId;
 use std::time::Duration;
 
 use logmill_queue::{
-    Durability, Failure, Message, Queue, QueueConfig, QueuesOptions, Retry, WorkerOptions,
+    Durability, Failure, Message, Queue, QueueConfig, Queues, QueuesOptions, ReceiveOptions, Retry,
+    WorkerOptions,
 };
+use logmill_storage::io::sim::SimDisk;
+use logmill_storage::{Clock, DataDirOptions, SystemClock};
 use parking_lot::Mutex;
 
 use crate::model::Random;
@@ -99,6 +103,47 @@ fn a_shutdown_gives_back_what_does_not_finish_in_time() {
     let again = receive_one(&queue);
     assert_eq!((again.receive_count(), again.history().released), (2, 1));
     drop(closed);
+}
+
+/// A clock that counts how often one thread has looked at it.
+#[derive(Debug)]
+struct Watched {
+    clock: SystemClock,
+    thread: ThreadId,
+    looks: AtomicU64,
+}
+
+impl Clock for Watched {
+    fn wall_ms(&self) -> i64 {
+        self.clock.wall_ms()
+    }
+
+    fn monotonic(&self) -> Duration {
+        if std::thread::current().id() == self.thread {
+            self.looks.fetch_add(1, Ordering::SeqCst);
+        }
+        self.clock.monotonic()
+    }
+}
+
+#[test]
+fn a_receive_that_waits_looks_when_it_comes_and_when_a_message_does_and_never_between() {
+    let thread = std::thread::current().id();
+    let clock = Watched { clock: SystemClock::new(), thread, looks: AtomicU64::new(0) };
+    let clock = Arc::new(clock);
+    let options = DataDirOptions::new().threads(0).clock(Arc::<Watched>::clone(&clock));
+    let dir = options.open_with(SimDisk::new(1).io()).unwrap();
+    let queues = Queues::open(&dir, QueuesOptions::default()).unwrap();
+    let config = QueueConfig::standard().visibility_timeout(ms(300));
+    let queue = queues.create("q", &config).unwrap();
+    queue.send(&Message::new(b"m").delay(ms(300))).unwrap();
+    for count in 1..=2 {
+        let before = clock.looks.load(Ordering::SeqCst);
+        let wait = ReceiveOptions::new().wait(Duration::from_secs(3600));
+        assert_eq!(queue.receive(&wait).unwrap()[0].receive_count(), count);
+        // For the end of its wait, at the queue before it waits, and at the end of the delay or the timeout.
+        assert_eq!(clock.looks.load(Ordering::SeqCst) - before, 3, "receive {count}");
+    }
 }
 
 /// How many messages: 20,000, or as `LOGMILL_QUEUE_MESSAGES` says. A million take a quarter of a minute in a release build.
