@@ -50,12 +50,19 @@ pub struct Arguments {
     /// How long latency takes
     #[arg(long, value_name = "TIME", default_value = "5s", value_parser = duration::parse)]
     time: Duration,
-    /// Draw the latencies into this SVG file
-    #[arg(long, value_name = "FILE")]
+    /// Draw the latencies into this file, as SVG; any browser shows it, rsvg-convert makes a PNG of it
+    #[arg(long, value_name = "FILE.svg", value_parser = svg)]
     plot: Option<PathBuf>,
     /// Print one JSON object for each test
     #[arg(long)]
     json: bool,
+}
+
+fn svg(path: &str) -> Result<PathBuf, String> {
+    match path.ends_with(".svg") {
+        true => Ok(path.into()),
+        false => Err("the drawing is SVG, and so the file's name ends in .svg".to_owned()),
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

@@ -3,11 +3,15 @@
 use std::path::Path;
 use std::time::Duration;
 
-use logmill::storage::{DataDirOptions, Log, LogConfig};
-use logmill::{GroupKind, Store};
+use logmill::GroupKind;
+use logmill::queue::{Queues, QueuesOptions};
+use logmill::storage::DataDir;
+use logmill::stream::{Streams, StreamsOptions};
 use serde_json::{Value, json};
 
 use crate::failure::Outcome;
+use crate::open::Place;
+use crate::page::Page;
 
 /// A store in numbers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -71,17 +75,59 @@ pub struct QueueFigures {
     pub oldest_ms: Option<u64>,
 }
 
-impl Figures {
-    /// Looks at the store in `dir`, which `store` has open for reading.
-    pub fn of(store: &Store, dir: &Path) -> Outcome<Figures> {
-        let files = DataDirOptions::new().read_only(true).open(dir)?;
-        let mut figures =
-            Figures { writer_is_alive: files.writer_is_alive()?, ..Figures::default() };
-        let logs = files.logs()?;
-        for name in ["0", "0/1"].into_iter().filter(|name| logs.iter().any(|log| log == name)) {
-            figures.journal_bytes += Log::open(&files, name, LogConfig::default())?.stats()?.bytes;
-        }
-        for topic in store.topics()? {
+impl QueueFigures {
+    /// A queue of which nothing else is known yet.
+    pub fn named(name: &str) -> QueueFigures {
+        let name = name.to_owned();
+        QueueFigures { name, ready: 0, delayed: 0, in_flight: 0, dead: 0, oldest_ms: None }
+    }
+}
+
+/// A store that is open for reading, to be looked at again and again.
+pub struct Watched {
+    files: DataDir,
+    streams: Streams,
+}
+
+impl Watched {
+    /// Opens the store for reading, beside whatever writes to it.
+    pub fn open(place: &Place) -> Outcome<Watched> {
+        let files = place.open_files()?;
+        let streams = Streams::follow(&files, &StreamsOptions::default())?;
+        Ok(Watched { files, streams })
+    }
+
+    /// What the store's live writer has published.
+    pub fn page(&self) -> Outcome<Option<Page>> {
+        let page = self.files.stats_page()?;
+        Ok(page.map(|page| Page::of(&page, self.files.clock().wall_ms())))
+    }
+
+    /// The queues, as the journal has them now.
+    pub fn queues(&self) -> Outcome<Vec<QueueFigures>> {
+        let failed = logmill::Error::from;
+        let queues = Queues::follow(&self.files, QueuesOptions::default()).map_err(failed)?;
+        let stats = queues.map_or(Ok(Vec::new()), |queues| queues.stats()).map_err(failed)?;
+        let figures = stats.into_iter().map(|queue| QueueFigures {
+            ready: queue.counts.ready,
+            delayed: queue.counts.delayed,
+            in_flight: queue.counts.in_flight,
+            dead: queue.counts.dead,
+            oldest_ms: queue.oldest_claimable_age.map(ms),
+            ..QueueFigures::named(&queue.name)
+        });
+        Ok(figures.collect())
+    }
+
+    /// Looks at the store, of which `queues` are the queues.
+    pub fn figures(&self, queues: Vec<QueueFigures>) -> Outcome<Figures> {
+        let mut figures = Figures {
+            writer_is_alive: self.files.writer_is_alive()?,
+            journal_bytes: self.segment_bytes("0") + self.segment_bytes("0/1"),
+            queues,
+            ..Figures::default()
+        };
+        for topic in self.streams.topics()? {
             let mut sum = TopicFigures {
                 name: topic.name().to_owned(),
                 partitions: topic.partition_count(),
@@ -90,12 +136,12 @@ impl Figures {
                 segments: 0,
                 bytes: 0,
             };
-            for number in 0..topic.partition_count() {
-                // A partition to which nothing was ever appended has no log.
-                if !logs.contains(&format!("{}/{number}", topic.id())) {
+            for partition in topic.partitions() {
+                // Also a look for what was appended since. One to which nothing ever was has no log.
+                if partition.high_watermark()? == 0 {
                     continue;
                 }
-                let stats = topic.partition(number)?.stats()?;
+                let stats = partition.stats()?;
                 sum.records += stats.end_offset - stats.start_offset;
                 sum.appended += stats.end_offset;
                 sum.segments += stats.segments as u64;
@@ -103,8 +149,8 @@ impl Figures {
             }
             figures.topics.push(sum);
         }
-        for (name, kind) in store.groups()? {
-            let group = store.describe_group(&name)?;
+        for (name, kind) in self.streams.groups()? {
+            let group = self.streams.describe_group(&name)?;
             let kind = match kind {
                 GroupKind::Share => "share",
                 _ => "consumers",
@@ -112,22 +158,17 @@ impl Figures {
             let (partitions, lag) = (group.partitions.len() as u64, group.lag());
             figures.groups.push(GroupFigures { name, kind, partitions, lag });
         }
-        for name in store.queues("") {
-            let queue = store.queue(&name)?;
-            let counts = queue.counts().map_err(logmill::Error::from)?;
-            let oldest = queue.oldest_claimable_age().map_err(logmill::Error::from)?;
-            figures.queues.push(QueueFigures {
-                name,
-                ready: counts.ready,
-                delayed: counts.delayed,
-                in_flight: counts.in_flight,
-                dead: counts.dead,
-                oldest_ms: oldest.map(ms),
-            });
-        }
         Ok(figures)
     }
 
+    /// Of a log that may not be there.
+    fn segment_bytes(&self, log: &str) -> u64 {
+        let files = self.files.io().list(Path::new(log)).unwrap_or_default();
+        files.iter().filter(|file| file.name.ends_with(".log")).map(|file| file.len).sum()
+    }
+}
+
+impl Figures {
     /// As one object.
     pub fn to_json(&self) -> Value {
         let topics = self.topics.iter().map(|topic| {

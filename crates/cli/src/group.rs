@@ -14,6 +14,10 @@ use crate::open::Place;
 
 /// Consumer groups: list, describe, reset, delete
 #[derive(Debug, Args)]
+#[command(after_long_help = "\
+Examples:
+  logmill --dir store group list
+  logmill --dir store group reset billing --to earliest --topic clicks")]
 pub struct Arguments {
     #[command(subcommand)]
     command: Command,
@@ -25,13 +29,18 @@ pub struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// List the groups with their lag
+    #[command(after_long_help = "Example:\n  logmill --dir store group list --json")]
     List,
     /// Show how far a group has come, and its lag, in each partition
+    #[command(after_long_help = "Example:\n  logmill --dir store group describe billing")]
     Describe {
         /// The group
         name: String,
     },
     /// Send a group that has no members elsewhere
+    #[command(
+        after_long_help = "Examples:\n  logmill --dir store group reset billing --to earliest\n  logmill --dir store group reset billing --to @1700000000000 --topic clicks"
+    )]
     Reset {
         /// The group
         name: String,
@@ -44,6 +53,7 @@ enum Command {
         topic: Option<String>,
     },
     /// Delete a group that has no members, with all its positions
+    #[command(after_long_help = "Example:\n  logmill --dir store group delete billing")]
     Delete {
         /// The group
         name: String,

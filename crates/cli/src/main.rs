@@ -17,6 +17,7 @@ mod group;
 mod json;
 mod lines;
 mod open;
+mod page;
 mod produce;
 mod progress;
 mod queue;
@@ -99,5 +100,28 @@ fn run(cli: &Cli) -> Outcome {
         Command::Restore(arguments) => backup::run_restore(&cli.place, arguments),
         Command::Completions(arguments) => shell::run_completions(Cli::command(), arguments),
         Command::Man(arguments) => shell::run_man(Cli::command(), arguments),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn look(command: &mut clap::Command, path: &str) {
+        let help = command.render_long_help().to_string();
+        assert!(command.get_about().is_some(), "{path} says nothing of itself");
+        assert!(help.contains("Example") && help.contains("  logmill "), "{path}: {help}");
+        for inner in command.get_subcommands_mut().filter(|inner| inner.get_name() != "help") {
+            let path = format!("{path} {}", inner.get_name());
+            look(inner, &path);
+        }
+    }
+
+    #[test]
+    fn every_command_down_to_the_last_says_what_it_does_and_has_an_example() {
+        for command in Cli::command().get_subcommands_mut() {
+            let path = command.get_name().to_owned();
+            look(command, &path);
+        }
     }
 }

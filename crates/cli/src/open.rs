@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use logmill::Store;
+use logmill::storage::{DataDir, DataDirOptions};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::duration;
@@ -43,6 +44,12 @@ impl Place {
     pub fn open_read_only(&self) -> Outcome<Store> {
         raise_file_limit();
         Store::builder().read_only(true).open(self.existing_dir()?).map_err(Failure::from)
+    }
+
+    /// Opens the store's files for reading, and none of them yet.
+    pub fn open_files(&self) -> Outcome<DataDir> {
+        raise_file_limit();
+        Ok(DataDirOptions::new().read_only(true).open(self.existing_dir()?)?)
     }
 
     /// The directory, for commands that make none.

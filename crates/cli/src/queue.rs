@@ -25,6 +25,11 @@ const LINE_BYTES_MAX: usize = 64 << 20;
 
 /// Message queues: send, receive, delete, inspect
 #[derive(Debug, Args)]
+#[command(after_long_help = "\
+Examples:
+  logmill --dir store queue create jobs
+  echo 'resize 17' | logmill --dir store queue send jobs
+  logmill --dir store queue receive jobs --delete")]
 pub struct Arguments {
     #[command(subcommand)]
     command: Command,
@@ -33,12 +38,24 @@ pub struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Create a queue, or find it if it is there with the same settings
+    #[command(
+        after_long_help = "Examples:\n  logmill --dir store queue create jobs --visibility-timeout 2m --dead-letter failed --max-receives 5\n  logmill --dir store queue create orders.fifo --fifo"
+    )]
     Create(Create),
     /// Send each line of a file or of standard input as a message
+    #[command(
+        after_long_help = "Examples:\n  logmill --dir store queue send jobs --file jobs.txt --delay 10s\n  logmill --dir store queue send orders.fifo --group order-7 --dedup-id payment-1 --json"
+    )]
     Send(Send),
     /// Receive messages: they are hidden from others until their visibility timeout
+    #[command(
+        after_long_help = "Examples:\n  logmill --dir store queue receive jobs --max 10 --wait 20s --json\n  logmill --dir store queue receive jobs --delete"
+    )]
     Receive(Receive),
     /// Delete a message that was received, by its receipt handle
+    #[command(
+        after_long_help = "Example:\n  logmill --dir store queue delete-message jobs RECEIPT"
+    )]
     DeleteMessage {
         /// The queue
         name: String,
@@ -49,6 +66,9 @@ enum Command {
         json: bool,
     },
     /// Set how long a received message stays hidden, counted from now; 0 makes it receivable at once
+    #[command(
+        after_long_help = "Example:\n  logmill --dir store queue change-visibility jobs RECEIPT 5m"
+    )]
     ChangeVisibility {
         /// The queue
         name: String,
@@ -62,8 +82,12 @@ enum Command {
         json: bool,
     },
     /// Show messages without receiving them
+    #[command(
+        after_long_help = "Example:\n  logmill --dir store queue peek jobs --state delayed --max 100"
+    )]
     Peek(Peek),
     /// Remove all messages of a queue
+    #[command(after_long_help = "Example:\n  logmill --dir store queue purge jobs")]
     Purge {
         /// The queue
         name: String,
@@ -72,8 +96,10 @@ enum Command {
         json: bool,
     },
     /// Move the messages of a dead-letter queue back to where they died, and wait until that is done
+    #[command(after_long_help = "Example:\n  logmill --dir store queue redrive failed --rate 100")]
     Redrive(Redrive),
     /// List the queues
+    #[command(after_long_help = "Example:\n  logmill --dir store queue list --prefix mail-")]
     List {
         /// Only those whose name begins with this
         #[arg(long, default_value = "")]
@@ -83,6 +109,7 @@ enum Command {
         json: bool,
     },
     /// Show a queue's settings and counts
+    #[command(after_long_help = "Example:\n  logmill --dir store queue describe jobs --json")]
     Describe {
         /// The queue
         name: String,
@@ -91,6 +118,7 @@ enum Command {
         json: bool,
     },
     /// Delete a queue with everything in it
+    #[command(after_long_help = "Example:\n  logmill --dir store queue delete jobs")]
     Delete {
         /// The queue
         name: String,

@@ -3,7 +3,7 @@
 use std::io::{BufWriter, Write, stdout};
 
 use crate::failure::{Failure, Outcome};
-use crate::figures::Figures;
+use crate::figures::Watched;
 use crate::json::write_line;
 use crate::open::Place;
 use crate::table::{self, Column};
@@ -26,7 +26,8 @@ pub struct Arguments {
 
 /// Runs the command.
 pub fn run(place: &Place, arguments: &Arguments) -> Outcome {
-    let figures = Figures::of(&place.open_read_only()?, place.existing_dir()?)?;
+    let store = Watched::open(place)?;
+    let figures = store.figures(store.queues()?)?;
     let mut out = BufWriter::new(stdout().lock());
     if arguments.json {
         write_line(&mut out, &figures.to_json())?;

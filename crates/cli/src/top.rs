@@ -9,12 +9,14 @@ use std::time::Duration;
 
 use logmill::{Clock, SystemClock};
 use ratatui::crossterm::event::{self, Event, KeyCode, KeyEventKind, KeyModifiers};
+use serde_json::{Value, json};
 
 use crate::duration;
 use crate::failure::{Failure, Outcome};
-use crate::figures::Figures;
+use crate::figures::{Figures, Watched};
 use crate::json::write_line;
 use crate::open::Place;
+use crate::page::Syncs;
 use screen::Screen;
 
 /// Looks that are remembered for the history of a rate.
@@ -23,10 +25,11 @@ const HISTORY: usize = 120;
 const PIPE_COLUMNS: u16 = 100;
 const PIPE_LINES: u16 = 40;
 
-/// Watch topics, groups with their lag, and queues with their depth and age
+/// Watch topics, groups with their lag, queues with their depth and age, and how long syncs take
 ///
-/// Looks at the store at intervals, beside whatever writes to it, and changes nothing. Keys: q or Esc ends it. In a pipe,
-/// and with --once, one screen is printed as text.
+/// Looks at the store at intervals, beside whatever writes to it, and changes nothing. What only the writer knows it reads
+/// from the page that the writer publishes each second. Keys: q or Esc ends it. In a pipe, and with --once, one screen is
+/// printed as text.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "\
 Examples:
@@ -47,23 +50,47 @@ pub struct Arguments {
 }
 
 /// What one look after the other has seen.
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct Seen {
+    /// Open from one look to the next, as long as it has one writer.
+    store: Option<Watched>,
     figures: Figures,
     at: Duration,
     /// Records a second that were appended to each topic between the last two looks.
     rates: BTreeMap<String, u64>,
     /// Their sums, oldest first.
     history: Vec<u64>,
+    syncs: SyncsSeen,
+}
+
+/// The syncs of a live writer.
+#[derive(Debug, Default)]
+struct SyncsSeen {
+    all: Syncs,
+    /// Those between the last two pages that differ.
+    last: Option<Syncs>,
+    /// What one in a hundred took at least, in microseconds, oldest first.
+    history: Vec<u64>,
 }
 
 impl Seen {
     fn look(&mut self, place: &Place, clock: &dyn Clock) -> Outcome {
-        // A store is opened anew for each look: that is how it is seen as it is now, topics and queues that were made
-        // since included.
-        let store = place.open_read_only()?;
-        let figures = Figures::of(&store, place.existing_dir()?)?;
+        let store = match self.store.take() {
+            Some(store) => store,
+            None => Watched::open(place)?,
+        };
+        let (queues, syncs) = match store.page()? {
+            Some(page) => (page.queues, Some(page.syncs)),
+            // Without a writer that says how its queues stand, the journal is read.
+            None => (store.queues()?, None),
+        };
+        let figures = store.figures(queues)?;
+        // The next writer may begin with what the last one had not made durable.
+        if figures.writer_is_alive == self.figures.writer_is_alive {
+            self.store = Some(store);
+        }
         self.note(figures, clock.monotonic());
+        self.syncs.note(syncs);
         Ok(())
     }
 
@@ -80,16 +107,41 @@ impl Seen {
                 (topic.name.clone(), u64::try_from(rate).unwrap_or(u64::MAX))
             });
             self.rates = rates.collect();
-            self.history.push(self.rates.values().sum());
-            if self.history.len() > HISTORY {
-                self.history.remove(0);
-            }
+            remember(&mut self.history, self.rates.values().sum());
         }
         (self.figures, self.at) = (figures, at);
     }
 
     fn screen<'a>(&'a self, dir: &'a Path) -> Screen<'a> {
-        Screen { dir, figures: &self.figures, rates: &self.rates, history: &self.history }
+        let syncs = self.syncs.last.as_ref().map(|last| (last, &*self.syncs.history));
+        Screen { dir, figures: &self.figures, rates: &self.rates, history: &self.history, syncs }
+    }
+
+    fn to_json(&self) -> Value {
+        let mut figures = self.figures.to_json();
+        figures["syncs"] = self.syncs.last.as_ref().map_or(Value::Null, |syncs| {
+            let [p50, p99] = [2, 100].map(|parts| syncs.all_but_one_in(parts));
+            json!({ "count": syncs.count(), "p50_us": p50, "p99_us": p99 })
+        });
+        figures
+    }
+}
+
+impl SyncsSeen {
+    fn note(&mut self, all: Option<Syncs>) {
+        let Some(all) = all else { return *self = SyncsSeen::default() };
+        if self.last.is_none() || all != self.all {
+            let new = all.since(&self.all);
+            remember(&mut self.history, new.all_but_one_in(100));
+            (self.all, self.last) = (all, Some(new));
+        }
+    }
+}
+
+fn remember(history: &mut Vec<u64>, value: u64) {
+    history.push(value);
+    if history.len() > HISTORY {
+        history.remove(0);
     }
 }
 
@@ -101,7 +153,7 @@ pub fn run(place: &Place, arguments: &Arguments) -> Outcome {
     if arguments.json {
         loop {
             let mut out = stdout().lock();
-            write_line(&mut out, &seen.figures.to_json())?;
+            write_line(&mut out, &seen.to_json())?;
             out.flush().map_err(Failure::output)?;
             if arguments.once {
                 return Ok(());

@@ -15,6 +15,10 @@ use crate::open::Place;
 
 /// Topics: create, list, describe, alter, add partitions, delete
 #[derive(Debug, Args)]
+#[command(after_long_help = "\
+Examples:
+  logmill --dir store topic create clicks --partitions 3 --retention 7d
+  logmill --dir store topic list --json")]
 pub struct Arguments {
     #[command(subcommand)]
     command: Command,
@@ -26,6 +30,9 @@ pub struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Create a topic
+    #[command(
+        after_long_help = "Examples:\n  logmill --dir store topic create clicks --partitions 3 --retention 7d\n  logmill --dir store topic create users --cleanup compact"
+    )]
     Create {
         /// 1 to 249 letters, digits, `.`, `_` and `-`
         name: String,
@@ -36,13 +43,18 @@ enum Command {
         settings: Settings,
     },
     /// List the topics
+    #[command(after_long_help = "Example:\n  logmill --dir store topic list")]
     List,
     /// Show a topic's settings and partitions
+    #[command(after_long_help = "Example:\n  logmill --dir store topic describe clicks --json")]
     Describe {
         /// The topic
         name: String,
     },
     /// Change settings; what is not given stays
+    #[command(
+        after_long_help = "Example:\n  logmill --dir store topic alter clicks --retention 30d --set segment.bytes=67108864"
+    )]
     Alter {
         /// The topic
         name: String,
@@ -50,6 +62,9 @@ enum Command {
         settings: Settings,
     },
     /// Add partitions; keys may go to other partitions than before
+    #[command(
+        after_long_help = "Example:\n  logmill --dir store topic add-partitions clicks --partitions 6"
+    )]
     AddPartitions {
         /// The topic
         name: String,
@@ -58,6 +73,7 @@ enum Command {
         partitions: u32,
     },
     /// Delete a topic with its records and every group's positions in it
+    #[command(after_long_help = "Example:\n  logmill --dir store topic delete clicks")]
     Delete {
         /// The topic
         name: String,

@@ -25,25 +25,25 @@ impl Error {
             Error::Stream(_) | Error::Queue(_) => None,
         }
     }
+
+    fn inner(&self) -> &(dyn std::error::Error + 'static) {
+        match self {
+            Error::Storage(error) => error,
+            Error::Stream(error) => error,
+            Error::Queue(error) => error,
+        }
+    }
 }
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Error::Storage(error) => error.fmt(f),
-            Error::Stream(error) => error.fmt(f),
-            Error::Queue(error) => error.fmt(f),
-        }
+        fmt::Display::fmt(self.inner(), f)
     }
 }
 
 impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match self {
-            Error::Storage(error) => error.source(),
-            Error::Stream(error) => error.source(),
-            Error::Queue(error) => error.source(),
-        }
+        self.inner().source()
     }
 }
 

@@ -26,6 +26,8 @@
 //! | many read it, each at its own pace, in order for each key, again if they like | a [`Topic`], a [`Producer`], [`Consumer`]s |
 //! | many read it together and acknowledge each record by itself | a [`Topic`], [`ShareConsumer`]s |
 //!
+//! The [`guide`] has an example of each thing that a store does.
+//!
 //! Features, all off by default: `serde` (messages and records as JSON of your values), `tokio` (calls for tasks, queues
 //! and consumers as `futures::Stream`, producers as `Sink`), `tracing`, `metrics`, `zstd`.
 
@@ -70,7 +72,6 @@ pub use store::{Store, StoreBuilder};
 #[doc = include_str!("../../../README.md")]
 struct Readme;
 
-/// Compiles and runs the examples of the guide.
-#[cfg(doctest)]
-#[doc = include_str!("../../../docs/guide.md")]
-struct Guide;
+#[cfg(any(doc, doctest))]
+#[doc = include_str!("../guide.md")]
+pub mod guide {}

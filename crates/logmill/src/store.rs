@@ -1,13 +1,13 @@
 //! A store: a directory with topics and queues in it.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use logmill_queue::{Queue, QueueConfig, Queues, QueuesOptions};
 use logmill_storage::backup::{self, BackupReport, RestoreReport};
 use logmill_storage::{
-    Clock, DataDir, DataDirOptions, Durability, Journal, Owner, Reclaimed, Task,
+    Clock, DataDir, DataDirOptions, Durability, Journal, Owner, Publisher, Reclaimed, Task, Tell,
 };
 use logmill_stream::{
     Consumer, ConsumerConfig, GroupDescription, GroupKind, Producer, ProducerConfig, ResetTo,
@@ -15,6 +15,7 @@ use logmill_stream::{
 };
 
 use crate::error::Result;
+use crate::stats::Stats;
 
 /// The journal is the log with this name; topics have ids from 1.
 const JOURNAL: &str = "0";
@@ -93,40 +94,32 @@ impl StoreBuilder {
         if dir.is_read_only() {
             let streams = Streams::follow(&dir, &self.streams)?;
             let queues = Queues::follow(&dir, self.queues)?;
-            return Ok(Store {
-                dir,
-                journal: None,
-                streams,
-                queues,
-                _keeper: None,
-                _in_between: None,
-            });
+            return Ok(Store { dir, journal: None, streams, queues, _keeper: None, page: None });
         }
         // A snapshot of everything about streams is one record.
         let journal =
             Journal::open(&dir, JOURNAL, self.queues.journal_config().record_bytes_max(1 << 30))?;
         let streams = Streams::open(&dir, &journal, &self.streams)?;
         let queues = Queues::open_on(&dir, &journal, self.queues)?;
-        let keeper = Keeper {
+        let keeper = Arc::new(Keeper {
             dir: dir.clone(),
             journal: journal.clone(),
             streams: streams.clone(),
             queues: queues.clone(),
             at_work: Mutex::default(),
-        };
-        let keeper = Arc::new(keeper);
-        keeper.schedule();
-        let in_between = Arc::new(InBetween(Arc::downgrade(&keeper)));
-        let in_between: Arc<dyn Task> = in_between;
-        queues.when_much_is_journaled(Arc::downgrade(&in_between));
-        let queues = Some(queues);
+        });
+        let task: Arc<dyn Task> = Arc::<Keeper>::clone(&keeper);
+        dir.every(RECLAIM_EVERY, Arc::downgrade(&task));
+        queues.when_much_is_journaled(Arc::downgrade(&task));
+        let tell: Arc<dyn Tell> = keeper;
+        let page = Some(Arc::new(dir.publish(Arc::downgrade(&tell))));
         Ok(Store {
             dir,
             journal: Some(journal),
             streams,
-            queues,
-            _keeper: Some(keeper),
-            _in_between: Some(in_between),
+            queues: Some(queues),
+            _keeper: Some(task),
+            page,
         })
     }
 }
@@ -147,9 +140,7 @@ impl Keeper {
         let _once = self.at_work.lock().unwrap_or_else(PoisonError::into_inner);
         // What fails here is tried again, and nothing is lost meanwhile.
         let done = self.reclaim();
-        if let Ok(done) = &done {
-            self.queues.note_reclaimed(done);
-        }
+        done.iter().for_each(|done| self.queues.note_reclaimed(done));
         self.dir.note("journal", &done.map(|_| ()));
     }
 
@@ -171,10 +162,14 @@ impl Keeper {
         let groups = self.streams.group_stats().unwrap_or_default();
         groups.iter().for_each(logmill_stream::GroupStats::publish);
     }
+}
 
-    fn schedule(self: &Arc<Self>) {
-        let task: Weak<dyn Task> = Arc::downgrade(&(Arc::clone(self) as Arc<dyn Task>));
-        self.dir.after(RECLAIM_EVERY, task);
+impl Tell for Keeper {
+    /// What costs little: a group's lag would open its partitions.
+    fn tell(&self) -> String {
+        let (activity, health) = (self.dir.activity(), self.dir.health());
+        let queues = self.queues.stats().unwrap_or_default();
+        Stats { activity, health, queues, ..Stats::default() }.to_string()
     }
 }
 
@@ -183,19 +178,6 @@ impl Task for Keeper {
         self.give_back();
         #[cfg(feature = "metrics")]
         self.publish();
-        self.schedule();
-    }
-}
-
-/// Has space given back before the time, when the queues have journaled much.
-#[derive(Debug)]
-struct InBetween(Weak<Keeper>);
-
-impl Task for InBetween {
-    fn run(self: Arc<Self>) {
-        if let Some(keeper) = self.0.upgrade() {
-            keeper.give_back();
-        }
     }
 }
 
@@ -212,8 +194,9 @@ pub struct Store {
     /// `None` in a store that is open for reading and was never written to.
     pub(crate) queues: Option<Queues>,
     /// Works as long as the store is open; `None` in a store that is open for reading.
-    _keeper: Option<Arc<Keeper>>,
-    _in_between: Option<Arc<dyn Task>>,
+    _keeper: Option<Arc<dyn Task>>,
+    /// What it says of itself, once a second; `None` in a store that is open for reading.
+    page: Option<Arc<Publisher>>,
 }
 
 impl Store {
@@ -433,6 +416,7 @@ impl Store {
     /// [`Error::Storage`](crate::Error::Storage): the first error of a part; every part was closed all the same.
     pub fn close(self) -> Result<()> {
         self.dir.stop_background();
+        self.page.iter().for_each(|page| page.end());
         let queues = self.queues.map_or(Ok(()), Queues::close);
         let streams = self.streams.close();
         let journal = self.journal.map_or(Ok(()), Journal::close);

@@ -1,10 +1,12 @@
 //! The numbers that a store gives are those of what it did.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use logmill::storage::{DataDirOptions, StatsPage};
 use logmill::{
-    ConsumerConfig, Message, ProducerRecord, QueueConfig, ReceiveOptions, StartAt, Store,
-    TopicConfig,
+    ConsumerConfig, ManualClock, Message, ProducerRecord, QueueConfig, ReceiveOptions, StartAt,
+    Store, TopicConfig,
 };
 
 #[test]
@@ -53,4 +55,48 @@ fn stats_count_what_was_done_and_what_is_there() {
     }
     drop(consumer);
     store.close().unwrap();
+}
+
+#[test]
+fn a_writer_publishes_its_numbers_while_it_lives_and_only_new_ones() {
+    let place = tempfile::tempdir().unwrap();
+    let page = || -> Option<StatsPage> {
+        let dir = DataDirOptions::new().read_only(true).open(place.path()).unwrap();
+        dir.stats_page().unwrap()
+    };
+    let clock = Arc::new(ManualClock::at(1_000_000));
+    let open = || {
+        let builder = Store::builder().threads(0).clock(Arc::<ManualClock>::clone(&clock));
+        builder.open(place.path()).unwrap()
+    };
+    let tick = |store: &Store, ms| {
+        clock.advance(Duration::from_millis(ms));
+        store.tick();
+    };
+    let store = open();
+    let queue = store.create_queue("work", &QueueConfig::standard()).unwrap();
+    tick(&store, 999);
+    assert_eq!(page(), None);
+    tick(&store, 1);
+    let first = page().unwrap();
+    assert_eq!(first.taken_at, 1_001_000);
+    assert!(first.text.contains("{queue=\"work\",state=\"ready\"} 0\n"), "{}", first.text);
+    tick(&store, 1_000);
+    assert_eq!(page(), Some(first), "there was nothing new to say");
+    queue.send(&Message::new(b"task")).unwrap();
+    tick(&store, 1_000);
+    let second = page().unwrap();
+    assert_eq!(second.taken_at, 1_003_000);
+    assert!(second.text.contains("{queue=\"work\",state=\"ready\"} 1\n"), "{}", second.text);
+
+    let file = place.path().join("stats");
+    drop((store, queue));
+    assert!(file.exists());
+    assert_eq!(page(), None, "its writer is dead");
+    let store = open();
+    assert_eq!(page(), None, "another writer has said nothing yet");
+    tick(&store, 1_000);
+    assert!(page().is_some());
+    store.close().unwrap();
+    assert!(!file.exists());
 }

@@ -318,6 +318,11 @@ impl DataDir {
         self.inner.schedule.after(delay, task);
     }
 
+    /// Runs `task` in the background after `interval`, again and again, until it is gone.
+    pub fn every(&self, interval: Duration, task: Weak<dyn Task>) {
+        self.inner.schedule.every(interval, task);
+    }
+
     /// Does the background work that is due, on this thread: for directories opened without threads.
     pub fn tick(&self) {
         self.inner.schedule.run_due();

@@ -22,6 +22,8 @@ struct Due {
     /// Tasks that are due at the same time run in the order in which they asked.
     ticket: u64,
     task: Weak<dyn Task>,
+    /// Run again so long after the end of each run.
+    every: Option<Duration>,
 }
 
 impl PartialEq for Due {
@@ -78,14 +80,21 @@ impl Schedule {
 
     /// Runs `task` once, `delay` from now, unless it is gone by then.
     pub fn after(&self, delay: Duration, task: Weak<dyn Task>) {
+        self.add(delay, None, task);
+    }
+
+    /// Runs `task` after `interval`, again and again, until it is gone.
+    pub fn every(&self, interval: Duration, task: Weak<dyn Task>) {
+        self.add(interval, Some(interval), task);
+    }
+
+    fn add(&self, delay: Duration, every: Option<Duration>, task: Weak<dyn Task>) {
         let at = self.shared.clock.monotonic().saturating_add(delay);
         let mut state = self.shared.state.lock();
         if state.stopped {
             return;
         }
-        let ticket = state.next_ticket;
-        state.next_ticket += 1;
-        state.due.push(Reverse(Due { at, ticket, task }));
+        state.push(at, task, every);
         if state.threads.len() < self.threads_max {
             let shared = Arc::clone(&self.shared);
             let named = std::thread::Builder::new().name("logmill".to_owned());
@@ -103,15 +112,8 @@ impl Schedule {
         let now = self.shared.clock.monotonic();
         loop {
             // The lock must be free while the task runs: it may ask to be run again.
-            let taken = self.shared.state.lock().take(now);
-            match taken {
-                Some(task) => {
-                    if let Some(task) = task.upgrade() {
-                        task.run();
-                    }
-                }
-                None => return,
-            }
+            let Some(due) = self.shared.state.lock().take(now) else { return };
+            self.shared.run(due);
         }
     }
 
@@ -141,24 +143,40 @@ impl Drop for Schedule {
 }
 
 impl State {
-    fn take(&mut self, now: Duration) -> Option<Weak<dyn Task>> {
+    fn push(&mut self, at: Duration, task: Weak<dyn Task>, every: Option<Duration>) {
+        let ticket = self.next_ticket;
+        self.next_ticket += 1;
+        self.due.push(Reverse(Due { at, ticket, task, every }));
+    }
+
+    fn take(&mut self, now: Duration) -> Option<Due> {
         match self.due.peek() {
-            Some(Reverse(due)) if due.at <= now => self.due.pop().map(|Reverse(due)| due.task),
+            Some(Reverse(due)) if due.at <= now => self.due.pop().map(|Reverse(due)| due),
             _ => None,
         }
     }
 }
 
 impl Shared {
+    fn run(&self, due: Due) {
+        let Some(task) = due.task.upgrade() else { return };
+        task.run();
+        if let Some(interval) = due.every {
+            let at = self.clock.monotonic().saturating_add(interval);
+            let mut state = self.state.lock();
+            if !state.stopped {
+                state.push(at, due.task, due.every);
+            }
+        }
+    }
+
     fn serve(&self) {
         let mut state = self.state.lock();
         while !state.stopped {
             let now = self.clock.monotonic();
-            if let Some(task) = state.take(now) {
+            if let Some(due) = state.take(now) {
                 drop(state);
-                if let Some(task) = task.upgrade() {
-                    task.run();
-                }
+                self.run(due);
                 state = self.state.lock();
                 continue;
             }
@@ -205,5 +223,31 @@ mod tests {
         clock.advance(Duration::from_secs(1));
         task.schedule.run_due();
         assert_eq!(task.runs.load(Ordering::SeqCst), 2);
+    }
+
+    #[derive(Debug, Default)]
+    struct Count(AtomicU32);
+
+    impl Task for Count {
+        fn run(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
+    #[test]
+    fn what_runs_at_intervals_does_so_until_it_is_gone() {
+        let clock = Arc::new(ManualClock::at(0));
+        let (schedule, task) = (Schedule::new(clock.clone(), 0), Arc::new(Count::default()));
+        let weak: Weak<dyn Task> = Arc::downgrade(&(Arc::clone(&task) as Arc<dyn Task>));
+        schedule.every(Duration::from_secs(10), weak);
+        for seconds in 1..=30 {
+            clock.advance(Duration::from_secs(1));
+            schedule.run_due();
+            assert_eq!(task.0.load(Ordering::SeqCst), seconds / 10);
+        }
+        drop(task);
+        clock.advance(Duration::from_secs(10));
+        schedule.run_due();
+        assert!(schedule.shared.state.lock().due.is_empty());
     }
 }

@@ -18,7 +18,7 @@ use crate::segment::parse_name;
 pub use report::{Finding, Problem, Severity, VerifyProgress, VerifyReport};
 
 /// Names at the top of a store that are no logs.
-const TOP: [&str; 2] = ["LOCK", "ALIVE"];
+const TOP: [&str; 3] = ["LOCK", "ALIVE", crate::stats_page::NAME];
 const FILE_MODE: u32 = 0o600;
 const DIR_MODE: u32 = 0o700;
 

@@ -11,6 +11,7 @@ use ratatui::text::Line;
 use ratatui::widgets::{Block, Cell, Row, Sparkline, Table};
 
 use crate::figures::Figures;
+use crate::page::Syncs;
 use crate::table;
 
 /// A terminal of fewer lines has none for the history.
@@ -22,6 +23,8 @@ pub(super) struct Screen<'a> {
     pub figures: &'a Figures,
     pub rates: &'a BTreeMap<String, u64>,
     pub history: &'a [u64],
+    /// A live writer's syncs between the last two looks, and what the slowest in a hundred took before.
+    pub syncs: Option<(&'a Syncs, &'a [u64])>,
 }
 
 impl Screen<'_> {
@@ -81,12 +84,14 @@ impl Screen<'_> {
     }
 
     fn draw_history(&self, frame: &mut Frame<'_>, area: Rect) {
+        let share = Constraint::Percentage(if self.syncs.is_some() { 50 } else { 100 });
+        let [appends, syncs] = Layout::horizontal([share, Constraint::Fill(1)]).areas(area);
         let now = self.history.last().copied().unwrap_or(0);
-        let block = Block::bordered().title(format!("records appended a second: {now}"));
-        // The latest look is at the right edge.
-        let width = usize::from(area.width.saturating_sub(2));
-        let shown = &self.history[self.history.len().saturating_sub(width)..];
-        frame.render_widget(Sparkline::default().block(block).data(shown).cyan(), area);
+        draw_line(frame, appends, format!("records appended a second: {now}"), self.history);
+        if let Some((last, history)) = self.syncs {
+            let [p50, p99] = [2, 100].map(|parts| last.all_but_one_in(parts));
+            draw_line(frame, syncs, format!("sync us: p50 {p50}, p99 {p99}"), history);
+        }
     }
 
     /// The screen as lines of text.
@@ -104,6 +109,14 @@ impl Screen<'_> {
         text.push('\n');
         text
     }
+}
+
+fn draw_line(frame: &mut Frame<'_>, area: Rect, title: String, history: &[u64]) {
+    // The latest look is at the right edge.
+    let width = usize::from(area.width.saturating_sub(2));
+    let shown = &history[history.len().saturating_sub(width)..];
+    let line = Sparkline::default().block(Block::bordered().title(title)).data(shown).cyan();
+    frame.render_widget(line, area);
 }
 
 /// The first column is words, the others are figures.
@@ -171,7 +184,10 @@ mod tests {
     fn text(figures: &Figures, history: &[u64], columns: u16, lines: u16) -> String {
         let rates = BTreeMap::from([("clicks".to_owned(), 8_000), ("users".to_owned(), 0)]);
         let rates = if history.is_empty() { BTreeMap::new() } else { rates };
-        Screen { dir: Path::new("/var/lib/app"), figures, rates: &rates, history }
+        let all = Syncs::from([(95, 60), (119, 39), (2_303, 1)]);
+        let spikes: Vec<u64> = (0..30).map(|n| 120 + n % 11 / 10 * 2_200).collect();
+        let syncs = figures.writer_is_alive.then_some((&all, &*spikes));
+        Screen { dir: Path::new("/var/lib/app"), figures, rates: &rates, history, syncs }
             .text(columns, lines)
     }
 

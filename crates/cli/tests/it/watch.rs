@@ -34,6 +34,32 @@ fn top_in_a_pipe_is_one_screen_of_text_without_escapes() {
     assert_eq!((looks.len(), &looks[0]["queues"][0]["ready"]), (1, &56.into()));
 }
 
+#[test]
+fn top_beside_a_live_writer_shows_what_its_page_says() {
+    let store = filled();
+    let open = logmill::Store::open(store.dir()).unwrap();
+    let jobs = open.queue("jobs").unwrap();
+    jobs.send(&logmill::Message::new(b"one more")).unwrap();
+    let page = store.dir().join("stats");
+    let started = Instant::now();
+    while !std::fs::read_to_string(&page).is_ok_and(|page| page.contains("\"ready\"} 57")) {
+        assert!(started.elapsed() < Duration::from_secs(60), "no page has come");
+        std::thread::park_timeout(Duration::from_millis(20));
+    }
+    let look = || parsed(&store.run(&["top", "--json", "--once"]).ok()).remove(0);
+    let seen = look();
+    assert_eq!((&seen["writer_is_alive"], &seen["queues"][0]["ready"]), (&true.into(), &57.into()));
+    assert!(seen["queues"][0]["oldest_claimable_age_ms"].is_u64(), "{seen}");
+    assert!(seen["syncs"]["count"].as_u64() > Some(0), "{seen}");
+    assert!(seen["syncs"]["p50_us"].as_u64() <= seen["syncs"]["p99_us"].as_u64(), "{seen}");
+    open.close().unwrap();
+    let seen = look();
+    assert_eq!(
+        (&seen["syncs"], &seen["queues"][0]["ready"]),
+        (&serde_json::Value::Null, &57.into())
+    );
+}
+
 /// A terminal multiplexer with one window, ended with the test.
 struct Tmux {
     name: String,
@@ -97,9 +123,12 @@ fn top_in_a_terminal_follows_a_live_producer_and_gives_the_terminal_back() {
     assert!(screen.contains("APPENDED/S"), "{screen}");
     tmux.run(&["resize-window", "-x", "60", "-y", "20"]);
     tmux.wait_for(|screen| screen.lines().all(|line| line.chars().count() <= 60));
+    // The writer's page has come, and there is its line.
+    tmux.run(&["resize-window", "-x", "100", "-y", "30"]);
+    tmux.wait_for(|screen| screen.contains("sync us: p50 "));
     drop(input);
     assert!(producer.wait().unwrap().success());
-    tmux.wait_for(|screen| screen.contains("no writer"));
+    tmux.wait_for(|screen| screen.contains("no writer") && !screen.contains("sync us"));
     tmux.run(&["send-keys", "q"]);
     let screen = tmux.wait_for(|screen| screen.contains("ended with 0"));
     // The shell's own screen is back.
@@ -165,6 +194,8 @@ fn bench_measures_everything_draws_it_and_removes_its_store() {
         let at = |name| result["latency_ns"][name].as_u64().unwrap();
         assert!(0 < at("p50") && at("p50") <= at("p99") && at("p99") <= at("max"), "{result}");
     }
+    let message = logmill(&["bench", dir, "--plot", "plot.png"]);
+    assert!(message.code == 2 && message.stderr.contains("ends in .svg"), "{}", message.stderr);
     let drawing = std::fs::read(&plot).unwrap();
     let drawing = String::from_utf8(drawing).unwrap();
     assert!(drawing.starts_with("<svg") && drawing.contains("latency (record at its rate)"));
