@@ -197,8 +197,9 @@ fn on_xfs_a_backup_shares_the_blocks_of_sealed_segments() {
     let report = &parsed(report.as_bytes())[0];
     let count = |kind| blocks.lines().filter(|line| *line == kind).count() as u64;
     assert!(count("shared") > 3, "{printed}");
-    // The active segment is copied, and so is what is left of the journal.
-    assert_eq!((report["cloned_segments"].as_u64(), count("own")), (Some(count("shared")), 1));
+    assert_eq!(count("own"), 0, "{printed}");
+    // The journal's are among them.
+    assert!(report["cloned_segments"].as_u64() >= Some(count("shared")), "{report}");
 }
 
 #[test]
