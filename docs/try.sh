@@ -54,7 +54,7 @@ says "" 0 bash -c 'printf "one\ntwo\n" | logmill --dir store queue send jobs'
 says "one" 0 logmill --dir store queue receive jobs
 says "jobs" 0 logmill --dir store stats
 says '"ready"' 0 logmill --dir store top --json --once
-says "1001 records" 0 logmill --dir store verify
+says "sound" 0 logmill --dir store verify
 says "999" 0 logmill dump store/1/0/00000000000000000000.log
 says "" 0 logmill --dir store compact numbers
 says "file system" 0 logmill doctor store
@@ -63,9 +63,10 @@ says "complete" 0 logmill completions bash
 says ".TH" 0 logmill man
 says "needs --dir" 2 logmill verify
 says "no store at" 1 logmill --dir nowhere verify
-"$readme" synopsis | sed -n 's/^logmill \(--dir [A-Z]* \)\?\([a-z|, ]*\).*/\2/p' | tr '|,' '\n\n' |
-    while read -r name _; do
-        [ -z "$name" ] || [ "$name" = logmill ] || says "Usage: logmill" 0 logmill "$name" --help
+"$readme" synopsis | grep -oE 'logmill( --dir [A-Z]+)? [a-z|]+( \| [a-z]+)?' | sed -E 's/logmill( --dir [A-Z]+)? //' |
+    tr -d ' ' | tr '|' '\n' | sort -u |
+    while read -r name; do
+        says "Example" 0 logmill "$name" --help
     done
 
 # docs/backup.md, and the damage that it speaks of.
