@@ -30,10 +30,13 @@
 //! Each kind with its version is pinned by golden bytes. A changed layout gets a new version; old ones stay readable.
 
 use crate::PartitionId;
+use crate::config::PARTITIONS_MAX;
 use crate::settings::Settings;
 use crate::wire::{Malformed, Wire, put_bytes, put_signed, put_varint};
 
 const VERSION: u8 = 1;
+/// Most records of a partition that are lent at once.
+pub(crate) const ACQUIRED_MAX: u64 = 1 << 16;
 
 /// Offsets `first..end`.
 pub(crate) type OffsetRange = (u64, u64);
@@ -305,12 +308,12 @@ impl<'a> Entry<'a> {
             2 => Entry::TopicCreated {
                 topic: w.varint32()?,
                 name: w.text()?,
-                partitions: w.varint32()?,
+                partitions: take_partitions(w)?,
                 settings: Settings::decode(w)?,
             },
             3 => Entry::TopicAltered { topic: w.varint32()?, settings: Settings::decode(w)? },
-            4 => Entry::PartitionsAdded { topic: w.varint32()?, partitions: w.varint32()? },
-            5 => Entry::TopicDeleted { topic: w.varint32()?, partitions: w.varint32()? },
+            4 => Entry::PartitionsAdded { topic: w.varint32()?, partitions: take_partitions(w)? },
+            5 => Entry::TopicDeleted { topic: w.varint32()?, partitions: take_partitions(w)? },
             6 => Entry::TopicRemoved { topic: w.varint32()? },
             7 => Entry::GroupCreated {
                 group: w.varint()?,
@@ -355,7 +358,7 @@ impl<'a> Entry<'a> {
             17 => Entry::ShareAcquired {
                 group: w.varint()?,
                 partition: take_partition(w)?,
-                ranges: take_ranges(w)?,
+                ranges: take_acquired(w)?,
             },
             18 => Entry::ShareDone {
                 group: w.varint()?,
@@ -387,6 +390,14 @@ fn put_partition(out: &mut Vec<u8>, partition: PartitionId) {
 
 fn take_partition(wire: &mut Wire<'_>) -> Result<PartitionId, Malformed> {
     Ok(PartitionId { topic: wire.varint32()?, partition: wire.varint32()? })
+}
+
+/// As many as a topic may have: whoever follows the entry goes through them one by one.
+fn take_partitions(wire: &mut Wire<'_>) -> Result<u32, Malformed> {
+    match wire.varint32()? {
+        partitions if partitions <= PARTITIONS_MAX => Ok(partitions),
+        _ => Err("more partitions than a topic may have"),
+    }
 }
 
 fn take_position<'a>(wire: &mut Wire<'a>) -> Result<CommittedPosition<'a>, Malformed> {
@@ -432,6 +443,13 @@ fn take_ranges(wire: &mut Wire<'_>) -> Result<Vec<OffsetRange>, Malformed> {
         before = end;
         Ok((first, end))
     })
+}
+
+/// Ranges that hold no more offsets than are lent at once: each of them is counted by itself.
+fn take_acquired(wire: &mut Wire<'_>) -> Result<Vec<OffsetRange>, Malformed> {
+    let ranges = take_ranges(wire)?;
+    let count = ranges.iter().fold(0u64, |sum, (first, end)| sum.saturating_add(end - first));
+    if count <= ACQUIRED_MAX { Ok(ranges) } else { Err("more records than are lent at once") }
 }
 
 #[cfg(test)]

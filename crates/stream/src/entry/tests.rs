@@ -139,3 +139,16 @@ fn a_count_that_the_bytes_cannot_hold_allocates_nothing() {
     let huge = [11, 1, 9, 0, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0x7F];
     assert_eq!(Entry::decode(&huge), Err("a count beyond the entry"));
 }
+
+/// The fuzzer wrote that a topic of 800 million partitions was deleted; opening then looked for the directory of each, for
+/// hours. A range of records that were lent was as free.
+#[test]
+fn a_number_that_would_be_counted_up_to_for_hours_is_refused() {
+    let with_partitions = |partitions| Entry::TopicDeleted { topic: 3, partitions }.encoded();
+    assert!(Entry::decode(&with_partitions(PARTITIONS_MAX)).is_ok());
+    assert!(Entry::decode(&with_partitions(PARTITIONS_MAX + 1)).is_err());
+    let lent = |ranges| Entry::ShareAcquired { group: 9, partition: partition(), ranges }.encoded();
+    assert!(Entry::decode(&lent(vec![(7, 9), (20, 18 + ACQUIRED_MAX)])).is_ok());
+    assert!(Entry::decode(&lent(vec![(7, 9), (20, 19 + ACQUIRED_MAX)])).is_err());
+    assert!(Entry::decode(&lent(vec![(0, u64::MAX)])).is_err());
+}

@@ -167,7 +167,7 @@ impl ShareConsumerConfig {
         self
     }
 
-    /// How many records a poll returns at most, at least 1, default 500.
+    /// How many records a poll returns at most, at least 1, default 500. No poll takes more than 65,536 of one partition.
     pub fn records_max(mut self, records: usize) -> Self {
         self.records_max = records.max(1);
         self

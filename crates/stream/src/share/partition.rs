@@ -18,7 +18,7 @@ use super::leases::Leases;
 use super::record::Loan;
 use crate::chunk::Chunk;
 use crate::consumer::damaged;
-use crate::entry::{Entry, OffsetRange};
+use crate::entry::{ACQUIRED_MAX, Entry, OffsetRange};
 use crate::error::{Error, Result};
 use crate::group::MemberId;
 use crate::partition::{OpenLog, Partition};
@@ -263,7 +263,7 @@ impl SharePartition {
         ask: Ask,
     ) -> Result<Picked> {
         let room = site.settings.in_flight_max.saturating_sub(work.leases.leased_count());
-        let wanted = ask.records_max.min(room);
+        let wanted = ask.records_max.min(room).min(ACQUIRED_MAX as usize);
         let mut picked = Picked::default();
         let mut from = 0;
         while picked.offsets.len() < wanted && picked.chunk.bytes() < ask.bytes_max {
