@@ -4,10 +4,11 @@
 //! before; the others wait for it. A failed sync ends the log's writing life: every waiter learns that its outcome is
 //! unknown, and nobody ever syncs those files again, since the kernel would say yes to pages that it has dropped.
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Waker;
 
-use parking_lot::{Condvar, Mutex};
+use crate::planted::{self, Bug};
+use crate::sync::atomic::{AtomicBool, Ordering};
+use crate::sync::{Condvar, Mutex, MutexGuard};
 
 /// The hand-over between the leader and those who wait.
 #[derive(Debug, Default)]
@@ -99,6 +100,10 @@ impl Commit {
         if standing == Standing::Pending
             && !state.wakers.last().is_some_and(|kept| kept.will_wake(waker))
         {
+            if planted::has(Bug::WakerKeptLate) {
+                drop(state);
+                state = self.state.lock();
+            }
             state.wakers.push(waker.clone());
         }
         standing
@@ -148,7 +153,7 @@ impl Commit {
     }
 }
 
-fn wake(mut state: parking_lot::MutexGuard<'_, State>) {
+fn wake(mut state: MutexGuard<'_, State>) {
     let wakers = std::mem::take(&mut state.wakers);
     drop(state);
     for waker in wakers {

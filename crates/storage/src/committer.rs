@@ -1,10 +1,9 @@
 //! The thread that syncs on behalf of those who wait without blocking.
 
 use std::sync::Arc;
-use std::thread::JoinHandle;
 
-use parking_lot::{Condvar, Mutex};
-
+use crate::sync::thread::{self, JoinHandle};
+use crate::sync::{Condvar, Mutex};
 use crate::writer::Writer;
 
 #[derive(Debug, Default)]
@@ -32,7 +31,7 @@ impl Committer {
         let mut state = self.shared.state.lock();
         if !state.stopped && state.thread.is_none() {
             let shared = Arc::clone(&self.shared);
-            let named = std::thread::Builder::new().name("logmill-commit".to_owned());
+            let named = thread::Builder::new().name("logmill-commit".to_owned());
             state.thread = named.spawn(move || shared.serve()).ok();
         }
         if state.stopped || state.thread.is_none() {
@@ -53,7 +52,7 @@ impl Committer {
         self.shared.changed.notify_one();
         if let Some(thread) = thread
             // The last handle of a store may be dropped by this thread.
-            && thread.thread().id() != std::thread::current().id()
+            && thread.thread().id() != thread::current().id()
         {
             let _ = thread.join();
         }

@@ -6,8 +6,6 @@ use std::sync::Arc;
 use std::sync::Weak;
 use std::time::Duration;
 
-use parking_lot::{Condvar, Mutex};
-
 use crate::activity::{Activity, Counters};
 use crate::clock::{Clock, SystemClock};
 use crate::committer::Committer;
@@ -15,6 +13,7 @@ use crate::error::{Error, Result};
 use crate::health::{Health, Problems};
 use crate::io::{Disk, Io, Kind, Lock, LockKind, Open, read_full, write_full};
 use crate::schedule::{Schedule, Task};
+use crate::sync::{Condvar, Mutex};
 use crate::writer::Writer;
 
 const LOCK: &str = "LOCK";

@@ -7,9 +7,6 @@
 use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-
-use parking_lot::Mutex;
 
 use crate::error::{Corruption, Error, Result};
 use crate::frames::Step;
@@ -19,6 +16,8 @@ use crate::live_page;
 use crate::manifest;
 use crate::recovery::{self, Known, Verdict};
 use crate::segment::Segment;
+use crate::sync::Mutex;
+use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::view::View;
 
 /// How often a segment is looked for that another process removes or replaces meanwhile.

@@ -3,10 +3,9 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use parking_lot::Mutex;
-
 use crate::clock::Clock;
 use crate::events;
+use crate::sync::Mutex;
 
 /// What is wrong with an open store: each part whose background work failed at its last try, and each log whose writing
 /// life is over.

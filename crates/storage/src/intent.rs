@@ -13,8 +13,6 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use parking_lot::Mutex;
-
 use crate::batch::Producer;
 use crate::carry::Carry;
 use crate::config::Durability;
@@ -22,6 +20,7 @@ use crate::error::{Corruption, Error, Result};
 use crate::journal::{Entry, Journal, Owner, Part, Place};
 use crate::log::Log;
 use crate::record::{Header, Record};
+use crate::sync::Mutex;
 use crate::varint::{self, unzigzag, zigzag};
 use crate::writer::{AppendOptions, Appended};
 

@@ -44,6 +44,8 @@ mod frames;
 mod health;
 mod index;
 mod intent;
+#[cfg(all(test, any(loom, shuttle)))]
+mod interleavings;
 pub mod io;
 mod journal;
 mod layout;
@@ -64,6 +66,7 @@ mod schedule;
 mod segment;
 mod segment_writer;
 mod stats_page;
+mod sync;
 mod tail;
 mod ticket;
 mod varint;

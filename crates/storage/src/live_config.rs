@@ -2,10 +2,9 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 
-use parking_lot::Mutex;
-
 use crate::compress::Compression;
 use crate::config::{CompactionConfig, LogConfig, Retention};
+use crate::sync::Mutex;
 
 /// Each value by itself: whoever changes several is seen half-way, which no decision minds.
 #[derive(Debug, Default)]

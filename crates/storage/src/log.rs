@@ -4,8 +4,6 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use parking_lot::Mutex;
-
 use crate::batch::RecordBuf;
 use crate::compaction::{self, CompactionReport};
 use crate::config::{Durability, LogConfig, Visibility};
@@ -24,6 +22,7 @@ use crate::record::Record;
 use crate::recovery::{self, Known, RecoveryReport, Scan, Verdict};
 use crate::retention::BeforeRemoval;
 use crate::segment::{self, Segment};
+use crate::sync::Mutex;
 use crate::tail::Wake;
 use crate::ticket::{SyncTicket, Ticket};
 use crate::view::{Bounds, View};

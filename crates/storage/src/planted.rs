@@ -51,10 +51,16 @@ pub enum Bug {
     SnapshotAheadBelieved,
     /// A frame's checksum is not compared.
     ChecksumIgnored,
+    /// No fence between the move of a log's end and the look for who waits for it, nor on their side.
+    NotFenced,
+    /// Whoever waits for the end to move looks at it before the lock is held under which it would be told.
+    LookedBeforeLocked,
+    /// A task's waker is kept only after the lock was let go under which its ticket was found to be pending.
+    WakerKeptLate,
 }
 
 impl Bug {
-    /// All of them.
+    /// All that a single thread shows; the last three are found by `interleavings`.
     pub const ALL: [Bug; 22] = [
         Bug::NoSync,
         Bug::AcknowledgedBeforeSync,

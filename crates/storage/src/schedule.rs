@@ -4,12 +4,11 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::fmt::Debug;
 use std::sync::{Arc, Weak};
-use std::thread::JoinHandle;
 use std::time::Duration;
 
-use parking_lot::{Condvar, Mutex};
-
 use crate::clock::Clock;
+use crate::sync::thread::{self, JoinHandle};
+use crate::sync::{Condvar, Mutex};
 
 /// Something to do in the background.
 pub trait Task: Debug + Send + Sync {
@@ -97,7 +96,7 @@ impl Schedule {
         state.push(at, task, every);
         if state.threads.len() < self.threads_max {
             let shared = Arc::clone(&self.shared);
-            let named = std::thread::Builder::new().name("logmill".to_owned());
+            let named = thread::Builder::new().name("logmill".to_owned());
             // Without a thread the work waits for the next append, sync or close that does it on the way.
             if let Ok(thread) = named.spawn(move || shared.serve()) {
                 state.threads.push(thread);
@@ -126,7 +125,7 @@ impl Schedule {
         drop(state);
         drop(dropped);
         self.shared.changed.notify_all();
-        let own = std::thread::current().id();
+        let own = thread::current().id();
         for thread in threads {
             // The last handle of a store may be dropped by a task itself.
             if thread.thread().id() != own {

@@ -4,10 +4,8 @@
 //! handle, so that thousands of idle segments cost no descriptors and a reader goes on reading a removed one.
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 
-use parking_lot::Mutex;
 use xxhash_rust::xxh3::Xxh3;
 
 use crate::batch::{Batch, FrameHead, Scope};
@@ -17,6 +15,8 @@ use crate::index::Index;
 use crate::io::{File, Io, Open, read_full, unlink_if_there, write_full};
 use crate::layout::{FOOTER_LEN, Footer, HEAD_LEN, OFFSET_END, SEGMENT_BYTES_MAX, SegmentHead};
 use crate::planted::{self, Bug};
+use crate::sync::Mutex;
+use crate::sync::atomic::{AtomicBool, Ordering};
 
 /// `{base_offset:020}.{extension}`.
 pub(crate) fn file_name(base_offset: u64, extension: &str) -> String {

@@ -9,12 +9,11 @@ use std::path::Path;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use parking_lot::Mutex;
-
 use crate::data_dir::DataDir;
 use crate::error::{Error, Result};
 use crate::io::{File, Open, is_not_a_file, read_full, write_full};
 use crate::schedule::Task;
+use crate::sync::Mutex;
 
 pub(crate) const NAME: &str = "stats";
 /// How often it is written at most.

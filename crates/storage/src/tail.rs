@@ -1,15 +1,23 @@
 //! Who waits for the end of a log to move, and how they are woken without a lock while nobody does.
 
 use std::sync::Weak;
-use std::sync::atomic::{AtomicUsize, Ordering, fence};
 use std::time::Duration;
 
-use parking_lot::{Condvar, Mutex};
+use crate::planted::{self, Bug};
+use crate::sync::atomic::{AtomicUsize, Ordering, fence};
+use crate::sync::{Condvar, Mutex};
 
 /// Somebody who wants to know that there is more to read.
 pub trait Wake: Send + Sync {
     /// Called after the high watermark moved, by whoever moved it: must not block.
     fn wake(&self);
+}
+
+#[inline]
+fn fence_all() {
+    if !planted::has(Bug::NotFenced) {
+        fence(Ordering::SeqCst);
+    }
 }
 
 #[derive(Default)]
@@ -25,7 +33,7 @@ impl Tail {
     #[inline]
     pub fn notify(&self) {
         // Pairs with the fences in `sleep_unless` and `on_move`: either they see the new end, or we see them.
-        fence(Ordering::SeqCst);
+        fence_all();
         if self.interested.load(Ordering::Relaxed) > 0 {
             self.notify_slow();
         }
@@ -54,7 +62,7 @@ impl Tail {
     pub fn on_move(&self, waker: Weak<dyn Wake>) {
         self.wakers.lock().push(waker);
         self.interested.fetch_add(1, Ordering::SeqCst);
-        fence(Ordering::SeqCst);
+        fence_all();
     }
 
     /// From now on this thread is told.
@@ -71,10 +79,11 @@ pub(crate) struct Watch<'a> {
 
 impl Watch<'_> {
     /// Sleeps until the end moves, at most for `nap`, unless `seen` finds what is waited for; returns whether it did.
-    pub fn sleep_unless(&self, nap: Duration, seen: impl FnOnce() -> bool) -> bool {
+    pub fn sleep_unless(&self, nap: Duration, seen: impl Fn() -> bool) -> bool {
+        let early = planted::has(Bug::LookedBeforeLocked).then(&seen);
         let mut wakers = self.tail.wakers.lock();
-        fence(Ordering::SeqCst);
-        if seen() {
+        fence_all();
+        if early.unwrap_or_else(seen) {
             return true;
         }
         if !nap.is_zero() {

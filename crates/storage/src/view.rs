@@ -1,11 +1,8 @@
 //! What readers share: the segments of a log, and how far they may look.
 
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
-
-use parking_lot::RwLock;
 
 use crate::config::Visibility;
 use crate::data_dir::DataDir;
@@ -13,6 +10,8 @@ use crate::error::{Error, Result};
 use crate::follower::Follower;
 use crate::planted::{self, Bug};
 use crate::segment::Segment;
+use crate::sync::RwLock;
+use crate::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use crate::tail::{Tail, Wake};
 
 /// How often a log that is written by another process is looked at while somebody waits.

@@ -9,11 +9,8 @@ mod replace;
 mod settle;
 mod space;
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
-
-use parking_lot::Mutex;
 
 use crate::active::{Active, FOOTER_ROOM, RESERVE_FIRST, Way};
 use crate::activity::Appends;
@@ -34,6 +31,8 @@ use crate::recovery::Unsealed;
 use crate::retention::{BeforeRemoval, Keeper};
 use crate::schedule::Task;
 use crate::segment::{self, Segment};
+use crate::sync::Mutex;
+use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::view::View;
 
 /// Upper bound of a frame's head and groups.

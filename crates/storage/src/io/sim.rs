@@ -34,9 +34,8 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-use parking_lot::Mutex;
-
 use super::{FileSystem, Io, LockKind};
+use crate::sync::Mutex;
 
 mod crash;
 mod fault;

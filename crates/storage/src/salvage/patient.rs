@@ -4,9 +4,8 @@ use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 
-use parking_lot::Mutex;
-
 use crate::io::{File, Region};
+use crate::sync::Mutex;
 
 /// A device refuses at least this much at once.
 const BLOCK: u64 = 4096;

@@ -5,13 +5,12 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-use parking_lot::MutexGuard;
-
 use super::fault::{Fault, Op, Step};
 use super::handle::{SimFile, SimLock};
 use super::volume::{Ino, Node};
 use super::{Machine, State};
 use crate::io::{Entry, File, FileSystem, Io, Kind, Lock, LockKind, Open};
+use crate::sync::MutexGuard;
 
 /// Every call of a process that is no more ends with this.
 #[derive(Debug)]
