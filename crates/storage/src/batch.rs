@@ -444,7 +444,7 @@ pub struct RecordBuf {
 impl RecordBuf {
     /// About how many bytes it takes.
     #[expect(clippy::arithmetic_side_effects, reason = "bytes that are in memory")]
-    pub(crate) fn len_in_memory(&self) -> usize {
+    pub fn len_in_memory(&self) -> usize {
         let bytes = |part: &Option<Bytes>| part.as_ref().map_or(0, Bytes::len);
         let header = |(name, value): &(String, Bytes)| {
             size_of::<(String, Bytes)>() + name.len() + value.len()

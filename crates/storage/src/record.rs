@@ -52,6 +52,11 @@ impl<'a> Record<'a> {
         self
     }
 
+    /// Whether it has a key.
+    pub const fn has_key(&self) -> bool {
+        self.key.is_some()
+    }
+
     /// Sets the headers.
     pub const fn headers(mut self, headers: &'a [Header<'a>]) -> Record<'a> {
         self.headers = headers;

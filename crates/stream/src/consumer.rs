@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use logmill_storage::Wake;
+use logmill_storage::{Clock, Wake};
 use regex_lite::Regex;
 
 use crate::chunk::Records;
@@ -21,6 +21,7 @@ use crate::partition::Partition;
 use crate::shared::Shared;
 use crate::signal::{Listener, Signal};
 use crate::streams::Streams;
+use crate::turn::{self, TakesTurns, Turn};
 use crate::{PartitionId, TopicPartition};
 
 mod assigned;
@@ -37,8 +38,8 @@ pub use asynchronous::{PolledRecord, RecordStream};
 pub use commit::{CommitTicket, OffsetAndMetadata};
 pub use config::{ConsumerConfig, OutOfRange, StartAt};
 
-/// With more partitions than this, those that are read to their end give their files back.
-const READERS_KEPT: usize = 64;
+/// With more partitions than this, a partition keeps neither its files nor what was read ahead until its next turn.
+pub(crate) const READERS_KEPT: usize = 64;
 
 /// What a consumer wants to read.
 #[derive(Debug)]
@@ -263,29 +264,7 @@ impl Consumer {
     /// # Cost
     /// Records are copied out of the page cache once, some hundred at a time. Waiting uses no CPU.
     pub fn poll(&mut self, timeout: Duration) -> Result<Records> {
-        let mut now = self.now();
-        let deadline = now.saturating_add(timeout);
-        loop {
-            if let Some(records) = self.turn(now, deadline)? {
-                return Ok(records);
-            }
-            let until = deadline.min(self.next_auto_commit);
-            self.signal.wait_until(&**self.shared.dir.clock(), until);
-            now = self.now();
-        }
-    }
-
-    /// Does what is due, and looks once; `None` if it is worth waiting.
-    fn turn(&mut self, now: Duration, deadline: Duration) -> Result<Option<Records>> {
-        self.shared.check_open()?;
-        // What was returned before is done.
-        self.turns += 1;
-        self.signal.seen(now);
-        self.keep_up(now)?;
-        self.auto_commit(now)?;
-        let records = self.fetch()?;
-        let is_news = !records.is_empty() || !records.skipped.is_empty();
-        Ok((is_news || self.signal.take_woken() || now >= deadline).then_some(records))
+        turn::poll(self, timeout)
     }
 
     fn now(&self) -> Duration {
@@ -395,7 +374,8 @@ impl Consumer {
         let listener = Listener::flagged(id, Arc::clone(&self.signal));
         let wake: Arc<dyn Wake> = listener.clone();
         partition.core.on_append(Arc::downgrade(&wake));
-        self.assigned.insert(id, Assigned::new(partition, listener));
+        let assigned = Assigned::new(Arc::clone(&self.group.name), partition, listener);
+        self.assigned.insert(id, assigned);
         self.enqueue(id);
     }
 
@@ -505,29 +485,29 @@ impl Consumer {
         }
         if assigned.known_position().is_none() {
             let committed = self.shared.position(self.group.id, id);
-            if assigned.locate(&self.group.name, committed.as_ref(), &self.config)? {
+            if assigned.locate(committed.as_ref(), &self.config)? {
                 self.commit_start(id)?;
             }
         }
         let Some(assigned) = self.assigned.get_mut(&id) else { return Ok(false) };
         let (turn, from, parts) = (self.turns, assigned.known_position(), records.parts.len());
-        let may_have_more = assigned.take(left, bytes_left, &self.config, records)?;
+        assigned.take(left, bytes_left, &self.config, records)?;
         if records.parts.len() > parts {
             assigned.returned(turn, from);
         }
-        if may_have_more {
-            return Ok(true);
-        }
-        assigned.listener.rearm();
-        // An append may have come before the listener was armed again.
-        if !assigned.is_at_end()? {
-            assigned.listener.disarm();
-            return Ok(true);
+        let mut has_more = !assigned.is_at_end()?;
+        if !has_more {
+            assigned.listener.rearm();
+            // An append may have come before the listener was armed again.
+            has_more = !assigned.is_at_end()?;
+            if has_more {
+                assigned.listener.disarm();
+            }
         }
         if many {
             assigned.rest();
         }
-        Ok(false)
+        Ok(has_more)
     }
 
     /// Commits what was returned (if commits are automatic), leaves the group and ends. A static member keeps its place for
@@ -541,6 +521,30 @@ impl Consumer {
             return Ok(());
         }
         self.commit()
+    }
+}
+
+impl TakesTurns for Consumer {
+    type Found = Records;
+
+    fn turn(&mut self, now: Duration, deadline: Duration) -> Result<Turn<Records>> {
+        self.shared.check_open()?;
+        // What was returned before is done.
+        self.turns += 1;
+        self.signal.seen(now);
+        self.keep_up(now)?;
+        self.auto_commit(now)?;
+        let records = self.fetch()?;
+        let is_news = !records.is_empty() || !records.skipped.is_empty();
+        Ok(if is_news || self.signal.take_woken() || now >= deadline {
+            Turn::Done(records)
+        } else {
+            Turn::WaitUntil(deadline.min(self.next_auto_commit))
+        })
+    }
+
+    fn place(&self) -> (Arc<Signal>, Arc<dyn Clock>) {
+        (Arc::clone(&self.signal), Arc::clone(self.shared.dir.clock()))
     }
 }
 

@@ -175,6 +175,25 @@ pub enum Error {
         /// The epoch that holds.
         current: u32,
     },
+    /// The topic is compacted, which is by key, and a record has none. Nothing was appended.
+    KeyMissing {
+        /// Where it was to go.
+        partition: TopicPartition,
+        /// Which of the records of the call it is, from 0.
+        index: usize,
+    },
+    /// Records of a share group are dead, and the copy of this one for the dead-letter topic is longer than an entry of the
+    /// journal may be. Nothing was changed; without a dead-letter topic the group goes on.
+    DeadLetterTooLarge {
+        /// The partition.
+        partition: TopicPartition,
+        /// The record.
+        offset: u64,
+        /// The length of its copy, at most.
+        bytes: u64,
+        /// The longest that there may be.
+        max: u64,
+    },
     /// Acknowledgements of these records came after their lease had run out: others may have them. They changed nothing.
     LeaseLost {
         /// The partition and offset of each.
@@ -304,6 +323,14 @@ impl fmt::Display for Error {
             Error::ProducerFenced { name, epoch, current } => {
                 write!(f, "producer {name:?}: epoch {epoch} was fenced by epoch {current}")
             }
+            Error::KeyMissing { partition, index } => {
+                write!(f, "record {index} has no key, and {partition} is compacted by key")
+            }
+            Error::DeadLetterTooLarge { partition, offset, bytes, max } => write!(
+                f,
+                "record {offset} of {partition} is dead, and its copy for the dead-letter topic has {bytes} bytes, more \
+                 than {max}"
+            ),
             Error::LeaseLost { records } => match records.as_slice() {
                 [(partition, offset)] => {
                     write!(f, "the lease on record {offset} of {partition} has run out")

@@ -38,6 +38,7 @@ mod streams;
 mod table;
 mod topic;
 mod topics;
+mod turn;
 #[cfg(feature = "serde")]
 mod typed;
 mod wire;

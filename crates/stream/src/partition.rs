@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use logmill_storage::io::Open;
 use logmill_storage::{
-    AppendOptions, Appended, Batch, BeforeRemoval, CompactionReport, Durability, Log, LogStats,
-    Reader, Record, RecordBuf, RecordView, RecoveryReport, Ticket, Visibility, Wake,
+    AppendOptions, Appended, Batch, BeforeRemoval, CompactionReport, Log, LogStats, Reader, Record,
+    RecordBuf, RecordView, RecoveryReport, Ticket, Visibility, Wake,
 };
 use parking_lot::{Condvar, Mutex};
 
@@ -355,7 +355,7 @@ impl Partition {
     /// Appends a record and returns its offset when the topic's durability holds for it.
     ///
     /// # Errors
-    /// As [`Partition::start_offset`], and what the log refuses.
+    /// As [`Partition::start_offset`], and what the log refuses; [`Error::KeyMissing`] where the topic is compacted.
     pub fn append(&self, record: &Record<'_>) -> Result<u64> {
         Ok(self.append_batch(std::slice::from_ref(record))?.base_offset)
     }
@@ -374,12 +374,9 @@ impl Partition {
     /// As [`Partition::append`].
     pub fn append_with(&self, records: &[Record<'_>], options: &AppendOptions) -> Result<Appended> {
         let log = self.log()?;
-        let options = self.effective(options);
-        match self.stamped(records) {
-            Some(records) => log.append_with(&records, &options),
-            None => log.append_with(records, &options),
-        }
-        .map_err(|error| self.met(error))
+        let (stamped, options) = self.prepare(records, options)?;
+        log.append_with(stamped.as_deref().unwrap_or(records), &options)
+            .map_err(|error| self.met(error))
     }
 
     /// Appends records in order and returns before their durability holds: the ticket waits for it.
@@ -388,12 +385,8 @@ impl Partition {
     /// As [`Partition::append`].
     pub fn submit(&self, records: &[Record<'_>], options: &AppendOptions) -> Result<Ticket> {
         let log = self.log()?;
-        let options = self.effective(options);
-        match self.stamped(records) {
-            Some(records) => log.submit(&records, &options),
-            None => log.submit(records, &options),
-        }
-        .map_err(|error| self.met(error))
+        let (stamped, options) = self.prepare(records, options)?;
+        log.submit(stamped.as_deref().unwrap_or(records), &options).map_err(|error| self.met(error))
     }
 
     /// What a log says that was closed under the caller's hands, because its topic was deleted.
@@ -406,22 +399,28 @@ impl Partition {
         }
     }
 
-    /// With the topic's durability as it is now: the log may have been opened under another.
-    fn effective(&self, options: &AppendOptions) -> AppendOptions {
-        let durability: Durability =
-            options.durability.unwrap_or_else(|| self.topic.settings().durability);
-        AppendOptions { durability: Some(durability), ..*options }
-    }
-
-    /// The records with the time of the append instead of their own, where the topic wants that.
-    fn stamped<'a>(&self, records: &[Record<'a>]) -> Option<Vec<Record<'a>>> {
-        match self.topic.settings().timestamps {
+    /// What the topic makes of an append by its settings of now (the log may have been opened under others): the records
+    /// with the time of the append, where it wants that, and the durability.
+    fn prepare<'a>(
+        &self,
+        records: &[Record<'a>],
+        options: &AppendOptions,
+    ) -> Result<(Option<Vec<Record<'a>>>, AppendOptions)> {
+        let settings = self.topic.settings();
+        if settings.cleanup.compacts()
+            && let Some(index) = records.iter().position(|record| !record.has_key())
+        {
+            return Err(Error::KeyMissing { partition: self.name(), index });
+        }
+        let stamped = match settings.timestamps {
             TimestampType::CreateTime => None,
             TimestampType::LogAppendTime => {
                 let now = self.shared.dir.clock().wall_ms();
                 Some(records.iter().map(|record| record.timestamp(now)).collect())
             }
-        }
+        };
+        let durability = options.durability.unwrap_or(settings.durability);
+        Ok((stamped, AppendOptions { durability: Some(durability), ..*options }))
     }
 
     /// Makes everything that was appended so far durable; returns the offset up to which it is.

@@ -209,8 +209,8 @@ impl Producer {
     /// sequence that was not delivered there.
     ///
     /// # Errors
-    /// [`Error::UnknownTopic`], [`Error::UnknownPartition`]; with a name also [`Error::ProducerFenced`] if a later producer has
-    /// it, [`Error::BehindUndelivered`], and [`Error::Storage`] if the partition cannot be asked what it has.
+    /// [`Error::UnknownTopic`], [`Error::UnknownPartition`]; [`Error::KeyMissing`] where the topic is compacted; with a name
+    /// also [`Error::ProducerFenced`] if a later producer has it, [`Error::BehindUndelivered`], and [`Error::Storage`] if the partition cannot be asked what it has.
     /// What appending the batch can return is told by the delivery.
     /// # Cost
     /// A copy. Blocks while [`ProducerConfig::buffer_bytes_max`] is on the way.
@@ -352,11 +352,13 @@ impl Core {
         let mut state = lane.state.lock();
         if let Some(identity) = &self.identity {
             drop(identity.enter()?);
-            let behind = self.admit(lane, &mut state, record.sequence)?;
+            let behind = self.admit(lane, &mut state, record)?;
             if let Some(behind) = behind {
                 drop(state);
                 return Ok(self.duplicate(lane, behind, timestamp, callback));
             }
+        } else {
+            lane.check_key(record)?;
         }
         let batch = match &state.batch {
             Some(batch) => Arc::clone(batch),
@@ -427,8 +429,9 @@ impl Core {
         &self,
         lane: &Arc<Lane>,
         state: &mut LaneState,
-        sequence: Option<u64>,
+        record: &ProducerRecord<'_>,
     ) -> Result<Option<Behind>> {
+        let sequence = record.sequence;
         let known = self.sequences(lane, state).inspect_err(|_| state.refused(sequence))?;
         if state.collected_before().is_some() {
             // They fail, and come after what is sent again.
@@ -441,6 +444,7 @@ impl Core {
         if is_known(state.collected_sequences.last().copied()) {
             return Ok(Some(state.batch.clone()));
         }
+        lane.check_key(record).inspect_err(|_| state.refused(sequence))?;
         if let Some(undelivered) = state.take_next(sequence) {
             state.refused(sequence);
             let partition = lane.name.clone();

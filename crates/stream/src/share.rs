@@ -12,9 +12,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use logmill_storage::{Durability, Journal, Wake};
+use logmill_storage::{Clock, Durability, Journal, Wake};
 use parking_lot::{Mutex, RwLock};
 
+use crate::consumer::READERS_KEPT;
 use crate::entry::{Entry, GroupKind};
 use crate::error::{Error, Result};
 use crate::group::MemberId;
@@ -22,6 +23,7 @@ use crate::partition::Partition;
 use crate::shared::Shared;
 use crate::signal::{Listener, Signal};
 use crate::streams::Streams;
+use crate::turn::{self, TakesTurns, Turn};
 use crate::{PartitionId, TopicPartition};
 
 #[cfg(feature = "tokio")]
@@ -208,17 +210,13 @@ type Said = BTreeMap<PartitionId, Vec<Word>>;
 /// What a consumer was handed and has not said anything about.
 type Unacknowledged = BTreeMap<PartitionId, BTreeMap<u64, u64>>;
 
-/// What came of looking once.
-enum Turn {
-    Records(ShareRecords),
-    WaitUntil(Duration),
-}
-
 /// A partition that a consumer reads.
 struct Source {
     handle: Partition,
     shared_work: Arc<SharePartition>,
     listener: Arc<Listener>,
+    /// Whether the next fetch looks at it.
+    is_queued: bool,
 }
 
 /// A member of a share group.
@@ -231,6 +229,8 @@ pub struct ShareConsumer {
     member: MemberId,
     signal: Arc<Signal>,
     topics: Vec<Arc<str>>,
+    /// Id and number of partitions of those topics, as they were followed last.
+    followed: Vec<(u32, u32)>,
     partitions: BTreeMap<PartitionId, Source>,
     /// Partitions that may have records to hand out, in turn.
     ready: VecDeque<PartitionId>,
@@ -274,6 +274,7 @@ impl Streams {
             member,
             signal,
             topics: Vec::new(),
+            followed: Vec::new(),
             partitions: BTreeMap::new(),
             ready: VecDeque::new(),
             open: BTreeMap::new(),
@@ -318,36 +319,12 @@ impl ShareConsumer {
     /// [`Error::LeaseLost`]: some acknowledgements came too late, the others were taken. [`Error::Storage`].
     pub fn poll(&mut self, timeout: Duration) -> Result<ShareRecords> {
         self.begin_poll()?;
-        let clock = Arc::clone(self.shared.dir.clock());
-        let deadline = clock.monotonic().saturating_add(timeout);
-        loop {
-            match self.turn(clock.monotonic(), deadline)? {
-                Turn::Records(records) => return Ok(records),
-                Turn::WaitUntil(until) => self.signal.wait_until(&*clock, until),
-            };
-        }
+        turn::poll(self, timeout)
     }
 
     fn begin_poll(&mut self) -> Result<()> {
         self.begin_commit()?;
         self.refused()
-    }
-
-    /// Looks once.
-    fn turn(&mut self, now: Duration, deadline: Duration) -> Result<Turn> {
-        self.shared.check_open()?;
-        self.follow_topics()?;
-        self.group.expire(&self.shared);
-        let records = self.fetch(now)?;
-        if !records.is_empty() || now >= deadline || self.signal.take_woken() {
-            return Ok(Turn::Records(records));
-        }
-        // A lease that runs out makes no noise by itself. (It has run out just after its end.)
-        let lease_end = self
-            .group
-            .next_deadline()
-            .map_or(Duration::MAX, |end| end.saturating_add(Duration::from_nanos(1)));
-        Ok(Turn::WaitUntil(deadline.min(lease_end)))
     }
 
     /// Says what became of a record. [`ShareConsumer::commit`] and the next poll tell the group; only a renewal is at once.
@@ -459,15 +436,15 @@ impl ShareConsumer {
 
     /// Takes up new partitions and drops those of topics that are gone.
     fn follow_topics(&mut self) -> Result<()> {
-        let mut wanted = Vec::new();
-        for name in &self.topics {
-            if let Some(core) = self.shared.topic_by_name(name) {
-                wanted.extend(core.partitions().iter().map(|partition| partition.id));
-            }
+        let cores: Vec<_> =
+            self.topics.iter().filter_map(|name| self.shared.topic_by_name(name)).collect();
+        let now: Vec<_> = cores.iter().map(|core| (core.id(), core.partition_count())).collect();
+        if now == self.followed {
+            return Ok(());
         }
-        self.partitions.retain(|id, _| wanted.contains(id));
-        self.ready.retain(|id| wanted.contains(id));
-        for id in wanted {
+        self.partitions.retain(|id, _| now.iter().any(|(topic, _)| id.topic == *topic));
+        self.ready.retain(|id| self.partitions.contains_key(id));
+        for id in cores.iter().flat_map(|core| core.partitions()).map(|partition| partition.id) {
             if self.partitions.contains_key(&id) {
                 continue;
             }
@@ -477,19 +454,28 @@ impl ShareConsumer {
             let wake: Arc<dyn Wake> = listener.clone();
             handle.core.on_append(Arc::downgrade(&wake));
             shared_work.add_listener(&listener);
-            self.partitions.insert(id, Source { handle, shared_work, listener });
+            self.partitions.insert(id, Source { handle, shared_work, listener, is_queued: false });
+            self.enqueue(id);
+        }
+        self.followed = now;
+        Ok(())
+    }
+
+    /// Has the next fetch look at a partition.
+    fn enqueue(&mut self, id: PartitionId) {
+        if let Some(source) = self.partitions.get_mut(&id)
+            && !std::mem::replace(&mut source.is_queued, true)
+        {
             self.ready.push_back(id);
         }
-        Ok(())
     }
 
     fn fetch(&mut self, now: Duration) -> Result<ShareRecords> {
         for id in self.signal.take_ready() {
-            if self.partitions.contains_key(&id) && !self.ready.contains(&id) {
-                self.ready.push_back(id);
-            }
+            self.enqueue(id);
         }
         let settings = self.group.settings();
+        let keeps_reader = self.partitions.len() <= READERS_KEPT;
         let mut records = ShareRecords::default();
         let (mut records_max, mut bytes_max) = (self.config.records_max, self.config.bytes_max);
         for _ in 0..self.ready.len() {
@@ -497,25 +483,26 @@ impl ShareConsumer {
                 break;
             }
             let Some(id) = self.ready.pop_front() else { break };
-            let Some(Source { handle, shared_work, listener }) = self.partitions.get(&id) else {
-                continue;
-            };
+            let Some(source) = self.partitions.get_mut(&id) else { continue };
+            source.is_queued = false;
+            let Source { handle, shared_work, listener, .. } = &*source;
             // Armed before looking: what comes meanwhile is told, and only looked for once more than needed.
             listener.rearm();
-            let ask = Ask { member: self.member, records_max, bytes_max };
+            let ask = Ask { member: self.member, records_max, bytes_max, keeps_reader };
             let site = Site { partition: handle, settings: &settings, now };
             let acquired = match shared_work.acquire(site, ask, &self.group.next_lease) {
                 Ok(acquired) => acquired,
                 Err(error) => {
                     listener.disarm();
                     // The others have their turn before it comes again.
-                    self.ready.push_back(id);
+                    self.enqueue(id);
                     return if records.is_empty() { Err(error) } else { Ok(records) };
                 }
             };
+            let name = handle.name();
             if !acquired.exhausted {
                 listener.disarm();
-                self.ready.push_back(id);
+                self.enqueue(id);
             }
             if acquired.loans.is_empty() {
                 continue;
@@ -528,7 +515,6 @@ impl ShareConsumer {
                     open.insert(offset, loan.lease);
                 }
             }
-            let name: TopicPartition = handle.name();
             records.parts.push(SharePart {
                 name,
                 id,
@@ -537,6 +523,30 @@ impl ShareConsumer {
             });
         }
         Ok(records)
+    }
+}
+
+impl TakesTurns for ShareConsumer {
+    type Found = ShareRecords;
+
+    fn turn(&mut self, now: Duration, deadline: Duration) -> Result<Turn<ShareRecords>> {
+        self.shared.check_open()?;
+        self.follow_topics()?;
+        self.group.expire(&self.shared);
+        let records = self.fetch(now)?;
+        if !records.is_empty() || now >= deadline || self.signal.take_woken() {
+            return Ok(Turn::Done(records));
+        }
+        // A lease that runs out makes no noise by itself. (It has run out just after its end.)
+        let lease_end = self
+            .group
+            .next_deadline()
+            .map_or(Duration::MAX, |end| end.saturating_add(Duration::from_nanos(1)));
+        Ok(Turn::WaitUntil(deadline.min(lease_end)))
+    }
+
+    fn place(&self) -> (Arc<Signal>, Arc<dyn Clock>) {
+        (Arc::clone(&self.signal), Arc::clone(self.shared.dir.clock()))
     }
 }
 

@@ -74,17 +74,17 @@ impl Signal {
         std::mem::take(&mut self.state.lock().woken)
     }
 
-    /// Waits for any news, at most until `deadline`; says whether there was some.
-    pub(crate) fn wait_until(&self, clock: &dyn Clock, deadline: Duration) -> bool {
+    /// Waits for any news, at most until `deadline`.
+    pub(crate) fn wait_until(&self, clock: &dyn Clock, deadline: Duration) {
         let mut state = self.state.lock();
         loop {
             if !state.ready.is_empty() || state.kicked || state.woken {
                 state.kicked = false;
-                return true;
+                return;
             }
             let left = deadline.saturating_sub(clock.monotonic());
             if left.is_zero() {
-                return false;
+                return;
             }
             state.is_waiting = true;
             self.is_polling.store(true, Ordering::Release);

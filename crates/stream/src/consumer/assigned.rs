@@ -21,6 +21,7 @@ struct Ahead {
 
 #[derive(Debug)]
 pub(crate) struct Assigned {
+    group: Arc<str>,
     pub(crate) partition: Partition,
     pub(crate) name: TopicPartition,
     pub(crate) listener: Arc<Listener>,
@@ -33,6 +34,8 @@ pub(crate) struct Assigned {
     returned: Option<(u64, u64)>,
     /// The last position that was committed from here.
     pub(crate) committed: Option<u64>,
+    /// The epoch of the log when it was last read, so that a commit need not open it again.
+    epoch: Option<u32>,
     reader: Option<(Reader, Arc<OpenLog>)>,
     ahead: Option<Ahead>,
     /// An allocation to use again.
@@ -40,8 +43,9 @@ pub(crate) struct Assigned {
 }
 
 impl Assigned {
-    pub(crate) fn new(partition: Partition, listener: Arc<Listener>) -> Assigned {
+    pub(crate) fn new(group: Arc<str>, partition: Partition, listener: Arc<Listener>) -> Assigned {
         Assigned {
+            group,
             name: partition.name(),
             partition,
             listener,
@@ -50,6 +54,7 @@ impl Assigned {
             position: None,
             returned: None,
             committed: None,
+            epoch: None,
             reader: None,
             ahead: None,
             spare: None,
@@ -61,18 +66,16 @@ impl Assigned {
     }
 
     pub(crate) fn seek(&mut self, offset: u64) {
+        self.forget_position();
         self.position = Some(offset);
-        self.returned = None;
-        self.reader = None;
-        self.ahead = None;
     }
 
     /// Forgets the position: the committed one, or else the start policy, says where to go on.
     pub(crate) fn forget_position(&mut self) {
         self.position = None;
         self.returned = None;
-        self.reader = None;
-        self.ahead = None;
+        self.epoch = None;
+        self.rest();
     }
 
     /// Notes that records were returned, from `from` on.
@@ -89,8 +92,8 @@ impl Assigned {
 
     /// The log's epoch, to go with a committed position.
     pub(crate) fn epoch(&self) -> Result<u32> {
-        match &self.reader {
-            Some((_, log)) => Ok(log.epoch()),
+        match self.epoch {
+            Some(epoch) => Ok(epoch),
             None => Ok(self.partition.log()?.epoch()),
         }
     }
@@ -99,7 +102,6 @@ impl Assigned {
     /// the start policy decided.
     pub(crate) fn locate(
         &mut self,
-        group: &str,
         committed: Option<&Position>,
         config: &ConsumerConfig,
     ) -> Result<bool> {
@@ -107,17 +109,9 @@ impl Assigned {
             return Ok(false);
         }
         let log = self.partition.log()?;
+        self.epoch = Some(log.epoch());
         if let Some(committed) = committed {
-            let end = log.end_of_epoch(committed.epoch)?;
-            if committed.offset > end {
-                return Err(Error::PositionLost {
-                    group: group.into(),
-                    partition: self.name.clone(),
-                    epoch: committed.epoch,
-                    offset: committed.offset,
-                    end,
-                });
-            }
+            self.check_kept(&log, committed.epoch, committed.offset)?;
             self.position = Some(committed.offset);
             self.committed = Some(committed.offset);
             return Ok(false);
@@ -132,7 +126,7 @@ impl Assigned {
             }
             StartAt::Nowhere => {
                 return Err(Error::NoPosition {
-                    group: group.into(),
+                    group: self.group.to_string(),
                     partition: self.name.clone(),
                 });
             }
@@ -140,20 +134,34 @@ impl Assigned {
         Ok(true)
     }
 
-    /// Hands out records, at most `records_max` and about `bytes_max`, and says whether there may be more.
+    /// Refuses a position that speaks of records that are lost: others have their offsets now.
+    fn check_kept(&self, log: &OpenLog, epoch: u32, offset: u64) -> Result<()> {
+        let end = log.end_of_epoch(epoch)?;
+        if offset <= end {
+            return Ok(());
+        }
+        Err(Error::PositionLost {
+            group: self.group.to_string(),
+            partition: self.name.clone(),
+            epoch,
+            offset,
+            end,
+        })
+    }
+
+    /// Hands out records, at most `records_max` and about `bytes_max`.
     pub(crate) fn take(
         &mut self,
         records_max: usize,
         bytes_max: usize,
         config: &ConsumerConfig,
         records: &mut Records,
-    ) -> Result<bool> {
+    ) -> Result<()> {
         // Also what was read ahead, and what an open reader could still read of a segment that was removed.
         if let (Some((_, log)), Some(position)) = (&self.reader, self.position)
             && position < log.start_offset()
         {
-            self.out_of_range(position, log.start_offset(), config, records)?;
-            return Ok(true);
+            return self.out_of_range(position, log.start_offset(), config, records);
         }
         if self.ahead.is_none() {
             match self.fill(records_max, config.partition_bytes_max) {
@@ -163,13 +171,12 @@ impl Assigned {
                     start,
                     ..
                 })) if offset < start => {
-                    self.out_of_range(offset, start, config, records)?;
-                    return Ok(true);
+                    return self.out_of_range(offset, start, config, records);
                 }
                 Err(error) => return Err(error),
             }
         }
-        let Some(ahead) = &mut self.ahead else { return Ok(false) };
+        let Some(ahead) = &mut self.ahead else { return Ok(()) };
         let bytes_max = bytes_max.min(config.partition_bytes_max);
         let to = ahead.chunk.end_within(ahead.next, records_max, bytes_max);
         let part =
@@ -183,7 +190,7 @@ impl Assigned {
                 self.spare = self.ahead.take().map(|ahead| ahead.chunk);
             }
         }
-        Ok(true)
+        Ok(())
     }
 
     /// Reads from the log into a chunk.
@@ -191,6 +198,10 @@ impl Assigned {
         let Some(position) = self.position else { return Ok(()) };
         if self.reader.is_none() {
             let log = self.partition.log()?;
+            if let Some(epoch) = self.epoch {
+                self.check_kept(&log, epoch, position)?;
+            }
+            self.epoch = Some(log.epoch());
             self.reader = Some((log.reader(position)?, log));
         }
         let Some((reader, _)) = &mut self.reader else { return Ok(()) };
@@ -255,9 +266,10 @@ impl Assigned {
         })
     }
 
-    /// Lets the log be closed while there is nothing to read.
+    /// Lets the log be closed until the next turn. What was read ahead is read again then.
     pub(crate) fn rest(&mut self) {
         self.reader = None;
+        self.ahead = None;
         self.spare = None;
     }
 }

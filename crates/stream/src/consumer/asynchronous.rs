@@ -11,10 +11,12 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use futures_util::Stream;
+use tokio::task::coop;
 
 use super::{CommitTicket, Consumer};
 use crate::chunk::{Chunk, ConsumerRecord, Part, Records, Skipped};
 use crate::error::{Error, Result};
+use crate::turn::{self, TakesTurns, Turn};
 use crate::{PartitionId, TopicPartition};
 
 impl Consumer {
@@ -26,16 +28,7 @@ impl Consumer {
     /// # Cost
     /// As [`Consumer::poll`]: records that are not in the page cache are read from the disk by the polling thread.
     pub async fn poll_async(&mut self, timeout: Duration) -> Result<Records> {
-        let mut now = self.now();
-        let deadline = now.saturating_add(timeout);
-        loop {
-            if let Some(records) = self.turn(now, deadline)? {
-                return Ok(records);
-            }
-            let until = deadline.min(self.next_auto_commit);
-            self.signal.wait_until_async(&**self.shared.dir.clock(), until).await;
-            now = self.now();
-        }
+        turn::poll_async(self, timeout).await
     }
 
     /// As [`Consumer::close`], for tasks. Dropped before it is ready, the group was left, and the commit is done all the
@@ -162,12 +155,8 @@ impl RecordStream<'_> {
         }
         Some(record)
     }
-}
 
-impl Stream for RecordStream<'_> {
-    type Item = Result<PolledRecord>;
-
-    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+    fn poll_record(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<PolledRecord>>> {
         loop {
             if let Some(record) = self.take() {
                 return Poll::Ready(Some(Ok(record)));
@@ -178,14 +167,12 @@ impl Stream for RecordStream<'_> {
             }
             let now = self.consumer.now();
             match self.consumer.turn(now, Duration::MAX) {
-                Ok(Some(records)) => {
+                Ok(Turn::Done(records)) => {
                     self.unread.extend(records.parts);
                     self.skipped.extend(records.skipped);
                 }
-                Ok(None) => {
-                    let signal = Arc::clone(&self.consumer.signal);
-                    let clock = Arc::clone(self.consumer.shared.dir.clock());
-                    let until = self.consumer.next_auto_commit;
+                Ok(Turn::WaitUntil(until)) => {
+                    let (signal, clock) = self.consumer.place();
                     self.wait = Some(Box::pin(async move {
                         signal.wait_until_async(&*clock, until).await;
                     }));
@@ -196,6 +183,20 @@ impl Stream for RecordStream<'_> {
                 Err(error) => return Poll::Ready(Some(Err(error))),
             }
         }
+    }
+}
+
+impl Stream for RecordStream<'_> {
+    type Item = Result<PolledRecord>;
+
+    /// A task that always gets something lets the others of its thread have their turn all the same.
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let proceed = ready!(coop::poll_proceed(context));
+        let polled = self.poll_record(context);
+        if polled.is_ready() {
+            proceed.made_progress();
+        }
+        polled
     }
 }
 

@@ -18,7 +18,7 @@ impl Consumer {
     fn located(&mut self, id: PartitionId) -> Result<u64> {
         let committed = self.shared.position(self.group.id, id);
         let Some(assigned) = self.assigned.get_mut(&id) else { return Ok(0) };
-        if assigned.locate(&self.group.name, committed.as_ref(), &self.config)? {
+        if assigned.locate(committed.as_ref(), &self.config)? {
             self.commit_start(id)?;
         }
         Ok(self.assigned.get(&id).and_then(Assigned::known_position).unwrap_or(0))

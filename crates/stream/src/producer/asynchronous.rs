@@ -5,6 +5,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use futures_util::Sink;
+use tokio::task::coop;
 
 use super::{Core, InFlight, Producer, ProducerRecord, RecordMetadata};
 use crate::error::{Error, Result};
@@ -32,6 +33,7 @@ impl Producer {
     /// # Cost
     /// As [`Producer::send`], and for a sync two hand-overs between threads.
     pub async fn send_async(&self, record: &ProducerRecord<'_>) -> Result<RecordMetadata> {
+        coop::consume_budget().await;
         let bytes = self.core.bytes_of(record);
         poll_fn(|context| self.core.poll_room(bytes, context)).await;
         self.core.send_now(record, None)?.await
@@ -106,7 +108,11 @@ impl Sink<ProducerRecord<'_>> for ProducerSink {
     type Error = Error;
 
     fn poll_ready(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<()>> {
-        self.producer.core.poll_room(1, context).map(Ok)
+        // A task that always has something to send lets the others of its thread have their turn all the same.
+        let proceed = ready!(coop::poll_proceed(context));
+        ready!(self.producer.core.poll_room(1, context));
+        proceed.made_progress();
+        Poll::Ready(Ok(()))
     }
 
     fn start_send(mut self: Pin<&mut Self>, record: ProducerRecord<'_>) -> Result<()> {

@@ -140,6 +140,14 @@ impl Lane {
         self.has_failed.swap(false, Ordering::AcqRel)
     }
 
+    /// Refuses a record that would make its whole batch fail.
+    pub(super) fn check_key(&self, record: &ProducerRecord<'_>) -> Result<()> {
+        if record.key.is_none() && self.partition.topic.settings().cleanup.compacts() {
+            return Err(Error::KeyMissing { partition: self.name.clone(), index: 0 });
+        }
+        Ok(())
+    }
+
     /// Sends keyless records elsewhere, if they came here: a batch is done.
     pub(super) fn batch_done(&self) {
         let partitions = self.partition.topic.partition_count();

@@ -1,12 +1,12 @@
 //! Share consumers in tasks of a runtime (feature `tokio`).
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use logmill_storage::Part;
 
-use super::{ShareConsumer, ShareRecords, Turn};
+use super::{ShareConsumer, ShareRecords};
 use crate::error::Result;
+use crate::turn;
 
 impl ShareConsumer {
     /// As [`ShareConsumer::poll`], for tasks. Dropped before it is ready it has leased nothing.
@@ -17,14 +17,7 @@ impl ShareConsumer {
     /// As [`ShareConsumer::poll`]: records that are not in the page cache are read from the disk by the polling thread.
     pub async fn poll_async(&mut self, timeout: Duration) -> Result<ShareRecords> {
         self.begin_poll()?;
-        let clock = Arc::clone(self.shared.dir.clock());
-        let deadline = clock.monotonic().saturating_add(timeout);
-        loop {
-            match self.turn(clock.monotonic(), deadline)? {
-                Turn::Records(records) => return Ok(records),
-                Turn::WaitUntil(until) => self.signal.wait_until_async(&*clock, until).await,
-            }
-        }
+        turn::poll_async(self, timeout).await
     }
 
     /// As [`ShareConsumer::commit`], for tasks. Dropped before it is ready, the group was told, and the next commit waits

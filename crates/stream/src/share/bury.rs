@@ -3,10 +3,13 @@
 use logmill_storage::{AppendOptions, Durability, Entry as JournalEntry, Header, Intent, Record};
 
 use crate::entry::Entry;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::known::OWNER;
 use crate::partition::{Partition, PartitionCore};
 use crate::{PartitionId, partition_for_key};
+
+/// Copies of more bytes than this go in several batches, so that memory and the journal's batches stay small.
+const MOVE_BYTES_MAX: usize = 4 << 20;
 
 /// A record that is not to be delivered again.
 #[derive(Clone, Copy, Debug)]
@@ -15,30 +18,36 @@ pub(super) struct Dead {
     pub(super) reason: &'static str,
 }
 
-/// Ends the records and says that their copies go to `topic`, in one batch: a crash leaves both or neither, and what is
-/// left to be appended is appended at the next open. The batch is stored, and not synced.
-pub(super) fn move_to(
+/// Ends the first of the records and says that their copies go to `topic`, in one batch: a crash leaves both or neither, and
+/// what is left to be appended is appended at the next open. Returns how many it were. The batch is stored, and not synced.
+pub(super) fn move_first(
     topic: u32,
     from: &Partition,
     group: &str,
     dead: &[Dead],
     deliveries: impl Fn(u64) -> u32,
-    done: &Entry<'_>,
-) -> Result<()> {
+    done: impl Fn(&[Dead]) -> Entry<'static>,
+) -> Result<usize> {
     let shared = &from.shared;
     let log = from.log()?;
     let partitions = shared.topics.read().by_id(topic).map(|core| core.partition_count());
     // A dead-letter topic that was deleted takes nothing any more.
     let Some(partitions) = partitions else {
-        let done = done.encoded();
-        return shared.change(Durability::Buffered, |_| Ok((vec![done], ())));
+        let done = done(dead).encoded();
+        shared.change(Durability::Buffered, |_| Ok((vec![done], ())))?;
+        return Ok(dead.len());
     };
-    let mut copies = Vec::new();
+    let (mut copies, mut bytes, mut moved) = (Vec::new(), 0, 0);
     for dead in dead {
         // One that compaction or retention took meanwhile has no copy.
         if let Some(record) = log.get(dead.offset)? {
+            bytes += record.len_in_memory();
+            if bytes > MOVE_BYTES_MAX && moved > 0 {
+                break;
+            }
             copies.push((dead, record));
         }
+        moved += 1;
     }
     let name = from.name();
     let facts: Vec<[(&str, String); 6]> = copies
@@ -88,15 +97,22 @@ pub(super) fn move_to(
         })
         .collect();
     let intended = shared.intents()?;
+    let done = done(&dead[..moved]);
     let bytes = done.encoded();
     let mut known = shared.known.lock();
     // Everybody's lock is held here, so nobody waits for a sync.
     let options =
         AppendOptions { durability: Some(Durability::Buffered), ..AppendOptions::default() };
     let entries = [JournalEntry { owner: OWNER, bytes: &bytes }];
-    let appended = intended.commit(&entries, &intents, &options)?;
+    let appended = intended.commit(&entries, &intents, &options).map_err(|error| match error {
+        // One that is so large goes alone.
+        logmill_storage::Error::RecordTooLarge { bytes, max } => {
+            Error::DeadLetterTooLarge { partition: name, offset: dead[0].offset, bytes, max }
+        }
+        error => error.into(),
+    })?;
     known
-        .take_in(appended.base_offset, done, bytes.len())
+        .take_in(appended.base_offset, &done, bytes.len())
         .map_err(|what| shared.corrupt(appended.base_offset, what))?;
-    Ok(())
+    Ok(moved)
 }

@@ -57,6 +57,8 @@ pub(super) struct Ask {
     pub(super) member: MemberId,
     pub(super) records_max: usize,
     pub(super) bytes_max: usize,
+    /// Unless it does, the log may be closed until the next time.
+    pub(super) keeps_reader: bool,
 }
 
 /// What a member gets.
@@ -224,7 +226,8 @@ impl SharePartition {
         let work = self.begin(&mut guard, site)?;
         let log = site.partition.log()?;
         self.drop_removed(site, work, log.start_offset())?;
-        self.take_back(site, work)?;
+        // What cannot be buried hides no other record.
+        let mut taken_back = self.take_back(site, work);
         let (group, partition) = (self.group, self.id);
         loop {
             let Picked { chunk, offsets, gone, exhausted } = self.pick(site, work, &log, ask)?;
@@ -243,6 +246,9 @@ impl SharePartition {
                 // Behind what is gone there may be records of the same key.
                 continue;
             }
+            if offsets.is_empty() {
+                std::mem::replace(&mut taken_back, Ok(()))?;
+            }
             let until = site.now.saturating_add(site.settings.lease);
             let lend = |offset: u64| {
                 let lease = next_lease.fetch_add(1, Ordering::Relaxed);
@@ -250,6 +256,9 @@ impl SharePartition {
                 Loan { lease, deliveries: work.state.deliveries.get(&offset).copied().unwrap_or(1) }
             };
             let loans = offsets.into_iter().map(lend).collect();
+            if !ask.keeps_reader {
+                work.reader = None;
+            }
             return Ok(Acquired { chunk, loans, exhausted });
         }
     }
@@ -343,7 +352,7 @@ impl SharePartition {
                 work.leases.put_back(offset);
             }
         }
-        self.bury(site, work, &dead)
+        self.bury(site, work, &mut dead)
     }
 
     /// Puts back what ran out, so that others can have it; says whether something did.
@@ -372,11 +381,11 @@ impl SharePartition {
         for offset in rest {
             work.leases.put_back(offset);
         }
-        let dead: Vec<Dead> = spent
+        let mut dead: Vec<Dead> = spent
             .into_iter()
             .map(|offset| Dead { offset, reason: "delivery count limit" })
             .collect();
-        let result = self.bury(site, work, &dead);
+        let result = self.bury(site, work, &mut dead);
         drop(guard);
         self.tell();
         result
@@ -434,41 +443,53 @@ impl SharePartition {
         let until = site.now.saturating_add(site.settings.lease);
         renewed.iter().for_each(|offset| work.leases.renew(*offset, until));
         *said = rest;
-        let buried = self.bury(site, work, &dead);
+        let buried = self.bury(site, work, &mut dead);
         drop(guard);
         self.tell();
-        buried?;
+        let is_left = |offset| dead.iter().any(|dead| dead.offset == offset);
+        buried.inspect_err(|_| {
+            said.retain(|(offset, ..)| refused.contains(offset) || is_left(*offset));
+        })?;
         said.clear();
         Ok(refused)
     }
 
-    /// Ends dead records: copies them to the dead-letter topic, if there is one, and lets the others go on.
-    fn bury(&self, site: Site<'_>, work: &mut Work, dead: &[Dead]) -> Result<()> {
-        if dead.is_empty() {
-            return Ok(());
-        }
-        let offsets = dead.iter().map(|dead| dead.offset).collect();
-        let done =
-            Entry::ShareDone { group: self.group, partition: self.id, ranges: ranges(offsets) };
-        match site.settings.dead_letter_topic {
-            Some(topic) => {
-                let deliveries = |offset| work.state.deliveries.get(&offset).copied().unwrap_or(0);
-                super::bury::move_to(
-                    topic,
-                    site.partition,
-                    &self.group_name,
-                    dead,
-                    deliveries,
-                    &done,
-                )?;
+    /// Ends dead records: copies them to the dead-letter topic, if there is one, and lets the others go on. After an error,
+    /// `dead` has those that did not end.
+    fn bury(&self, site: Site<'_>, work: &mut Work, dead: &mut Vec<Dead>) -> Result<()> {
+        let done = |dead: &[Dead]| {
+            let offsets = dead.iter().map(|dead| dead.offset).collect();
+            Entry::ShareDone { group: self.group, partition: self.id, ranges: ranges(offsets) }
+        };
+        let (mut stuck, mut result) = (Vec::new(), Ok(()));
+        while !dead.is_empty() {
+            let deliveries = |offset| work.state.deliveries.get(&offset).copied().unwrap_or(0);
+            let (from, group) = (site.partition, &self.group_name);
+            let ended = match site.settings.dead_letter_topic {
+                Some(topic) => super::bury::move_first(topic, from, group, dead, deliveries, done),
+                None => {
+                    self.journal(site, &[done(dead)], Durability::Buffered).map(|()| dead.len())
+                }
+            };
+            match ended {
+                Ok(ended) => {
+                    work.state.apply(&done(&dead[..ended]));
+                    for dead in dead.drain(..ended) {
+                        work.leases.finish(dead.offset);
+                    }
+                }
+                Err(error) => {
+                    let goes_on = matches!(error, Error::DeadLetterTooLarge { .. });
+                    result = result.and(Err(error));
+                    stuck.extend(dead.drain(..1));
+                    if !goes_on {
+                        break;
+                    }
+                }
             }
-            None => self.journal(site, std::slice::from_ref(&done), Durability::Buffered)?,
         }
-        work.state.apply(&done);
-        for dead in dead {
-            work.leases.finish(dead.offset);
-        }
-        Ok(())
+        dead.splice(..0, stuck);
+        result
     }
 }
 

@@ -2,11 +2,12 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures_util::future::{Either, join, join_all, select};
 use futures_util::{FutureExt, SinkExt, StreamExt};
-use logmill_storage::{DataDirOptions, Journal, LogConfig, ManualClock};
+use logmill_storage::{DataDirOptions, Durability, Journal, LogConfig, ManualClock};
 use logmill_stream::{
     Acknowledge, Consumer, ConsumerConfig, Error, ProducerConfig, ProducerRecord, ShareConsumer,
     ShareConsumerConfig, ShareGroupConfig, StartAt, Streams, StreamsOptions, Topic, TopicConfig,
@@ -349,5 +350,69 @@ fn a_sink_takes_records_and_its_flush_tells_what_went_wrong() {
         assert!(matches!(error, Error::NotDelivered { .. }), "{error}");
         let error = sink.send(ProducerRecord::new("t", b"nowhere")).await.unwrap_err();
         assert!(matches!(error, Error::UnknownTopic { .. }), "{error}");
+    });
+}
+
+/// Whether another task of the same thread had its turn before `always_ready` came to its end.
+async fn others_have_their_turn(always_ready: impl Future<Output = ()>) -> bool {
+    let had_turn = Arc::new(AtomicBool::new(false));
+    let other = Arc::clone(&had_turn);
+    let other = tokio::spawn(async move { other.store(true, Ordering::Relaxed) });
+    always_ready.await;
+    let had_turn = had_turn.load(Ordering::Relaxed);
+    other.await.unwrap();
+    had_turn
+}
+
+/// A task whose every call was ready at once kept its thread for itself.
+#[test]
+fn a_task_that_never_has_to_wait_lets_others_have_their_turn() {
+    const RECORDS: usize = 300;
+    with_topic(1, async |store, topic| {
+        topic.alter(TopicConfig::new().durability(Durability::Buffered)).unwrap();
+        let record = ProducerRecord::new("t", b"v");
+        let producer = store.streams.producer(ProducerConfig::new()).unwrap();
+        let sends = async {
+            for _ in 0..RECORDS {
+                producer.send_async(&record).await.unwrap();
+            }
+        };
+        assert!(others_have_their_turn(sends).await, "sending");
+        let mut sink = producer.sink();
+        let feeds = async {
+            for _ in 0..RECORDS {
+                sink.feed(record).await.unwrap();
+            }
+        };
+        assert!(others_have_their_turn(feeds).await, "a sink");
+        sink.flush().await.unwrap();
+
+        let mut consumer = store.consumer_with("one", manual().records_max(1));
+        consumer.subscribe(&["t"]).unwrap();
+        let polls = async {
+            for _ in 0..RECORDS {
+                assert_eq!(consumer.poll_async(LONG).await.unwrap().len(), 1);
+            }
+        };
+        assert!(others_have_their_turn(polls).await, "polling");
+        let mut consumer = store.subscriber("two", "t");
+        let mut records = consumer.records();
+        let nexts = async {
+            for _ in 0..RECORDS {
+                records.next().await.unwrap().unwrap();
+            }
+        };
+        assert!(others_have_their_turn(nexts).await, "a stream");
+        drop(records);
+        let group = ShareGroupConfig::new().start_at(StartAt::Earliest);
+        let config = ShareConsumerConfig::new().group(group).records_max(1);
+        let mut consumer = store.streams.share_consumer("shared", config).unwrap();
+        consumer.subscribe(&["t"]).unwrap();
+        let polls = async {
+            for _ in 0..RECORDS {
+                assert_eq!(consumer.poll_async(LONG).await.unwrap().len(), 1);
+            }
+        };
+        assert!(others_have_their_turn(polls).await, "polling as one of a share group");
     });
 }

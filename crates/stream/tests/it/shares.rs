@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use logmill_storage::Record;
+use logmill_storage::{LogConfig, Part, Record, Visibility};
 use logmill_stream::{
     Acknowledge, Error, ResetTo, ShareConsumer, ShareConsumerConfig, ShareGroupConfig,
     ShareRecords, StartAt, TopicConfig,
@@ -232,6 +232,74 @@ fn a_dead_record_goes_to_its_topic_however_large_it_is() {
         store.streams.delete_topic("t").unwrap();
         store.streams.delete_topic("dead").unwrap();
     }
+}
+
+/// All that died at once went in one batch of the journal, which takes 2 GiB: of larger records, nothing did.
+#[test]
+fn many_large_records_that_die_at_once_are_moved_in_several_batches() {
+    let (_place, store) = store_with(&[]);
+    let topic = store.streams.topic("t").unwrap();
+    let dead = store.topic("dead", 1);
+    let sent: Vec<String> = (0..9).map(|n| n.to_string().repeat(1 << 20)).collect();
+    append(&topic, 0, &sent.iter().map(String::as_str).collect::<Vec<_>>());
+    let mut consumer = consumer_with(&store, early().dead_letter_topic(Some("dead")));
+    let records = poll(&mut consumer);
+    let before = store.journal.reach().hot;
+    say(&mut consumer, &records, Acknowledge::Reject);
+    let mut batches = 0;
+    let mut reader = store.journal.part(Part::Hot).reader_with(before, Visibility::Stored).unwrap();
+    while let Some(batch) = reader.next_batch().unwrap() {
+        let bytes: usize = batch.records().map(|r| r.unwrap().value.unwrap().len()).sum();
+        assert!(bytes < 5 << 20, "{bytes} bytes");
+        batches += 1;
+    }
+    assert!(batches >= 3, "{batches}");
+    dead.partition(0).unwrap().sync().unwrap();
+    assert!(all_values(&dead) == sent);
+    assert_eq!(store.streams.describe_group("g").unwrap().lag(), 0);
+}
+
+#[test]
+fn a_dead_record_that_no_entry_of_the_journal_can_carry_hides_no_other_and_ends_without_a_topic() {
+    let (_place, store) = store_with(&["small"]);
+    let topic = store.streams.topic("t").unwrap();
+    let dead = store.topic("dead", 1);
+    append(&topic, 0, &["large".repeat(1_200_000).as_str(), "good"]);
+    // As if it were larger than 1 GiB.
+    let small = LogConfig::default().record_bytes_max(5 << 20);
+    store.journal.part(Part::Hot).set_config(&small).unwrap();
+    let group = early().deliveries_max(Some(1)).dead_letter_topic(Some("dead"));
+    let lease = Duration::from_secs(30);
+    let mut consumer = consumer_with(&store, group.lease(lease));
+    let records = poll(&mut consumer);
+    let receipts: Vec<_> = records.receipts().collect();
+    for receipt in &receipts[..2] {
+        consumer.acknowledge(*receipt, Acknowledge::Reject).unwrap();
+    }
+    let is_large = |error: Error| match error {
+        Error::DeadLetterTooLarge { partition, offset: 1, bytes: 6_000_000.., max: 0x50_0000 } => {
+            partition == crate::support::named("t", 0)
+        }
+        other => panic!("{other}"),
+    };
+    assert!(is_large(consumer.commit().unwrap_err()));
+    assert!(is_large(consumer.commit().unwrap_err()), "what is left to be said is said again");
+    let moved = || {
+        dead.partition(0).unwrap().sync().unwrap();
+        all_values(&dead)
+    };
+    assert_eq!(moved(), ["small"], "once");
+
+    store.clock.advance(2 * lease);
+    append(&topic, 0, &["new"]);
+    let mut other = consumer_with(&store, ShareGroupConfig::new());
+    assert_eq!(texts(&poll(&mut other)), ["new"]);
+    assert!(is_large(other.poll(Duration::ZERO).unwrap_err()));
+    let mut last = consumer_with(&store, ShareGroupConfig::new().dead_letter_topic(None));
+    assert!(poll(&mut last).is_empty());
+    assert_eq!(moved(), ["small", "good"]);
+    let partition = &store.streams.describe_group("g").unwrap().partitions[0];
+    assert_eq!(partition.in_flight, 1, "only what the other has");
 }
 
 #[test]

@@ -4,9 +4,11 @@ use std::path::Path;
 use std::time::Duration;
 
 use logmill_storage::{AppendOptions, Durability, Error as StorageError, Record};
-use logmill_stream::{Cleanup, Error, StreamsOptions, TimestampType, TopicConfig};
+use logmill_stream::{
+    Cleanup, Error, ProducerConfig, ProducerRecord, StreamsOptions, TimestampType, TopicConfig,
+};
 
-use crate::support::{NOW_MS, TestStore, all_values, values};
+use crate::support::{NOW_MS, TestStore, all_values, named, values};
 
 fn names(store: &TestStore) -> Vec<String> {
     store.streams.topics().unwrap().iter().map(|topic| topic.name().to_owned()).collect()
@@ -19,7 +21,7 @@ fn a_topic_is_there_after_a_restart_with_its_settings_and_its_records() {
     let config = TopicConfig::new().partitions(3).retention(None).cleanup(Cleanup::Compact);
     let topic = store.streams.create_topic("b", &config).unwrap();
     store.streams.create_topic("a", &TopicConfig::new()).unwrap();
-    topic.partition(1).unwrap().append(&Record::value(b"x")).unwrap();
+    topic.partition(1).unwrap().append(&Record::value(b"x").key(b"k")).unwrap();
     assert_eq!(topic.id(), 1);
     drop(topic);
     store.close();
@@ -280,4 +282,57 @@ fn a_partition_that_was_closed_to_make_room_is_there_again_whoever_holds_tickets
         ticket.wait().unwrap();
     }
     assert_eq!(all_values(&topic).len(), 24);
+}
+
+/// A compacted topic took records without a key, and kept them for ever.
+#[test]
+fn a_compacted_topic_refuses_records_without_a_key_however_they_come() {
+    let place = tempfile::tempdir().unwrap();
+    let store = TestStore::open(place.path());
+    let topic = store.streams.create_topic("t", &TopicConfig::new()).unwrap();
+    let partition = topic.partition(0).unwrap();
+    let (keyed, keyless) = (Record::value(b"a").key(b"k"), Record::value(b"b"));
+    partition.append(&keyless).unwrap();
+    let producer = store.streams.producer(ProducerConfig::new()).unwrap();
+    let collected = producer.send(&ProducerRecord::new("t", b"c")).unwrap();
+    topic.alter(TopicConfig::new().cleanup(Cleanup::CompactAndDelete)).unwrap();
+
+    let refused = |result: Result<(), Error>| match result.unwrap_err() {
+        Error::KeyMissing { partition, index } if partition == named("t", 0) => index,
+        other => panic!("{other}"),
+    };
+    let two = [keyed, keyless];
+    assert_eq!(refused(partition.append_batch(&two).map(drop)), 1);
+    assert_eq!(refused(partition.submit(&two, &AppendOptions::default()).map(drop)), 1);
+    assert_eq!(refused(producer.send(&ProducerRecord::new("t", b"d")).map(drop)), 0);
+    match collected.wait().unwrap_err() {
+        Error::NotDelivered { cause, .. } => {
+            assert!(matches!(*cause, Error::KeyMissing { index: 0, .. }), "{cause}");
+        }
+        other => panic!("{other}"),
+    }
+    assert_eq!(all_values(&topic), ["b"], "what was there before stays");
+    partition.append(&keyed).unwrap();
+    producer.send(&ProducerRecord::new("t", b"e").key(b"k")).unwrap().wait().unwrap();
+    assert_eq!(all_values(&topic), ["b", "a", "e"]);
+}
+
+#[test]
+fn a_named_producers_record_without_a_key_counts_as_not_delivered_until_it_is_given_up() {
+    let place = tempfile::tempdir().unwrap();
+    let store = TestStore::open(place.path());
+    let config = TopicConfig::new().cleanup(Cleanup::Compact);
+    let topic = store.streams.create_topic("t", &config).unwrap();
+    let producer = store.streams.producer(ProducerConfig::new().name("p")).unwrap();
+    let keyed = |sequence| ProducerRecord::new("t", b"v").key(b"k").sequence(sequence);
+    producer.send(&keyed(1)).unwrap().wait().unwrap();
+    let keyless = ProducerRecord::new("t", b"v").sequence(2);
+    assert!(matches!(producer.send(&keyless), Err(Error::KeyMissing { .. })));
+    assert!(matches!(
+        producer.send(&keyed(3)),
+        Err(Error::BehindUndelivered { undelivered: 2, .. })
+    ));
+    assert_eq!(producer.give_up("t", 0, 3).unwrap(), [2, 3]);
+    producer.send(&keyed(4)).unwrap().wait().unwrap();
+    assert_eq!(topic.partition(0).unwrap().end_offset().unwrap(), 2);
 }
