@@ -8,7 +8,8 @@
 //! Whether a message is one that the redrive is about, its bytes say. They are read before the step, while nobody waits.
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use parking_lot::MutexGuard;
@@ -19,7 +20,7 @@ use crate::entry::{Entry, Fact, message_in};
 use crate::envelope::{DeathReason, Envelope};
 use crate::error::{Error, Result};
 use crate::held::State;
-use crate::ready::{Lane, LaneId};
+use crate::ready::{Group, GroupId, Lane, LaneId};
 use crate::redrive::{MoveTask, RedriveFilter, RedriveStatus};
 use crate::shared::{Level, Shared};
 use crate::state::QueueState;
@@ -133,6 +134,12 @@ impl Shared {
         if !goes_on {
             task.ended = now.time;
         }
+        let freed = match (&task.status, engine.slots.get(&queue)) {
+            (RedriveStatus::Completed, Some(slot)) => freed(&slot.state, task, &entries),
+            _ => Vec::new(),
+        };
+        let resumed = |group| Entry { queue, fact: Fact::Resumed { time: now.time, group } };
+        entries.extend(freed.iter().map(|group| resumed(group)));
         entries.push(Entry { queue, fact: Fact::MoveTask { task: Cow::Borrowed(task) } });
         self.commit(engine, &entries, Level::buffered())?;
         if let Some(slot) = engine.slots.get_mut(&queue).filter(|_| goes_on) {
@@ -214,6 +221,28 @@ fn moves<'a>(
         entries.push(Entry { queue, fact });
     }
     Ok((entries, next.into_keys().collect()))
+}
+
+/// The parked groups of which a task that ends with `moves` has taken all that was there when it began.
+fn freed(state: &QueueState, task: &MoveTask, moves: &[Entry<'_>]) -> Vec<Arc<str>> {
+    let taken: BTreeSet<u64> = moves
+        .iter()
+        .filter_map(|entry| match &entry.fact {
+            Fact::Moved { sequence, .. } => Some(*sequence),
+            _ => None,
+        })
+        .collect();
+    let goes = |sequence: u64| sequence >= task.below || taken.contains(&sequence);
+    let is_taken = |id: GroupId, group: &Group| {
+        let elsewhere = group.delayed + group.dead + u64::from(group.in_flight + group.holding);
+        elsewhere == 0
+            && state.ready.lanes_of(id).all(|lane| {
+                lane.returned.keys().all(|(_, sequence)| goes(*sequence))
+                    && lane.run.iter().all(|item| goes(item.sequence))
+            })
+    };
+    let parked = state.ready.groups().filter(|(_, group)| group.parked);
+    parked.filter(|(id, group)| is_taken(*id, group)).map(|(_, g)| Arc::clone(&g.name)).collect()
 }
 
 /// The first messages from the task's cursor on that it may be about.

@@ -62,7 +62,8 @@ impl Queue {
     /// Begins to move dead messages back: those that lie in this queue because another died of them, and those that
     /// died here and stayed. They keep their id and history, and may be received as often again as before. What comes
     /// to this queue later stays, and so may what is edited while the redrive goes on. It does that in the background, after
-    /// a crash too, until it is through or cancelled; if its target is deleted, it fails. Returns its number.
+    /// a crash too, until it is through or cancelled; if its target is deleted, it fails. A parked group of which it has
+    /// taken all that was there goes on. Returns its number.
     ///
     /// # Errors
     /// [`Error::MoveTaskRunning`]: one at a time. [`Error::QueueDoesNotExist`] (the target), [`Error::RedriveRefused`],

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use logmill_queue::{
     DeduplicationScope, DeduplicationWindow, Error, Message, OnFailure, Queue, QueueConfig,
-    ReceiveOptions,
+    ReceiveOptions, RedriveFilter, RedriveOptions,
 };
 
 use crate::store::{Store, bodies, ms, none, receive, receive_one, send};
@@ -218,6 +218,35 @@ fn a_parked_group_stands_still_in_order_until_it_is_resumed() {
     queue.resume("a").unwrap();
     assert!(matches!(queue.resume("a"), Err(Error::NotFound { .. })));
     assert_eq!(bodies(&queue, 9), ["a1", "a2"]);
+}
+
+#[test]
+fn a_parked_group_is_redriven_in_order_and_goes_on_with_what_came_later() {
+    let mut store = Store::new();
+    let config =
+        QueueConfig::fifo().content_deduplication(true).max_receives(1).on_failure(OnFailure::Park);
+    let queue = store.create("q.fifo", config);
+    store.create("other.fifo", QueueConfig::fifo());
+    for (group, body) in [("a", "a1"), ("a", "a2"), ("b", "b1"), ("c", "c1")] {
+        send_to(&queue, group, body);
+    }
+    for group in ["a", "b"] {
+        let got = receive_one(&queue);
+        assert_eq!(got.group(), Some(group));
+        queue.nack(got.receipt(), "no").unwrap();
+    }
+    let filter = RedriveFilter::new().group("a");
+    queue.redrive(&RedriveOptions::new().filter(filter).to("other.fifo")).unwrap();
+    send_to(&queue, "a", "a3");
+    assert_eq!(bodies(&queue, 9), ["c1"], "a and b stand still");
+    store.queues().tick();
+    assert_eq!(bodies(&store.queue("other.fifo"), 9), ["a1", "a2"]);
+    drop(queue);
+    store.kill();
+    let queue = store.queue("q.fifo");
+    assert_eq!(bodies(&queue, 9), ["a3"], "b still does");
+    queue.resume("b").unwrap();
+    assert_eq!(bodies(&queue, 9), ["b1"]);
 }
 
 #[test]
