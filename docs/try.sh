@@ -23,6 +23,7 @@ says() {
     shift 2
     output=$("$@" 2>&1 </dev/null) || found=$?
     [ "$found" = "$code" ] || fail "$* ended with $found, not $code: $output"
+    [[ $output != *warning:* ]] || fail "$* warned: $output"
     [[ $output == *"$words"* ]] || fail "$* did not say \"$words\": $output"
     printf '%-70s %s\n' "$*" "$(head -n 1 <<<"$output" | cut -c 1-60)"
 }
@@ -87,7 +88,7 @@ cd service
 sed -i '/^\[dependencies\]/d' Cargo.toml
 "$readme" dependencies >>Cargo.toml
 "$readme" stream >src/main.rs
-says 'on disk in partition' 0 cargo run --quiet
+says 'record 1 of partition' 0 cargo run --quiet
 "$readme" queue >src/main.rs
 says 'to do: photo-7.jpg' 0 cargo run --quiet
 
