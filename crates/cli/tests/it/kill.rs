@@ -50,13 +50,13 @@ impl Iterator for Lines {
 }
 
 /// One producer's life.
-struct Cycle {
+pub struct Cycle {
     number: u64,
     seed: u64,
     /// The first offset that it was given.
-    first: u64,
+    pub first: u64,
     /// How many lines it acknowledged; it was killed while there were more.
-    acknowledged: u64,
+    pub acknowledged: u64,
 }
 
 impl Cycle {
@@ -64,8 +64,20 @@ impl Cycle {
         Lines { cycle: number, next: 0, numbers: Numbers(seed) }
     }
 
-    /// Starts a producer, feeds it, kills it, and notes what it acknowledged.
-    fn run(store: &Store, durability: &str, number: u64, numbers: &mut Numbers) -> Cycle {
+    /// Its lines with the offsets that they were to get.
+    pub fn records(&self) -> impl Iterator<Item = (u64, Vec<u8>)> {
+        (self.first..).zip(Cycle::lines(self.number, self.seed))
+    }
+
+    /// Starts a producer of the topic `events`, feeds it, kills it within `micros` of its first acknowledgement, and notes what
+    /// it acknowledged.
+    pub fn run(
+        store: &Store,
+        durability: &str,
+        number: u64,
+        numbers: &mut Numbers,
+        micros: u64,
+    ) -> Cycle {
         let mut producer = store
             .command(&["produce", "events", "--print-offsets", "--durability", durability])
             .stdin(Stdio::piped())
@@ -74,7 +86,7 @@ impl Cycle {
             .unwrap();
         let (stdin, seed) = (producer.stdin.take().unwrap(), numbers.next());
         let feeder = thread::spawn(move || feed(stdin, Cycle::lines(number, seed), Numbers(!seed)));
-        let printed = kill_at_work(&mut producer, Duration::from_micros(numbers.below(30_000)));
+        let printed = kill_at_work(&mut producer, Duration::from_micros(numbers.below(micros)));
         let fed = feeder.join().unwrap();
 
         // The last line may have been cut by the kill: only whole ones were said.
@@ -93,9 +105,7 @@ impl Cycle {
     /// Everything from this cycle's first offset on is its lines in order, and all that it acknowledged is there.
     fn check(&self, records: &[serde_json::Value]) {
         let number = self.number;
-        for ((record, offset), line) in
-            records.iter().zip(self.first..).zip(Cycle::lines(number, self.seed))
-        {
+        for (record, (offset, line)) in records.iter().zip(self.records()) {
             assert_eq!(record["offset"], offset, "cycle {number}: offsets are dense");
             assert_eq!(value(record), line, "cycle {number}, offset {offset}");
         }
@@ -150,7 +160,7 @@ fn read(store: &Store, from: u64) -> Vec<serde_json::Value> {
     parsed(&store.run(&["consume", "events", "--format", "json", "--from", &from.to_string()]).ok())
 }
 
-fn value(record: &serde_json::Value) -> Vec<u8> {
+pub fn value(record: &serde_json::Value) -> Vec<u8> {
     use base64::prelude::{BASE64_STANDARD, Engine as _};
     match record.get("value") {
         Some(text) => text.as_str().unwrap().as_bytes().to_vec(),
@@ -173,7 +183,7 @@ fn a_store_keeps_everything(durability: &str, cycles: u64, numbers: &mut Numbers
     let store = Store::new();
     let mut history = Vec::new();
     for number in 0..cycles {
-        let cycle = Cycle::run(&store, durability, number, numbers);
+        let cycle = Cycle::run(&store, durability, number, numbers, 30_000);
         cycle.check(&read(&store, cycle.first));
         assert_eq!(store.run(&["verify"]).code, 0, "cycle {number}");
         history.push(cycle);

@@ -11,6 +11,7 @@ mod group;
 mod kill;
 mod kill_at;
 mod kill_queue;
+mod kill_upkeep;
 mod operate;
 mod produce;
 mod queue;
