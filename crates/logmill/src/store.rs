@@ -84,6 +84,13 @@ impl StoreBuilder {
         self
     }
 
+    /// How many bytes of compacted topics the background takes on in a second, averaged over whole partitions: at least 1,
+    /// default 64 MiB.
+    pub fn compaction_bytes_per_second(mut self, bytes: u64) -> Self {
+        self.streams = self.streams.compaction_bytes_per_second(bytes);
+        self
+    }
+
     /// Opens the store in `path`; for writing, the directory is made if it is not there.
     ///
     /// # Errors

@@ -1,6 +1,6 @@
 //! A store directory: the lock of its one writer, its clock, its background work.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::Weak;
@@ -110,6 +110,7 @@ impl DataDirOptions {
             locks: Mutex::new(locks),
             logs: Mutex::default(),
             log_freed: Condvar::new(),
+            durable_names: Mutex::default(),
         });
         let in_use = InUse { inner: Arc::clone(&inner) };
         Ok(DataDir { inner, _in_use: Some(Arc::new(in_use)) })
@@ -177,6 +178,8 @@ struct Inner {
     locks: Mutex<Option<[Box<dyn Lock>; 2]>>,
     logs: Mutex<Logs>,
     log_freed: Condvar,
+    /// Directories that hold logs and whose own names are durable: looking at them once is enough, however many logs they hold.
+    durable_names: Mutex<BTreeSet<PathBuf>>,
 }
 
 #[derive(Debug, Default)]
@@ -441,8 +444,13 @@ impl DataDir {
             }
             io.sync_dir(dir).map_err(failed)?;
         }
+        self.inner.durable_names.lock().retain(|name| !name.starts_with(dir));
         io.remove_dir(dir).map_err(failed)?;
         io.sync_dir(dir.parent().unwrap_or(Path::new(""))).map_err(failed)
+    }
+
+    pub(crate) fn durable_names(&self) -> &Mutex<BTreeSet<PathBuf>> {
+        &self.inner.durable_names
     }
 
     fn numeric(&self, dir: &str) -> Result<Vec<String>> {

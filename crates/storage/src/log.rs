@@ -737,6 +737,10 @@ pub(crate) fn make_directories(dir: &DataDir, name: &Path) -> Result<()> {
     for part in name.components() {
         let parent = made.clone();
         made.push(part);
+        let holds_logs = made != name;
+        if holds_logs && dir.durable_names().lock().contains(&made) {
+            continue;
+        }
         let failed = |e| Error::open(dir.path().join(&made), e);
         if io.list(&made).is_err() {
             io.create_dir(&made).map_err(failed)?;
@@ -744,6 +748,9 @@ pub(crate) fn make_directories(dir: &DataDir, name: &Path) -> Result<()> {
         if io.list(&made).map_err(failed)?.is_empty() {
             // It may have been made by a process that died before this.
             io.sync_dir(&parent).map_err(failed)?;
+        }
+        if holds_logs {
+            dir.durable_names().lock().insert(made.clone());
         }
     }
     Ok(())

@@ -1,12 +1,15 @@
 //! Compaction in the background: one partition after the other, by one thread, and only where it is worth reading.
 //!
-//! A task of its own beside the keeper's, since a large partition takes a while and members' time-outs do not wait.
+//! A task of its own beside the keeper's, since a large partition takes a while and members' time-outs do not wait. After each
+//! compaction it rests for as long as what was read lasts at the rate that is permitted.
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use logmill_storage::Task;
+use parking_lot::Mutex;
 
+use crate::PartitionId;
 use crate::error::Result;
 use crate::partition::Partition;
 use crate::shared::Shared;
@@ -15,8 +18,6 @@ use crate::shared::Shared;
 const LOOK_EVERY: Duration = Duration::from_secs(15);
 /// A closed log is opened so often to see whether it has grown.
 const VISIT_EVERY: Duration = Duration::from_secs(30 * 60);
-/// After so many compactions the other tasks get their turn.
-const COMPACTIONS_MAX: usize = 8;
 
 /// What the last compaction of this process has left of a partition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,35 +54,47 @@ fn is_worth_it(last: Option<Compacted>, now: Now, keeps_for: Duration) -> bool {
 
 /// Does the compactions of a store.
 #[derive(Debug)]
-pub(crate) struct Compactor(Weak<Shared>);
+pub(crate) struct Compactor {
+    shared: Weak<Shared>,
+    bytes_per_second: u64,
+    /// The partition that was compacted last: those behind it come next, so that none waits for ever.
+    last: Mutex<Option<PartitionId>>,
+}
 
 impl Compactor {
-    pub(crate) fn new(shared: &Arc<Shared>) -> Arc<Compactor> {
-        Arc::new(Compactor(Arc::downgrade(shared)))
+    pub(crate) fn new(shared: &Arc<Shared>, bytes_per_second: u64) -> Arc<Compactor> {
+        let shared = Arc::downgrade(shared);
+        Arc::new(Compactor { shared, bytes_per_second, last: Mutex::default() })
     }
 
     pub(crate) fn schedule(self: &Arc<Self>, shared: &Shared, after: Duration) {
         let task: Weak<dyn Task> = Arc::downgrade(&(Arc::clone(self) as Arc<dyn Task>));
         shared.dir.after(after, task);
     }
+
+    /// How long so many bytes last.
+    fn rest_after(&self, bytes: u64) -> Duration {
+        Duration::from_millis(bytes.saturating_mul(1_000) / self.bytes_per_second)
+    }
 }
 
 impl Task for Compactor {
     fn run(self: Arc<Self>) {
-        let Some(shared) = self.0.upgrade() else { return };
-        let mut left = COMPACTIONS_MAX;
+        let Some(shared) = self.shared.upgrade() else { return };
         let topics = shared.topics.read().sorted();
-        for topic in topics.iter().filter(|topic| topic.settings().cleanup.compacts()) {
-            for core in topic.partitions() {
-                // What fails here is tried again, and a log that is damaged tells its readers.
-                if let Ok(partition) = shared.partition(core.id)
-                    && let Ok(true) = partition.compact_if_worth_it()
-                {
-                    left -= 1;
-                }
-                if left == 0 {
-                    return self.schedule(&shared, Duration::ZERO);
-                }
+        let compacted = topics.iter().filter(|topic| topic.settings().cleanup.compacts());
+        let mut ids: Vec<_> =
+            compacted.flat_map(|topic| topic.partitions()).map(|core| core.id).collect();
+        ids.sort_unstable();
+        let behind = ids.partition_point(|id| Some(*id) <= *self.last.lock());
+        ids.rotate_left(behind);
+        for id in ids {
+            // What fails here is tried again, and a log that is damaged tells its readers.
+            if let Ok(partition) = shared.partition(id)
+                && let Ok(Some(bytes)) = partition.compact_if_worth_it()
+            {
+                *self.last.lock() = Some(id);
+                return self.schedule(&shared, self.rest_after(bytes));
             }
         }
         self.schedule(&shared, LOOK_EVERY);
@@ -89,7 +102,8 @@ impl Task for Compactor {
 }
 
 impl Partition {
-    fn compact_if_worth_it(&self) -> Result<bool> {
+    /// Says how many bytes there were, if it was compacted.
+    fn compact_if_worth_it(&self) -> Result<Option<u64>> {
         let at = self.shared.dir.clock().monotonic();
         let last = *self.core.compacted.lock();
         let keeps_for = self.topic.settings().tombstone_retention;
@@ -99,17 +113,17 @@ impl Partition {
             let is_due = visited.is_none_or(|visited| at.saturating_sub(visited) >= VISIT_EVERY)
                 || last.is_some_and(|last| last.is_overdue(at, keeps_for));
             if !is_due || !self.has_log() {
-                return Ok(false);
+                return Ok(None);
             }
         }
         *self.core.visited_to_compact.lock() = Some(at);
         let stats = self.stats()?;
         let now = Now { end_offset: stats.end_offset, bytes: stats.bytes, at };
-        let is_due = is_worth_it(last, now, keeps_for);
-        if is_due {
-            self.compact()?;
+        if !is_worth_it(last, now, keeps_for) {
+            return Ok(None);
         }
-        Ok(is_due)
+        self.compact()?;
+        Ok(Some(stats.bytes))
     }
 
     /// Notes what a compaction has left.

@@ -21,6 +21,7 @@ pub struct StreamsOptions {
     pub(crate) open_partitions_max: usize,
     pub(crate) offsets_retention: Option<Duration>,
     pub(crate) durability: Durability,
+    pub(crate) compaction_bytes_per_second: u64,
 }
 
 impl Default for StreamsOptions {
@@ -29,6 +30,7 @@ impl Default for StreamsOptions {
             open_partitions_max: 256,
             offsets_retention: Some(Duration::from_secs(7 * 24 * 60 * 60)),
             durability: Durability::Sync,
+            compaction_bytes_per_second: 64 << 20,
         }
     }
 }
@@ -54,6 +56,13 @@ impl StreamsOptions {
         self.durability = durability;
         self
     }
+
+    /// How many bytes of compacted topics the background takes on in a second, averaged over whole partitions: at least 1,
+    /// default 64 MiB. Each is read two or three times. As Kafka's `log.cleaner.io.max.bytes.per.second`.
+    pub fn compaction_bytes_per_second(mut self, bytes: u64) -> Self {
+        self.compaction_bytes_per_second = bytes.max(1);
+        self
+    }
 }
 
 /// The topics, producers and groups of a store. Cheap to clone.
@@ -76,7 +85,9 @@ impl Streams {
         streams.shared.remove_condemned()?;
         let task: Weak<dyn Task> = Arc::downgrade(&(Arc::clone(&streams.shared) as Arc<dyn Task>));
         dir.after(LOOK_EVERY, task);
-        let compactor = streams.shared.compactor.get_or_init(|| Compactor::new(&streams.shared));
+        let rate = options.compaction_bytes_per_second;
+        let compactor =
+            streams.shared.compactor.get_or_init(|| Compactor::new(&streams.shared, rate));
         compactor.schedule(&streams.shared, LOOK_EVERY);
         Ok(streams)
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use logmill_storage::io::FileSystem;
-use logmill_storage::io::sim::SimDisk;
+use logmill_storage::io::sim::{CrashPlan, SimDisk};
 use logmill_storage::{
     Compression, DataDir, DataDirOptions, Durability, Error, Log, LogConfig, ManualClock, Record,
     WritePath,
@@ -78,6 +78,34 @@ fn a_segment_is_synced_under_a_temporary_name_and_in_its_directory_before_the_fi
         trace.iter().rposition(|line| line.contains("write") && line.contains("1/live")).unwrap();
     assert!(order[4] < data_sync, "the record is synced after its segment has its name");
     assert!(data_sync < live, "what is acknowledged is said after the sync: {trace:#?}");
+}
+
+/// Each log that was made listed all of those beside it, twice: ten thousand partitions of a topic took a hundred million
+/// system calls.
+#[test]
+fn a_directory_is_looked_at_once_however_many_logs_are_made_in_it() {
+    let disk = SimDisk::new(1);
+    let clock = Arc::new(ManualClock::at(START_MS));
+    let dir = sim(&disk, &clock);
+    let append = |name: &str| {
+        let log = Log::open(&dir, name, LogConfig::default()).unwrap();
+        log.append(&Record::value(b"acknowledged")).unwrap();
+        log.close().unwrap();
+    };
+    append("7/0");
+    disk.start_trace();
+    (1..20).for_each(|number| append(&format!("7/{number}")));
+    let trace = disk.trace();
+    assert!(trace.iter().any(|line| line == "list 7/1"), "the trace has them: {trace:#?}");
+    assert!(!trace.iter().any(|line| line == "list 7"), "{trace:#?}");
+
+    // One that was removed and made again is as durable as the first was.
+    (0..20).for_each(|number| dir.remove_log(&format!("7/{number}")).unwrap());
+    dir.remove_log("7").unwrap();
+    append("7/3");
+    disk.crash(&CrashPlan::nothing());
+    let dir = sim(&disk, &clock);
+    assert_eq!(Log::open(&dir, "7/3", LogConfig::default()).unwrap().end_offset(), 1);
 }
 
 #[test]

@@ -89,6 +89,61 @@ fn compacted_topics_are_compacted_without_being_asked_and_others_are_not() {
 }
 
 #[test]
+fn the_background_compacts_no_more_bytes_than_permitted_and_comes_to_every_partition() {
+    const RATE: u64 = 10_000;
+    const PARTITIONS: u32 = 8;
+    let place = tempfile::tempdir().unwrap();
+    let options = StreamsOptions::default().compaction_bytes_per_second(RATE);
+    let store = TestStore::with(place.path(), &options);
+    let config = TopicConfig::new()
+        .partitions(PARTITIONS)
+        .segment_bytes_max(4_096)
+        .retention(None)
+        .cleanup(Cleanup::Compact);
+    let topic = store.streams.create_topic("t", &config).unwrap();
+    for partition in topic.partitions() {
+        update(&partition, 0..50);
+        partition.settle().unwrap();
+    }
+    let sizes = || -> Vec<u64> {
+        topic.partitions().iter().map(|partition| partition.stats().unwrap().bytes).collect()
+    };
+    let before = sizes();
+    let (largest, total) = (*before.iter().max().unwrap(), before.iter().sum::<u64>());
+    let compacted = || -> u64 {
+        let now = sizes();
+        before.iter().zip(now).filter(|(before, now)| now < before).map(|(before, _)| *before).sum()
+    };
+    let mut seconds = 0;
+    while compacted() < total {
+        pass(&store, 1, 1);
+        seconds += 1;
+        let permitted = seconds * RATE + largest;
+        assert!(compacted() <= permitted, "{} bytes in {seconds} s", compacted());
+        assert!(seconds < 15 + total / RATE + 60, "it comes to an end");
+    }
+}
+
+#[test]
+fn retention_visits_few_closed_partitions_at_a_time() {
+    let place = tempfile::tempdir().unwrap();
+    let store = TestStore::open(place.path());
+    let topic = store.topic("t", 40);
+    (0..40).for_each(|partition| append(&topic, partition, &["a"]));
+    drop(topic);
+    store.close();
+    let store = TestStore::open(place.path());
+    // From then on each of them is due.
+    store.clock.advance(Duration::from_secs(30 * 60));
+    let mut open = Vec::new();
+    for _ in 0..7 {
+        pass(&store, 1, 1);
+        open.push(store.streams.open_partitions());
+    }
+    assert_eq!(open, [8, 16, 24, 32, 40, 40, 40]);
+}
+
+#[test]
 fn a_deleted_key_leaves_a_compacted_topic_when_its_tombstone_is_old_enough() {
     let place = tempfile::tempdir().unwrap();
     let store = TestStore::open(place.path());
