@@ -2,8 +2,8 @@
 
 use std::io::{self, BufWriter, Write, stdout};
 
-use logmill::storage::DataDirOptions;
-use logmill::storage::verify::{Finding, Problem, Severity, VerifyReport, verify};
+use logmill::Store;
+use logmill::storage::verify::{Finding, Problem, Severity, VerifyReport};
 use serde_json::{Value, json};
 
 use crate::failure::{Failure, Outcome};
@@ -29,18 +29,18 @@ pub struct Arguments {
 
 /// Runs the command.
 pub fn run(place: &Place, arguments: &Arguments) -> Outcome {
-    let dir = DataDirOptions::new().read_only(true).open(place.existing_dir()?)?;
+    let dir = place.existing_dir()?;
     let mut bar = None;
-    let report = verify(&dir, &mut |progress| {
+    let report = Store::verify(dir, &mut |progress| {
         let bar = bar.get_or_insert_with(|| Progress::bytes(progress.total, true));
         bar.set(progress.done);
     })?;
     drop(bar);
     // A writer that died before it made a log has left its lock.
-    if report.logs == 0 && !dir.path().join("LOCK").exists() {
+    if report.logs == 0 && !dir.join("LOCK").exists() {
         return Err(Failure::Failed(format!(
             "{} is no store: there is no log in it",
-            dir.path().display()
+            dir.display()
         )));
     }
     let mut out = BufWriter::new(stdout().lock());
@@ -49,7 +49,7 @@ pub fn run(place: &Place, arguments: &Arguments) -> Outcome {
         false => write_text(&mut out, &report),
     };
     printed.and_then(|()| out.flush()).map_err(Failure::output)?;
-    judge(&report, &dir.path().display().to_string())
+    judge(&report, &dir.display().to_string())
 }
 
 /// What the report means for the exit code.

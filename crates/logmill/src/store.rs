@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use logmill_queue::{Queue, QueueConfig, Queues, QueuesOptions};
 use logmill_storage::backup::{self, BackupReport, RestoreReport};
+use logmill_storage::verify::{VerifyProgress, VerifyReport};
 use logmill_storage::{
     Clock, DataDir, DataDirOptions, Durability, Journal, Owner, Publisher, Reclaimed, Task, Tell,
 };
@@ -409,6 +410,24 @@ impl Store {
     pub fn restore(source: impl AsRef<Path>, target: impl AsRef<Path>) -> Result<RestoreReport> {
         let source = DataDirOptions::new().read_only(true).open(source)?;
         Ok(backup::restore(&source, &DataDir::open(target)?, &mut |_| {})?)
+    }
+
+    /// Verifies every byte of the store in `path`, beside whoever writes to it, and that every log that its journal knows of
+    /// is there; changes nothing. `progress` is told how far it is.
+    ///
+    /// `Ok` means that the store was looked at, not that it is sound: see
+    /// [`VerifyReport::worst`](logmill_storage::verify::VerifyReport).
+    ///
+    /// # Errors
+    /// [`Error::Storage`](crate::Error::Storage) if the directory cannot be listed. Whatever is wrong in it is a finding.
+    /// # Cost
+    /// Reads every byte of every segment once, and the journal twice.
+    pub fn verify(
+        path: impl AsRef<Path>,
+        progress: &mut dyn FnMut(VerifyProgress),
+    ) -> Result<VerifyReport> {
+        let dir = DataDirOptions::new().read_only(true).open(path)?;
+        Ok(logmill_stream::verify(&dir, progress)?)
     }
 
     /// Does the background work that is due, on this thread: for a store with [`StoreBuilder::threads`] 0.

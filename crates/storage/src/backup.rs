@@ -21,6 +21,7 @@ pub use restore::{RestoreReport, restore};
 use crate::data_dir::DataDir;
 use crate::error::{Error, Result};
 use crate::io::{Kind, Open, unlink_if_there, write_full};
+use crate::journal::{COLD_NAME as COLD, NAME as HOT};
 use crate::segment::parse_name;
 use catalogue::{Catalogue, LogCopy};
 use copy::Copier;
@@ -29,9 +30,6 @@ use copy::Copier;
 const CATALOGUE: &str = "BACKUP";
 /// The directory of the copies.
 const FILES: &str = "files";
-/// The journal's parts: see docs/format.md.
-const HOT: &str = "0";
-const COLD: &str = "0/1";
 /// How often a log is looked at that changes meanwhile.
 const LOOKS: u32 = 8;
 

@@ -12,6 +12,7 @@ use crate::committer::Committer;
 use crate::error::{Error, Result};
 use crate::health::{Health, Problems};
 use crate::io::{Disk, Io, Kind, Lock, LockKind, Open, read_full, write_full};
+use crate::manifest;
 use crate::schedule::{Schedule, Task};
 use crate::sync::{Condvar, Mutex};
 use crate::writer::Writer;
@@ -466,6 +467,22 @@ impl DataDir {
             .collect();
         names.sort_unstable();
         Ok(names.into_iter().map(|(_, name)| name).collect())
+    }
+
+    /// Whether there is a log of this name, without looking at what it holds.
+    ///
+    /// # Errors
+    /// [`Error::NotAFile`], [`Error::Io`].
+    pub fn has_log(&self, name: &str) -> Result<bool> {
+        self.has_file(&Path::new(name).join(manifest::NAME))
+    }
+
+    pub(crate) fn has_file(&self, path: &Path) -> Result<bool> {
+        match self.inner.io.open(path, Open::Read) {
+            Ok(_) => Ok(true),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(false),
+            Err(e) => Err(Error::open(self.inner.path.join(path), e)),
+        }
     }
 
     fn has_manifest(&self, name: &str) -> Result<bool> {

@@ -208,6 +208,8 @@ pub enum Corruption {
         /// Every offset below this was durable.
         durable_upto: u64,
     },
+    /// The log was there once, with all that it was given, and its directory or manifest is gone.
+    LostLog,
 }
 
 impl fmt::Display for Corruption {
@@ -241,6 +243,9 @@ impl fmt::Display for Corruption {
             Corruption::LostDurable { durable_upto } => {
                 write!(f, "records below offset {durable_upto} were durable and are damaged")
             }
+            Corruption::LostLog => f.write_str(
+                "this log was made once and is gone; nothing was put in its place: bring its directory back, or restore a backup",
+            ),
         }
     }
 }

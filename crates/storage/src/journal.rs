@@ -34,6 +34,12 @@ use crate::ticket::Ticket;
 use crate::varint;
 use crate::writer::{AppendOptions, Appended};
 
+/// The name of a store's journal, and of its cold part: see docs/format.md.
+pub(crate) const NAME: &str = "0";
+pub(crate) const COLD_NAME: &str = "0/1";
+/// An empty file at the top of a store that says that its journal was made.
+pub(crate) const MARK: &str = "JOURNAL";
+
 /// One entry of a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Entry<'a> {
@@ -158,18 +164,24 @@ pub struct Journal {
 }
 
 impl Journal {
-    /// Opens the journal `name`, a number such as `0`; its cold part is the log `0/1`.
+    /// Opens the journal `name`, a number such as `0`; its cold part is the log `0/1`. It is the first log of its store, and
+    /// is made if there is no log yet.
     ///
     /// # Errors
-    /// As [`Log::open`].
+    /// As [`Log::open`]; [`Error::Corrupt`] with [`Corruption::LostLog`] if there was a journal, or are other logs, and the
+    /// journal or its cold part is gone: without it nobody knows what they are, so no other takes its place.
     pub fn open(dir: &DataDir, name: &str, config: LogConfig) -> Result<Journal> {
+        let cold_name = format!("{name}/1");
+        check_there(dir, name, &cold_name)?;
         // What is still needed is no matter of age or size here; and how large an entry may be is for its owner to say: one
         // that moves a record carries it.
         let config = config.retention(Retention::default()).record_bytes_max(1 << 30);
         let hot = Log::open(dir, name, config.clone())?;
-        let cold_name = format!("{name}/1");
         // A read-only open beside a writer that has not made the cold part yet finds none, and none is needed.
         let cold = Log::open(dir, &cold_name, config.durability(Durability::Sync))?;
+        if name == NAME && !dir.is_read_only() {
+            leave_mark(dir)?;
+        }
         Ok(Journal { dir: dir.clone(), path: PathBuf::from(name), hot, cold })
     }
 
@@ -447,6 +459,36 @@ pub fn worth_reclaiming(segments: &[(u64, u64)]) -> usize {
         }
     }
     prefix
+}
+
+/// Both parts must be there if there ever was a journal, or if there is anything that it would know of.
+fn check_there(dir: &DataDir, hot: &str, cold: &str) -> Result<()> {
+    // In the reverse of the order in which a writer makes them: one may be at it now.
+    let is_marked = hot == NAME && dir.has_file(Path::new(MARK))?;
+    let has_cold = dir.has_log(cold)?;
+    let is_lost = match (dir.has_log(hot)?, has_cold) {
+        (true, _) => is_marked && !has_cold,
+        (false, true) => true,
+        (false, false) => is_marked || (!dir.logs()?.is_empty() && !dir.has_log(hot)?),
+    };
+    if !is_lost {
+        return Ok(());
+    }
+    let path = dir.path().join(if dir.has_log(hot)? { cold } else { hot });
+    Err(Error::Corrupt { path, position: 0, offset: 0, what: Corruption::LostLog })
+}
+
+/// Notes durably that the journal was made. A store from before there were marks gets one as soon as there is space.
+fn leave_mark(dir: &DataDir) -> Result<()> {
+    let (io, path) = (dir.io(), Path::new(MARK));
+    if dir.has_file(path)? {
+        return Ok(());
+    }
+    let made = io.open(path, Open::Create).and_then(|_| io.sync_dir(Path::new("")));
+    match made.map_err(|e| Error::io("create", dir.path().join(path), e)) {
+        Err(Error::DiskFull { .. }) => Ok(()),
+        made => made,
+    }
 }
 
 fn with_records<T>(

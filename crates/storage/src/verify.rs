@@ -12,13 +12,14 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use crate::data_dir::{DataDir, is_log_name};
-use crate::error::{Error, Result};
+use crate::error::{Corruption, Error, Result};
 use crate::io::{Entry, Kind};
+use crate::journal;
 use crate::segment::parse_name;
 pub use report::{Finding, Problem, Severity, VerifyProgress, VerifyReport};
 
 /// Names at the top of a store that are no logs.
-const TOP: [&str; 3] = ["LOCK", "ALIVE", crate::stats_page::NAME];
+const TOP: [&str; 4] = ["LOCK", "ALIVE", journal::MARK, crate::stats_page::NAME];
 const FILE_MODE: u32 = 0o600;
 const DIR_MODE: u32 = 0o700;
 
@@ -63,6 +64,11 @@ pub fn verify(dir: &DataDir, progress: &mut dyn FnMut(VerifyProgress)) -> Result
             Kind::Other => false,
         };
         out.look_at(&path, entry, is_known);
+    }
+    if entries.iter().any(|entry| entry.name == journal::MARK) {
+        for name in [journal::NAME, journal::COLD_NAME] {
+            out.must_be_there(dir, name);
+        }
     }
     for name in &names {
         log::verify(&mut out, dir, name);
@@ -145,6 +151,17 @@ impl Output<'_> {
                 let problem = Problem::Io { op: "read", message: other.to_string() };
                 self.damage(root, 0, None, problem);
             }
+        }
+    }
+
+    fn must_be_there(&mut self, dir: &DataDir, name: &str) {
+        match dir.has_log(name) {
+            Ok(true) => {}
+            Ok(false) => {
+                let problem = Problem::Corruption(Corruption::LostLog);
+                self.damage(&dir.path().join(name), 0, None, problem);
+            }
+            Err(e) => self.error(e),
         }
     }
 

@@ -24,6 +24,7 @@
 //! 18 share done          group, topic, partition, ranges: accepted or dead
 //! 19 share epoch         group, topic, partition, epoch, offset: what was known from there on is void
 //! 20 share deliveries    group, topic, partition, list of (offset, deliveries)
+//! 21 logs made           topic, ranges: these partitions have had a log, durably, before this was said
 //!
 //! settings = list of (number, signed value)      ranges = list of (first - end of the range before, length)
 //! ```
@@ -38,7 +39,7 @@ const VERSION: u8 = 1;
 /// Most records of a partition that are lent at once.
 pub(crate) const ACQUIRED_MAX: u64 = 1 << 16;
 
-/// Offsets `first..end`.
+/// Offsets, or numbers of partitions, `first..end`.
 pub(crate) type OffsetRange = (u64, u64);
 
 /// What a group's members read: each its own partitions, or each its own records.
@@ -157,6 +158,10 @@ pub(crate) enum Entry<'a> {
         partition: PartitionId,
         deliveries: Vec<(u64, u32)>,
     },
+    LogsMade {
+        topic: u32,
+        partitions: Vec<OffsetRange>,
+    },
 }
 
 impl Entry<'_> {
@@ -182,6 +187,7 @@ impl Entry<'_> {
             Entry::ShareDone { .. } => 18,
             Entry::ShareEpoch { .. } => 19,
             Entry::ShareDeliveries { .. } => 20,
+            Entry::LogsMade { .. } => 21,
         }
     }
 
@@ -286,6 +292,10 @@ impl Entry<'_> {
                     put_varint(out, u64::from(*count));
                 }
             }
+            Entry::LogsMade { topic, partitions } => {
+                put_varint(out, u64::from(*topic));
+                put_ranges(out, partitions);
+            }
         }
     }
 }
@@ -376,6 +386,7 @@ impl<'a> Entry<'a> {
                 partition: take_partition(w)?,
                 deliveries: take_list(w, |w| Ok((w.varint()?, w.varint32()?)))?,
             },
+            21 => Entry::LogsMade { topic: w.varint32()?, partitions: take_ranges(w)? },
             _ => return Err("an entry kind that this build does not know"),
         };
         wire.end()?;

@@ -10,10 +10,12 @@ use crate::config::to_ms;
 use crate::entry::Entry;
 use crate::error::{Error, Result};
 use crate::known::OWNER;
+use crate::partition::{PartitionCore, lost};
 use crate::shared::Shared;
 
 /// How often the background looks around: silent members of groups are found after so long at the latest.
 pub(crate) const LOOK_EVERY: Duration = Duration::from_secs(1);
+pub(crate) const FIRST_LOOK: u64 = 1;
 /// At each so many looks, files that were not used since are closed.
 const SWEEP_EACH: u64 = 10;
 /// After so many bytes of entries there is a checkpoint, unless the state is larger: then after as many as that.
@@ -33,6 +35,9 @@ const VISITS_MAX: usize = 8;
 impl Task for Shared {
     fn run(self: Arc<Self>) {
         let look = self.looks.fetch_add(1, Ordering::Relaxed);
+        if look == FIRST_LOOK {
+            self.look_for_lost();
+        }
         // Whatever fails here is tried again, and is met by whoever works with the part concerned.
         if look.is_multiple_of(SWEEP_EACH) {
             self.open_logs.sweep();
@@ -41,9 +46,7 @@ impl Task for Shared {
         if look.is_multiple_of(EXPIRE_EACH) {
             let _ = self.expire_groups();
         }
-        if let Some(intents) = self.intents.get() {
-            let _ = intents.complete();
-        }
+        self.complete_intents();
         self.expire_members();
         self.expire_leases();
         self.visit_closed();
@@ -76,6 +79,17 @@ impl Shared {
         let (reach, bytes) = (known.next, known.checkpoint(intents_are_done));
         drop(known);
         Ok(journal.checkpoint(OWNER, reach, &bytes)?)
+    }
+
+    /// Says in the store's health which partitions have lost their logs, before somebody wants to use them.
+    fn look_for_lost(&self) {
+        let made: Vec<_> = self.look(|state| state.topics.made().collect());
+        for id in made {
+            let is_there = self.dir.has_log(&PartitionCore::log_name(id)).unwrap_or(true);
+            if !is_there && self.look(|state| state.topics.has_made(id)) {
+                lost(self, id);
+            }
+        }
     }
 
     /// Applies the retention of partitions that nobody uses.

@@ -41,6 +41,7 @@ mod topics;
 mod turn;
 #[cfg(feature = "serde")]
 mod typed;
+mod verify;
 mod wire;
 
 pub use assignment::{Assignor, Subscriber, assign};
@@ -73,6 +74,7 @@ pub use table::{RangeReader, Table};
 pub use topic::Topic;
 #[cfg(feature = "serde")]
 pub use typed::TypedRecord;
+pub use verify::verify;
 
 /// One partition of one topic, by name.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -1,19 +1,19 @@
 //! One partition: a log that is opened when somebody uses it and closed again when nobody does.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use logmill_storage::io::Open;
 use logmill_storage::{
-    AppendOptions, Appended, Batch, BeforeRemoval, CompactionReport, Log, LogStats, Reader, Record,
-    RecordBuf, RecordView, RecoveryReport, Ticket, Visibility, Wake,
+    AppendOptions, Appended, Batch, BeforeRemoval, CompactionReport, Corruption, Durability, Log,
+    LogStats, Reader, Record, RecordBuf, RecordView, RecoveryReport, Ticket, Visibility, Wake,
 };
 use parking_lot::{Condvar, Mutex};
 
 use crate::compactor::Compacted;
 use crate::config::TimestampType;
+use crate::entry::Entry;
 use crate::error::{Error, Result};
 use crate::producer::remember_sequences;
 use crate::shared::Shared;
@@ -105,6 +105,10 @@ pub(crate) struct PartitionCore {
     slot: Mutex<Slot>,
     /// When retention was last looked at while the log was closed, in seconds of the store's monotonic clock.
     visited_s: AtomicU64,
+    /// The journal knows that there is a log: if its directory is gone, it is lost.
+    is_made: AtomicBool,
+    /// Held while the journal is told so.
+    telling: Mutex<()>,
     /// What the last compaction left, and when the compactor last looked.
     pub(crate) compacted: Mutex<Option<Compacted>>,
     pub(crate) visited_to_compact: Mutex<Option<Duration>>,
@@ -138,6 +142,8 @@ impl PartitionCore {
             id,
             slot: Mutex::new(Slot::Closed),
             visited_s: AtomicU64::new(0),
+            is_made: AtomicBool::new(false),
+            telling: Mutex::new(()),
             compacted: Mutex::new(None),
             visited_to_compact: Mutex::new(None),
             used: AtomicBool::new(false),
@@ -160,8 +166,56 @@ impl PartitionCore {
         self.wakers.lock().push(waker);
     }
 
-    /// The log, opened if it is not.
+    /// Notes that the journal knows of a log.
+    pub(crate) fn set_made(&self) {
+        self.is_made.store(true, Ordering::Release);
+    }
+
+    /// Whether there is a log on the disk: a partition has none before its first use.
+    pub(crate) fn has_log(&self, shared: &Shared) -> Result<bool> {
+        Ok(shared.dir.has_log(&PartitionCore::log_name(self.id))?)
+    }
+
+    /// The log, opened if it is not. The journal knows of it by then.
     pub(crate) fn log(
+        self: &Arc<Self>,
+        shared: &Arc<Shared>,
+        topic: &TopicCore,
+    ) -> Result<Arc<OpenLog>> {
+        let log = self.log_untold(shared, topic)?;
+        if !self.is_made.load(Ordering::Acquire) && !shared.dir.is_read_only() {
+            self.tell(shared, &log)?;
+        }
+        Ok(log)
+    }
+
+    /// Journals that there is a log, which is durable by now, so that a loss of its directory is noticed. Before it has a
+    /// record this is waited for. Where there are some (its store is from before this was journaled, or a crash came in
+    /// between) it can wait for a journal that takes it.
+    fn tell(&self, shared: &Shared, log: &OpenLog) -> Result<()> {
+        let _once = self.telling.lock();
+        if self.is_made.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        let is_empty = log.end_offset() == 0;
+        let level = if is_empty { Durability::Sync } else { Durability::Buffered };
+        let PartitionId { topic, partition } = self.id;
+        let told = shared.change(level, |state| {
+            let is_told = state.topics.get(topic).is_none_or(|topic| topic.is_made(partition));
+            let partitions = vec![(partition.into(), u64::from(partition) + 1)];
+            let made = Entry::LogsMade { topic, partitions }.encoded();
+            Ok((if is_told { Vec::new() } else { vec![made] }, ()))
+        });
+        match told {
+            Ok(()) => self.set_made(),
+            Err(error) if is_empty => return Err(error),
+            Err(_) => {}
+        }
+        Ok(())
+    }
+
+    /// As [`PartitionCore::log`], for whoever holds a lock that the journal is written under.
+    pub(crate) fn log_untold(
         self: &Arc<Self>,
         shared: &Arc<Shared>,
         topic: &TopicCore,
@@ -186,7 +240,11 @@ impl PartitionCore {
             Slot::Gone => return Err(Error::UnknownTopic { name: topic.name().into() }),
         }
         let (settings_version, config) = topic.log_config();
-        let log = Log::open(&shared.dir, &PartitionCore::log_name(self.id), config)?;
+        let name = PartitionCore::log_name(self.id);
+        if self.is_made.load(Ordering::Acquire) && !self.has_log(shared)? {
+            return Err(lost(shared, self.id).into());
+        }
+        let log = Log::open(&shared.dir, &name, config)?;
         let waker: Weak<dyn Wake> = Arc::downgrade(&(Arc::clone(self) as Arc<dyn Wake>));
         log.on_append(waker);
         let version = AtomicU64::new(settings_version);
@@ -250,6 +308,24 @@ impl PartitionCore {
     }
 }
 
+/// The error of a partition that has lost its log, which from now on the store's health says too.
+pub(crate) fn lost(shared: &Shared, id: PartitionId) -> logmill_storage::Error {
+    let name = PartitionCore::log_name(id);
+    let lost = || logmill_storage::Error::Corrupt {
+        path: shared.dir.path().join(&name),
+        position: 0,
+        offset: 0,
+        what: Corruption::LostLog,
+    };
+    shared.dir.note(&format!("log {name}"), &Err::<(), _>(lost()));
+    lost()
+}
+
+fn is_lost<T>(opened: &Result<T>) -> bool {
+    use logmill_storage::Error::Corrupt;
+    matches!(opened, Err(Error::Storage(Corrupt { what: Corruption::LostLog, .. })))
+}
+
 fn close(slot: &mut Slot) -> Result<()> {
     match std::mem::replace(slot, Slot::Closed) {
         Slot::Open(open) => Ok(open.log.clone().close()?),
@@ -284,13 +360,19 @@ impl Partition {
     }
 
     pub(crate) fn log(&self) -> Result<Arc<OpenLog>> {
-        self.core.log(&self.shared, &self.topic)
+        let opened = self.core.log(&self.shared, &self.topic);
+        if self.shared.dir.is_read_only() && is_lost(&opened) {
+            // Its topic may have been deleted since the journal was read.
+            self.shared.catch_up()?;
+            if self.topic.is_deleted() {
+                return Err(Error::UnknownTopic { name: self.topic.name().into() });
+            }
+        }
+        opened
     }
 
-    /// Whether there is a log to open: a partition has none before its first use.
     pub(crate) fn has_log(&self) -> bool {
-        let path = format!("{}/manifest", PartitionCore::log_name(self.id()));
-        self.shared.dir.io().open(Path::new(&path), Open::Read).is_ok()
+        self.core.has_log(&self.shared).unwrap_or(false)
     }
 
     /// The log, or `None` if this process only reads and the writer has not made it yet: then the partition is empty.

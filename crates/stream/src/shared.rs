@@ -16,9 +16,10 @@ use crate::compactor::Compactor;
 use crate::entry::Entry;
 use crate::error::{Error, Result};
 use crate::groups::ActiveGroups;
+use crate::keeper::FIRST_LOOK;
 use crate::known::{Known, OWNER};
 use crate::open_logs::OpenLogs;
-use crate::partition::{Partition, PartitionCore};
+use crate::partition::{OpenLog, Partition, PartitionCore};
 use crate::producer::Gates;
 use crate::share::ActiveShareGroups;
 use crate::state::{Position, State};
@@ -27,7 +28,7 @@ use crate::topic::TopicCore;
 use crate::topics::Topics;
 
 /// The journal's name.
-const JOURNAL: &str = "0";
+pub(crate) const JOURNAL: &str = "0";
 
 /// Appends to partitions that are said in the journal first.
 pub(crate) type PartitionIntents = Intents<ResolveLog>;
@@ -60,6 +61,8 @@ pub(crate) struct Shared {
     pub(crate) known: Mutex<Known>,
     /// Set unless the store is open for reading.
     pub(crate) intents: OnceLock<PartitionIntents>,
+    /// Partitions whose logs intents have opened.
+    untold: Mutex<BTreeSet<PartitionId>>,
     pub(crate) topics: RwLock<Topics>,
     pub(crate) open_logs: OpenLogs,
     pub(crate) groups: ActiveGroups,
@@ -95,6 +98,7 @@ impl Shared {
             journal: journal.cloned().map(OnceLock::from).unwrap_or_default(),
             known: Mutex::default(),
             intents: OnceLock::new(),
+            untold: Mutex::default(),
             topics: RwLock::default(),
             open_logs: OpenLogs::new(options.open_partitions_max),
             groups: ActiveGroups::default(),
@@ -103,7 +107,7 @@ impl Shared {
             offsets_retention: options.offsets_retention,
             producers_opened: AtomicU32::new(0),
             compactor: OnceLock::new(),
-            looks: AtomicU64::new(1),
+            looks: AtomicU64::new(FIRST_LOOK),
             is_closed: AtomicBool::new(false),
             durability: options.durability,
         };
@@ -210,7 +214,7 @@ impl Shared {
         let resolve: ResolveLog = Box::new(move |name| {
             let Some(shared) = this.upgrade() else { return Ok(None) };
             match PartitionCore::parse_log_name(name).map(|id| shared.partition(id)) {
-                Some(Ok(partition)) => match partition.core.log(&shared, &partition.topic) {
+                Some(Ok(partition)) => match shared.resolve(&partition) {
                     Ok(log) => Ok(Some(log.clone_log())),
                     Err(Error::Storage(error)) => Err(error),
                     Err(_) => Ok(None),
@@ -231,10 +235,32 @@ impl Shared {
             }),
             _ => Ok(()),
         })?;
-        // What cannot be done now (its disk may be full) is tried again by the background.
-        let _ = intents.complete();
         let _ = self.intents.set(intents);
+        // What cannot be done now (its disk may be full) is tried again by the background.
+        self.complete_intents();
         Ok(())
+    }
+
+    /// A partition's log, for an intent: the locks that are held then forbid to journal that it was made.
+    fn resolve(self: &Arc<Self>, partition: &Partition) -> Result<Arc<OpenLog>> {
+        let log = partition.core.log_untold(self, &partition.topic)?;
+        self.untold.lock().insert(partition.core.id);
+        Ok(log)
+    }
+
+    /// Does the intents that are left. What fails is tried again the next time.
+    pub(crate) fn complete_intents(self: &Arc<Self>) {
+        if let Some(intents) = self.intents.get() {
+            let _ = intents.complete();
+        }
+        self.tell_untold();
+    }
+
+    /// Journals which logs intents have made. Where that fails, the next use of the partition does it.
+    pub(crate) fn tell_untold(self: &Arc<Self>) {
+        for id in std::mem::take(&mut *self.untold.lock()) {
+            let _ = self.partition(id).and_then(|partition| partition.log());
+        }
     }
 
     /// Reads what was journaled since the last time.

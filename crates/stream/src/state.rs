@@ -54,6 +54,7 @@ impl State {
             Entry::TopicCreated { .. }
             | Entry::TopicAltered { .. }
             | Entry::PartitionsAdded { .. }
+            | Entry::LogsMade { .. }
             | Entry::TopicRemoved { .. } => self.topics.apply(entry),
             Entry::ProducerOpened { .. }
             | Entry::ProducerSequence { .. }

@@ -37,7 +37,7 @@ impl TopicCore {
             partition_count: AtomicU32::new(0),
             is_deleted: AtomicBool::new(false),
         };
-        core.grow(state.partitions);
+        core.grow(state);
         Ok(core)
     }
 
@@ -85,17 +85,21 @@ impl TopicCore {
             self.settings_version.fetch_add(1, Ordering::AcqRel);
         }
         drop(settings);
-        self.grow(state.partitions);
+        self.grow(state);
         Ok(())
     }
 
-    fn grow(&self, count: u32) {
+    fn grow(&self, state: &TopicState) {
+        let count = state.partitions;
         let mut partitions = self.partitions.write();
         let known = u32::try_from(partitions.len()).unwrap_or(u32::MAX);
         partitions.extend(
             (known..count)
                 .map(|partition| PartitionCore::new(PartitionId { topic: self.id, partition })),
         );
+        for core in partitions.iter().filter(|core| state.is_made(core.id.partition)) {
+            core.set_made();
+        }
         self.partition_count.fetch_max(count, Ordering::AcqRel);
     }
 

@@ -209,6 +209,8 @@ impl Shared {
                     }
                     other => other?,
                 }
+                // Whatever was wrong with it.
+                self.dir.note(&format!("log {name}"), &Ok::<(), Error>(()));
             }
             if is_gone {
                 self.change(Durability::Buffered, |_| {

@@ -124,6 +124,39 @@ fn damaged_indexes_change_nothing_for_a_reader() {
     assert_eq!(store.run(&["verify"]).code, 0, "what can be made anew is no damage");
 }
 
+#[test]
+fn a_partition_that_is_gone_is_corruption_and_is_not_begun_anew() {
+    let store = store();
+    let away = store.dir().join("away");
+    fs::rename(store.partition(), &away).unwrap();
+    is_found(&store, &store.partition());
+    let refused = store.run_with(&["produce", "events"], b"over it\n");
+    assert!(refused.failed(3).contains("bring its directory back"));
+    assert!(!store.partition().exists());
+    std::os::unix::fs::symlink(&away, store.partition()).unwrap();
+    store.run(&["verify"]).failed(3);
+    fs::remove_file(store.partition()).unwrap();
+    fs::rename(away, store.partition()).unwrap();
+    store.produce("events", b"the last\n");
+    assert!(store.run(&["consume", "events"]).ok_text().ends_with("the number 1999\nthe last\n"));
+}
+
+#[test]
+fn a_store_without_its_journal_is_corruption_and_takes_nothing_until_it_is_back() {
+    let store = store();
+    let (home, away) = (store.dir().join("0"), store.dir().join("away"));
+    fs::rename(&home, &away).unwrap();
+    is_found(&store, &home);
+    for arguments in [&["produce", "new"][..], &["topic", "create", "new"], &["queue", "list"]] {
+        let message = store.run(arguments).failed(3);
+        assert!(message.contains("bring its directory back"), "{message}");
+    }
+    assert!(!home.exists());
+    fs::rename(away, home).unwrap();
+    store.produce("events", b"the last\n");
+    assert_eq!(store.run(&["verify"]).code, 0);
+}
+
 /// A buffered producer that was killed, whose last line is damaged afterwards: nothing can say whether that line had been
 /// acknowledged, or was being written when the producer died.
 #[test]

@@ -2,9 +2,10 @@
 
 use std::fmt;
 use std::ops::Range;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use crate::error::Corruption;
+use super::Output;
+use crate::error::{Corruption, Error};
 
 /// How bad a finding is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -122,6 +123,19 @@ const FINDINGS_MAX: usize = 10_000;
 const LOOKS_BACK: usize = 64;
 
 impl VerifyReport {
+    /// Takes in an error that was met apart from the verification, as a finding.
+    pub fn add(&mut self, error: Error) {
+        let mut out = Output {
+            root: Path::new(""),
+            report: std::mem::take(self),
+            done: 0,
+            total: 0,
+            progress: &mut |_| {},
+        };
+        out.error(error);
+        *self = out.report;
+    }
+
     pub(super) fn push(&mut self, finding: Finding) {
         self.worst = self.worst.max(Some(finding.severity));
         if self.findings.iter().rev().take(LOOKS_BACK).any(|known| *known == finding) {

@@ -90,6 +90,7 @@ fn golden() -> Vec<(Entry<'static>, &'static str)> {
             },
             "14010903c8010207020801",
         ),
+        (Entry::LogsMade { topic: 3, partitions: vec![(0, 2), (200, 201)] }, "150103020002c60101"),
     ]
 }
 
@@ -100,7 +101,7 @@ fn hex(bytes: &[u8]) -> String {
 #[test]
 fn every_kind_of_entry_has_the_bytes_that_are_written_down() {
     let kinds: Vec<u8> = golden().iter().map(|(entry, _)| entry.kind()).collect();
-    assert_eq!(kinds, (1..=20).collect::<Vec<u8>>());
+    assert_eq!(kinds, (1..=21).collect::<Vec<u8>>());
     for (entry, bytes) in golden() {
         assert_eq!(hex(&entry.encoded()), bytes, "{entry:?}");
         assert_eq!(Entry::decode(&entry.encoded()), Ok(entry));

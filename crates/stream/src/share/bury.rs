@@ -114,5 +114,7 @@ pub(super) fn move_first(
     known
         .take_in(appended.base_offset, &done, bytes.len())
         .map_err(|what| shared.corrupt(appended.base_offset, what))?;
+    drop(known);
+    shared.tell_untold();
     Ok(moved)
 }

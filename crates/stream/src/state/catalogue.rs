@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+use crate::PartitionId;
 use crate::entry::Entry;
+use crate::range_set::RangeSet;
 use crate::settings::Settings;
 
 /// A topic as the journal knows it.
@@ -12,6 +14,16 @@ pub(crate) struct TopicState {
     pub(crate) name: Arc<str>,
     pub(crate) partitions: u32,
     pub(crate) settings: Settings,
+    /// Which partitions have had a log.
+    made: RangeSet,
+}
+
+impl TopicState {
+    /// Whether the partition has had a log, so that it must be there as long as the topic is. A store from before this was
+    /// journaled says so of no partition that was not used since.
+    pub(crate) fn is_made(&self, partition: u32) -> bool {
+        self.made.contains(partition.into())
+    }
 }
 
 /// The topics, by id and by name.
@@ -53,6 +65,19 @@ impl Catalogue {
         self.topics.iter().map(|(id, topic)| (*id, topic))
     }
 
+    /// The partitions that have had a log.
+    pub(crate) fn made(&self) -> impl Iterator<Item = PartitionId> + '_ {
+        self.iter().flat_map(|(topic, state)| {
+            (0..state.partitions)
+                .filter(|partition| state.is_made(*partition))
+                .map(move |partition| PartitionId { topic, partition })
+        })
+    }
+
+    pub(crate) fn has_made(&self, id: PartitionId) -> bool {
+        self.get(id.topic).is_some_and(|topic| topic.is_made(id.partition))
+    }
+
     pub(crate) fn condemned(&self) -> impl Iterator<Item = (u32, u32)> + '_ {
         self.condemned.iter().map(|(topic, partitions)| (*topic, *partitions))
     }
@@ -64,7 +89,12 @@ impl Catalogue {
                 self.by_name.insert(name.clone(), *topic);
                 self.topics.insert(
                     *topic,
-                    TopicState { name, partitions: *partitions, settings: settings.clone() },
+                    TopicState {
+                        name,
+                        partitions: *partitions,
+                        settings: settings.clone(),
+                        made: RangeSet::default(),
+                    },
                 );
                 self.next = self.next.max(topic.saturating_add(1));
             }
@@ -76,6 +106,13 @@ impl Catalogue {
             Entry::PartitionsAdded { topic, partitions } => {
                 if let Some(state) = self.topics.get_mut(topic) {
                     state.partitions = state.partitions.max(*partitions);
+                }
+            }
+            Entry::LogsMade { topic, partitions } => {
+                if let Some(state) = self.topics.get_mut(topic) {
+                    for (first, end) in partitions {
+                        state.made.insert(*first, *end);
+                    }
                 }
             }
             Entry::TopicDeleted { topic, partitions } => {
@@ -102,6 +139,9 @@ impl Catalogue {
                 partitions: state.partitions,
                 settings: state.settings.clone(),
             });
+            if state.made.len() > 0 {
+                entries.push(Entry::LogsMade { topic, partitions: state.made.iter().collect() });
+            }
         }
     }
 }

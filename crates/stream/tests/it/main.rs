@@ -7,6 +7,7 @@ mod full_disk;
 mod groups;
 mod journal;
 mod load;
+mod lost;
 mod model;
 mod producers;
 mod replay;
