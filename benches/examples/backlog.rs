@@ -8,19 +8,11 @@ use std::time::Duration;
 
 use logmill::queue::Durability;
 use logmill::{Message, Queue, QueueConfig, ReceiveOptions, Store};
-use logmill_benches::{Scratch, payload, seconds};
+use logmill_benches::{Scratch, anonymous, payload, seconds};
 
 /// Cycles by which the price of a receive and delete is measured.
 const CYCLES: usize = 200_000;
 const BATCH: usize = 100;
-
-/// Anonymous resident memory of this process in MiB.
-fn anonymous() -> f64 {
-    let status = std::fs::read_to_string("/proc/self/status").expect("status");
-    let line = status.lines().find(|line| line.starts_with("RssAnon")).expect("RssAnon");
-    let kib: f64 = line.split_whitespace().nth(1).expect("a number").parse().expect("a number");
-    kib / 1024.0
-}
 
 fn open(path: &std::path::Path) -> Store {
     Store::builder().durability(Durability::Buffered).open(path).expect("store")

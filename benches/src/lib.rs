@@ -65,3 +65,11 @@ pub fn seconds(work: impl FnOnce()) -> f64 {
     work();
     begin.elapsed().as_secs_f64()
 }
+
+/// Anonymous resident memory of this process in MiB.
+pub fn anonymous() -> f64 {
+    let status = std::fs::read_to_string("/proc/self/status").expect("status");
+    let line = status.lines().find(|line| line.starts_with("RssAnon")).expect("RssAnon");
+    let kib: f64 = line.split_whitespace().nth(1).expect("a number").parse().expect("a number");
+    kib / 1024.0
+}

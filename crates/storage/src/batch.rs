@@ -150,11 +150,6 @@ impl FrameHead {
         self.delta
     }
 
-    /// The checksum of the whole frame.
-    pub const fn crc(&self) -> u32 {
-        self.crc
-    }
-
     /// Verifies the checksum of `frame`, which must be `frame_len` bytes.
     pub fn verify(&self, scope: &Scope, frame: &[u8]) -> Result<(), Corruption> {
         let expected = scope.crc(frame.get(4..).unwrap_or_default());

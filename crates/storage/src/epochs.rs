@@ -1,8 +1,11 @@
 //! Where the epochs of a log end: what a position that is kept elsewhere is checked against.
 
+use std::sync::Arc;
+
 use crate::error::Result;
 use crate::io::Open;
 use crate::log::Log;
+use crate::segment::Segment;
 
 impl Log {
     /// One past the last offset of `epoch` and the epochs before it.
@@ -19,21 +22,28 @@ impl Log {
         if epoch >= view.epoch() {
             return Ok(self.end_offset());
         }
-        // An epoch never changes inside a segment, and never goes back from one to the next.
         let segments = view.segments();
-        let (mut first, mut last) = (0, segments.len());
-        while first < last {
-            let middle = usize::midpoint(first, last);
-            let segment = &segments[middle];
-            let file = segment.open(Open::Read)?;
-            if segment.head(file.as_ref())?.epoch > epoch {
-                last = middle;
-            } else {
-                first = middle + 1;
-            }
-        }
-        Ok(segments.get(first).map_or_else(|| self.end_offset(), |segment| segment.base_offset()))
+        let later = segments.get(first_after(&segments, epoch)?);
+        Ok(later.map_or_else(|| self.end_offset(), |segment| segment.base_offset()))
     }
+}
+
+/// The number of the first segment of a later epoch than `epoch`, or how many there are. An epoch never changes inside a
+/// segment, and never goes back from one to the next.
+pub(crate) fn first_after(segments: &[Arc<Segment>], epoch: u32) -> Result<usize> {
+    let (mut first, mut last) = (0, segments.len());
+    while first < last {
+        let middle = usize::midpoint(first, last);
+        // Another process may have put another file in its place since somebody looked.
+        let segment = segments[middle].unread();
+        let file = segment.open(Open::Read)?;
+        if segment.head(file.as_ref())?.epoch > epoch {
+            last = middle;
+        } else {
+            first = middle + 1;
+        }
+    }
+    Ok(first)
 }
 
 #[cfg(test)]

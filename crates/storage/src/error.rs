@@ -126,6 +126,11 @@ pub enum Error {
         /// The log.
         path: PathBuf,
     },
+    /// The log was removed by the process that writes it, and by now another may have its name: open it anew.
+    Removed {
+        /// The log.
+        path: PathBuf,
+    },
     /// Strict mode: recovery would have to set bytes aside that it cannot prove to be worthless. Nothing was changed.
     Ambiguous {
         /// The segment.
@@ -316,6 +321,9 @@ impl fmt::Display for Error {
             }
             Error::ReadOnly { path } => write!(f, "{} is open for reading only", path.display()),
             Error::Closed { path } => write!(f, "{} is closed", path.display()),
+            Error::Removed { path } => {
+                write!(f, "{} was removed; what has its name now is another log", path.display())
+            }
             Error::Ambiguous { path, position, offset } => write!(
                 f,
                 "{} at position {position} (offset {offset}): bytes that may or may not have been acknowledged; \

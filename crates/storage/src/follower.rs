@@ -7,7 +7,9 @@
 use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
+use crate::epochs;
 use crate::error::{Corruption, Error, Result};
 use crate::frames::Step;
 use crate::io::{File, Open};
@@ -41,6 +43,8 @@ struct State {
     scanned: Option<(u32, Proven)>,
     /// How far an earlier look at what a living writer stores through its mapping has come.
     stored: Option<Stored>,
+    /// When that was, by the store's monotonic clock.
+    looked_at: Duration,
     /// What is wrong where the log ends.
     damage: Option<Damage>,
     verdict: Verdict,
@@ -66,12 +70,31 @@ struct Damage {
 impl Follower {
     /// Looks whether there is more.
     pub fn refresh(&self, view: &View) -> Result<()> {
+        self.look(view, &mut self.state.lock())
+    }
+
+    /// As [`refresh`](Self::refresh), unless somebody has looked less than `interval` ago. Returns how long nobody needs to
+    /// look now.
+    pub fn look_again(&self, view: &View, interval: Duration) -> Result<Duration> {
         let mut state = self.state.lock();
+        let since = view.dir.clock().monotonic().saturating_sub(state.looked_at);
+        if since < interval {
+            return Ok(interval - since);
+        }
+        self.look(view, &mut state)?;
+        Ok(interval)
+    }
+
+    fn look(&self, view: &View, state: &mut State) -> Result<()> {
+        state.looked_at = view.dir.clock().monotonic();
         let (io, root) = (view.dir.io(), view.dir.path());
         let alive = view.dir.writer_is_alive()?;
         let Some((manifest, _)) = manifest::load(io.as_ref(), &view.path, root, Open::Read)? else {
             return Ok(());
         };
+        if manifest.log_id != view.log_id {
+            return Err(Error::Removed { path: view.shown() });
+        }
         if manifest.epoch < view.epoch() {
             // A slot that is read while it is written does not count, and the other one may be of the writer before.
             return Ok(());
@@ -182,7 +205,15 @@ impl Follower {
                     }
                     Err(e) => return Err(e),
                 };
-                if looks < LOOKS && segment.head(file.as_ref())?.epoch > view.epoch() {
+                let head = match segment.head(file.as_ref()) {
+                    Ok(head) => head,
+                    Err(e) => {
+                        // It may be the segment of another log that has the name now.
+                        self.refresh(view)?;
+                        return Err(e);
+                    }
+                };
+                if looks < LOOKS && head.epoch > view.epoch() {
                     // Whose writer that is has not been noticed yet.
                     is_gone = true;
                     break;
@@ -212,6 +243,29 @@ impl Follower {
             }
             looks += 1;
             self.refresh(view)?;
+        }
+    }
+
+    /// One past the last offset of `epoch`, which is over, as far as what is there shows; `None` if nothing of it is.
+    pub fn end_of_epoch(&self, view: &View, epoch: u32) -> Result<Option<u64>> {
+        let mut looks = 0;
+        loop {
+            let segments = view.segments();
+            match epochs::first_after(&segments, epoch) {
+                Ok(0) => return Ok(None),
+                Ok(first) => {
+                    let later = segments.get(first).map(|segment| segment.base_offset());
+                    return Ok(Some(later.unwrap_or_else(|| view.stored())));
+                }
+                // Retention and compaction remove segments while they are looked at.
+                Err(Error::Io { source, .. })
+                    if source.kind() == ErrorKind::NotFound && looks < LOOKS =>
+                {
+                    looks += 1;
+                    self.refresh(view)?;
+                }
+                Err(e) => return Err(e),
+            }
         }
     }
 

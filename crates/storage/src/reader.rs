@@ -39,11 +39,9 @@ struct Place {
     durable: u64,
 }
 
-/// A batch by what it holds, and what was known of the log when it was read.
+/// What was known of the log when a batch was read.
 #[derive(Clone, Copy, Debug)]
 struct Taken {
-    base_offset: u64,
-    crc: u32,
     epoch: u32,
     durable: u64,
 }
@@ -124,12 +122,7 @@ impl Reader {
         match place.frames.take(head) {
             Ok(batch) => {
                 self.next = batch.last_offset() + 1;
-                self.taken = Some(Taken {
-                    base_offset: batch.base_offset(),
-                    crc: head.crc(),
-                    epoch: place.epoch,
-                    durable: place.durable,
-                });
+                self.taken = Some(Taken { epoch: place.epoch, durable: place.durable });
                 Ok(Some(batch.starting_at(from)))
             }
             Err(what) => Err(place.segment.corrupt(position, from, what)),
@@ -289,20 +282,19 @@ impl Reader {
             self.taken = Some(Taken { epoch, ..taken });
             return Ok(end);
         }
-        let mut again = Reader::unplaced(Arc::clone(&self.view), self.visibility);
-        again.next = taken.base_offset;
-        let is_there = self.next <= end && again.next_batch()?.is_some();
-        let found = again.taken.filter(|found| {
-            is_there && (found.base_offset, found.crc) == (taken.base_offset, taken.crc)
-        });
-        if found.is_some() {
-            self.taken = found;
+        // Compaction may have changed or removed the batch itself, which is no loss.
+        let kept = match &self.view.follower {
+            Some(follower) => follower.end_of_epoch(&self.view, taken.epoch)?,
+            None => None,
+        };
+        if kept.is_some_and(|kept| self.next <= kept.min(end)) {
+            self.taken = Some(Taken { epoch, ..taken });
             return Ok(end);
         }
         // The next call meets the same, as nothing was taken since.
         self.place = None;
         let (offset, start) = (self.next, self.view.start());
-        Err(Error::OffsetOutOfRange { offset, start, end: taken.base_offset.min(end) })
+        Err(Error::OffsetOutOfRange { offset, start, end: kept.unwrap_or(start).min(end) })
     }
 
     /// There is no frame at the place: goes to the next segment, or says what is wrong. `false`: nothing more to read.

@@ -170,12 +170,17 @@ impl View {
         let clock = self.dir.clock();
         let deadline = clock.monotonic().saturating_add(timeout);
         let watch = self.tail.watch();
+        let mut is_first = true;
         loop {
-            if let Some(follower) = &self.follower {
-                follower.refresh(self)?;
-            }
+            let pause = match &self.follower {
+                Some(follower) if is_first => follower.refresh(self).map(|()| LOOK_AGAIN)?,
+                // Whoever waits is woken by what others see, and looks no more often for it.
+                Some(follower) => follower.look_again(self, LOOK_AGAIN)?,
+                None => Duration::MAX,
+            };
+            is_first = false;
             let left = deadline.saturating_sub(clock.monotonic());
-            let nap = if self.follower.is_some() { left.min(LOOK_AGAIN) } else { left };
+            let nap = pause.min(left);
             if watch.sleep_unless(nap, || self.high_watermark(visibility) > offset) {
                 return Ok(true);
             }

@@ -141,7 +141,9 @@ impl Shared {
                 path: self.dir.path().join(&name),
                 position: 0,
                 offset: 0,
-                what: logmill_storage::Corruption::Field("a topic that the journal does not know"),
+                what: logmill_storage::Corruption::Field(
+                    "a topic that the journal does not know: bring the journal back, or move this elsewhere",
+                ),
             }
             .into()),
         }

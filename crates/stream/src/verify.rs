@@ -1,6 +1,6 @@
 //! Verifies a store against what its journal says should be there.
 
-use logmill_storage::verify::{self, VerifyProgress, VerifyReport};
+use logmill_storage::verify::{self, Severity, VerifyProgress, VerifyReport};
 use logmill_storage::{Corruption, DataDir};
 
 use crate::PartitionId;
@@ -8,6 +8,8 @@ use crate::error::{Error, Result};
 use crate::partition::PartitionCore;
 use crate::shared::Shared;
 use crate::streams::StreamsOptions;
+
+const UNREADABLE: Severity = Severity::Unreadable;
 
 /// Verifies every byte of a store that is open for reading, as [`logmill_storage::verify::verify`] does, and that the logs
 /// are those of its topics: a partition that has had a log and has none now is damage, and so is a log of which the journal
@@ -19,44 +21,54 @@ use crate::streams::StreamsOptions;
 /// Reads every byte of every segment once, and the journal twice.
 pub fn verify(dir: &DataDir, progress: &mut dyn FnMut(VerifyProgress)) -> Result<VerifyReport> {
     // Before the journal is read: it knows the topic of every log that is there now.
-    let listed = dir.logs()?;
+    let listed = dir.logs().unwrap_or_default();
     let mut report = verify::verify(dir, progress)?;
-    let shared = match Shared::open(dir, None, &StreamsOptions::default()) {
-        Ok(shared) => shared,
-        Err(Error::Storage(error)) => {
-            // As a rule that is what was found on the way.
-            if report.worst.is_none_or(|worst| worst < verify::Severity::Unreadable) {
-                report.add(error);
-            }
-            return Ok(report);
+    match compare(dir, &listed, &mut report) {
+        // As a rule that is what was found on the way.
+        Err(Error::Storage(error)) if report.worst.is_none_or(|worst| worst < UNREADABLE) => {
+            report.add(error);
         }
+        Ok(()) | Err(Error::Storage(_)) => {}
         Err(error) => return Err(error),
-    };
-    let made: Vec<PartitionId> = shared.look(|state| state.topics.made().collect());
-    let lost: Vec<_> = made.into_iter().filter(|id| !has_log(dir, *id)).collect();
-    if !lost.is_empty() {
-        // A topic may have been deleted since the journal was read.
-        shared.catch_up()?;
-        for id in lost.into_iter().filter(|id| shared.look(|state| state.topics.has_made(*id))) {
-            report.add(damaged(dir, &PartitionCore::log_name(id), Corruption::LostLog));
-        }
-    }
-    for name in listed {
-        // What is gone by now was deleted with its topic.
-        if !is_known(&shared, &name) && dir.has_log(&name)? {
-            report.add(damaged(
-                dir,
-                &name,
-                Corruption::Field("a log that the journal does not know"),
-            ));
-        }
     }
     Ok(report)
 }
 
-/// What is there and cannot be opened was found before.
-fn has_log(dir: &DataDir, id: PartitionId) -> bool {
-    dir.has_log(&PartitionCore::log_name(id)).unwrap_or(true)
+/// Compares what is there with what the journal knows of.
+fn compare(dir: &DataDir, listed: &[String], report: &mut VerifyReport) -> Result<()> {
+    let shared = Shared::open(dir, None, &StreamsOptions::default())?;
+    let made: Vec<PartitionId> = shared.look(|state| state.topics.made().collect());
+    let missing: Vec<_> = made.into_iter().filter_map(|id| Some((id, missing(dir, id)?))).collect();
+    if !missing.is_empty() {
+        // A topic may have been deleted since the journal was read.
+        shared.catch_up()?;
+    }
+    for (id, error) in missing {
+        let path = dir.path().join(PartitionCore::log_name(id));
+        let mut worse = report.findings.iter().filter(|found| found.severity >= UNREADABLE);
+        let is_found = worse.any(|found| found.path.starts_with(&path));
+        if !is_found && shared.look(|state| state.topics.has_made(id)) {
+            report.add(error);
+        }
+    }
+    for name in listed {
+        // What is gone by now was deleted with its topic.
+        if !is_known(&shared, name) && dir.has_log(name).unwrap_or(false) {
+            let what = Corruption::Field("a log that the journal does not know");
+            report.add(damaged(dir, name, what));
+        }
+    }
+    Ok(())
+}
+
+/// Why there is no log, if there is none.
+fn missing(dir: &DataDir, id: PartitionId) -> Option<logmill_storage::Error> {
+    let name = PartitionCore::log_name(id);
+    match dir.has_log(&name) {
+        Ok(true) => None,
+        Ok(false) => Some(damaged(dir, &name, Corruption::LostLog)),
+        Err(error) => Some(error),
+    }
 }
 
 fn is_known(shared: &Shared, name: &str) -> bool {

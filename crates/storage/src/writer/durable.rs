@@ -256,7 +256,7 @@ impl Writer {
         if !planted::has(Bug::ClosedBeforeSync) {
             self.wait_durable(claim)?;
         }
-        self.seal_retired()?;
+        let sealed = self.seal_retired();
         let mut state = self.state.lock();
         let mut end = *self.synced.lock();
         if state.active.is_some() {
@@ -279,7 +279,8 @@ impl Writer {
         self.manifest.lock().store(|m| {
             m.state = LogState::Clean;
             m.proven = end;
-        })
+        })?;
+        sealed
     }
 }
 

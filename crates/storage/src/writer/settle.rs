@@ -10,7 +10,8 @@ impl Writer {
         // First, and whatever else is going on: an append within an interval is not to wait for the sealing of a segment.
         self.sync_all()?;
         let _maintenance = self.maintenance.lock();
-        self.seal_retired()?;
+        // What is synced is proven, whether its segment can be sealed or is damaged.
+        let sealed = self.seal_retired();
         let synced = *self.synced.lock();
         let mut manifest = self.manifest.lock();
         if manifest.current().state == LogState::Open
@@ -18,7 +19,7 @@ impl Writer {
         {
             self.or_poison(manifest.store(|m| m.proven = synced))?;
         }
-        Ok(())
+        sealed
     }
 
     fn sync_all(&self) -> Result<()> {

@@ -219,6 +219,10 @@ fn who_waits_for_a_log_of_another_process_is_woken_by_what_was_stored() {
                 reader.next_batch_timeout(Duration::from_secs(3600)).unwrap().unwrap().base_offset()
             });
             append(&log, &["b"]);
+            while !waits.is_finished() {
+                bench.clock.advance(Duration::from_millis(10));
+                std::thread::yield_now();
+            }
             assert_eq!(waits.join().unwrap(), 1, "{way:?}");
         });
     }
@@ -330,4 +334,94 @@ fn a_recovery_that_stops_anywhere_is_no_damage_to_a_reader_in_another_process() 
     }
     assert!(stopped > 40);
     assert!(told > 5);
+}
+
+/// The next writer kept what had not been durable and compacted it, which changes its batch or takes it out: a reader that
+/// had read it last was told that it was lost.
+#[test]
+fn a_reader_in_another_process_goes_on_when_the_next_writer_has_compacted_what_it_read_last() {
+    for way in WAYS {
+        for values in [&["old", "new"][..], &["old"]] {
+            let (bench, config) = (Bench::new(1), buffered(way));
+            let (dir, log) = write(&bench, &config);
+            append(&log, &["durable"]);
+            log.sync().unwrap();
+            let records: Vec<_> =
+                values.iter().map(|value| Record::value(value.as_bytes()).key(b"k")).collect();
+            log.append_batch(&records).unwrap();
+            let mut reader = follow(&bench, &config).reader(0).unwrap();
+            assert_eq!(rest(&mut reader).unwrap().len(), 1 + values.len());
+            drop((log, dir));
+            let (_dir, log) = write(&bench, &config);
+            log.append(&Record::value(b"latest").key(b"k")).unwrap();
+            log.roll().unwrap();
+            log.settle().unwrap();
+            append(&log, &["after"]);
+            log.sync().unwrap();
+            let compacted = log.compact().unwrap();
+            assert_eq!(compacted.records_removed, values.len() as u64, "{compacted:?}");
+            assert_eq!(rest(&mut reader).unwrap(), ["latest", "after"], "{way:?}");
+        }
+    }
+}
+
+/// What a reader had read was of another log of the same name. It waited at its own place, and went on behind records that
+/// it never saw, or called their segment corrupt.
+#[test]
+fn a_reader_in_another_process_is_told_when_its_log_was_removed_and_another_has_its_name() {
+    let (bench, config) = (Bench::new(1), buffered(WritePath::Positional));
+    let (dir, log) = write(&bench, &config);
+    append(&log, &["a"]);
+    append(&log, &["b"]);
+    let follower = follow(&bench, &config);
+    let mut reader = follower.reader(0).unwrap();
+    assert_eq!(rest(&mut reader).unwrap(), ["a", "b"]);
+    log.close().unwrap();
+    dir.remove_log("0").unwrap();
+    let log = Log::open(&dir, "0", config.clone()).unwrap();
+    for value in ["c", "d", "e"] {
+        append(&log, &[value]);
+    }
+    let removed = |error: Error| assert!(matches!(error, Error::Removed { .. }), "{error}");
+    removed(rest(&mut reader).unwrap_err());
+    removed(rest(&mut follower.reader(0).unwrap()).unwrap_err());
+    removed(follower.wait_for(2, Duration::from_secs(3600)).unwrap_err());
+    assert_eq!(rest(&mut follow(&bench, &config).reader(0).unwrap()).unwrap(), ["c", "d", "e"]);
+}
+
+/// Two threads that waited for one log woke each other with every look, and so looked without a pause.
+#[test]
+fn a_log_of_another_process_is_looked_at_every_10_ms_however_many_wait() {
+    let (bench, config) = (Bench::new(1), buffered(WritePath::Positional));
+    let (_dir, log) = write(&bench, &config);
+    append(&log, &["a"]);
+    let follower = follow(&bench, &config);
+    let looks = || bench.disk.ops().of(Op::List);
+    let begun = looks();
+    follower.refresh().unwrap();
+    let each = looks() - begun;
+    assert!(each > 0);
+    let begun = looks();
+    std::thread::scope(|threads| {
+        let waiting: Vec<_> = (0..3)
+            .map(|_| threads.spawn(|| follower.wait_for(1, Duration::from_secs(3600)).unwrap()))
+            .collect();
+        // Each looks when it begins to wait, then there is one look for each 10 ms of the clock.
+        let until = |count: u64| {
+            while looks() - begun < count * each {
+                std::thread::yield_now();
+            }
+        };
+        until(3);
+        for step in 1..=5 {
+            bench.clock.advance(Duration::from_millis(9));
+            std::thread::sleep(Duration::from_millis(30));
+            assert_eq!(looks() - begun, (2 + step) * each, "too early");
+            bench.clock.advance(Duration::from_millis(1));
+            until(3 + step);
+        }
+        append(&log, &["b"]);
+        bench.clock.advance(Duration::from_millis(10));
+        assert!(waiting.into_iter().all(|waits| waits.join().unwrap()));
+    });
 }

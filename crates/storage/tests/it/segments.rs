@@ -269,3 +269,38 @@ fn the_first_offset_at_or_after_a_time_is_found_whatever_order_the_timestamps_ha
         log.settle().unwrap();
     }
 }
+
+/// A full segment that could not be sealed, since it was damaged meanwhile, kept what is proven from moving on: each open
+/// after a crash had more to read, and then refused the log for a segment that no sealed log would have looked at.
+#[test]
+fn a_full_segment_that_is_damaged_before_it_is_sealed_holds_up_nothing_behind_it() {
+    for is_closed in [true, false] {
+        let disk = SimDisk::new(1);
+        let clock = Arc::new(ManualClock::at(0));
+        let dir = sim(&disk, &clock);
+        let log = Log::open(&dir, "1", LogConfig::default()).unwrap();
+        log.append(&Record::value(b"damaged")).unwrap();
+        log.roll().unwrap();
+        log.append(&Record::value(b"behind")).unwrap();
+        let path = "1/00000000000000000000.log";
+        let bytes = disk.read_file(path).unwrap();
+        let at = bytes.windows(7).position(|bytes| bytes == b"damaged").unwrap() as u64;
+        disk.flip_bit(path, at * 8).unwrap();
+        let corrupt = |error: &Error| matches!(error, Error::Corrupt { offset: 0, .. });
+        assert!(corrupt(&log.settle().unwrap_err()));
+        if is_closed {
+            assert!(corrupt(&log.close().unwrap_err()), "it is told");
+        } else {
+            drop(log);
+        }
+        drop(dir);
+
+        let dir = sim(&disk, &clock);
+        let log = Log::open(&dir, "1", LogConfig::default()).unwrap();
+        assert_eq!((log.recovery().proven_offset, log.recovery().scanned_bytes), (2, 0));
+        assert_eq!(log.recovery().clean, is_closed);
+        assert_eq!(log.append(&Record::value(b"more")).unwrap(), 2);
+        assert!(corrupt(&log.get(0).unwrap_err()));
+        assert_eq!(log.get(1).unwrap().unwrap().value.as_deref(), Some(b"behind".as_slice()));
+    }
+}

@@ -52,14 +52,14 @@ fn a_sound_store_has_no_findings_and_every_record_is_counted_and_no_byte_is_writ
     ];
     for config in ways {
         let bench = Bench::new(1);
-        filled(&bench, config.clone(), 300);
         let dir = bench.dir();
-        let journal = Journal::open(&dir, "0", config).unwrap();
+        let journal = Journal::open(&dir, "0", config.clone()).unwrap();
         let entries = [Entry { owner: 3, bytes: b"a" }, Entry { owner: 4, bytes: b"b" }];
         journal.append(&entries, &AppendOptions::default()).unwrap();
         journal.checkpoint(3, journal.reach(), b"state").unwrap();
         journal.close().unwrap();
         drop(dir);
+        filled(&bench, config, 300);
 
         let before = bench.disk.ops();
         let report = bench.verify();
@@ -176,13 +176,13 @@ fn a_missing_segment_is_a_gap_and_a_foreign_or_misplaced_one_is_refused() {
 #[test]
 fn what_can_be_made_anew_is_a_note_whatever_its_bytes() {
     let bench = Bench::new(5);
-    filled(&bench, config(), 100);
     let dir = bench.dir();
     let journal = Journal::open(&dir, "0", config()).unwrap();
     journal.append(&[Entry { owner: 3, bytes: b"a" }], &AppendOptions::default()).unwrap();
     journal.checkpoint(3, journal.reach(), b"state").unwrap();
     journal.close().unwrap();
     drop(dir);
+    filled(&bench, config(), 100);
     let mut files: Vec<String> = [".index", ".time", ".producers"]
         .iter()
         .filter_map(|extension| bench.files("7/0", extension).first().cloned())
