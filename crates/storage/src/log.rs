@@ -566,6 +566,10 @@ impl Inner {
         let bases = recovery::list_segments(io.as_ref(), root, name)?;
         let mut manifest = match manifest::load(io.as_ref(), name, root, Open::Write)? {
             Some((current, file)) => {
+                if bases.is_empty() {
+                    // Its maker may have died before the name was durable, and nothing has been synced there since.
+                    io.sync_dir(name).map_err(|e| Error::io("sync", root.join(name), e))?;
+                }
                 ManifestFile::opened(file, root.join(name).join(manifest::NAME), current)
             }
             None => {

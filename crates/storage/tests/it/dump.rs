@@ -13,6 +13,10 @@ use crate::support::Bench;
 fn store() -> Bench {
     let bench = Bench::new(1);
     let dir = bench.dir();
+    let journal = Journal::open(&dir, "0", LogConfig::default()).unwrap();
+    journal.append(&[Entry { owner: 3, bytes: b"a" }], &AppendOptions::default()).unwrap();
+    journal.checkpoint(3, journal.reach(), b"state").unwrap();
+    journal.close().unwrap();
     let log = Log::open(&dir, "7/0", LogConfig::default().segment_bytes_max(4 << 10)).unwrap();
     for n in 0..60u32 {
         let value = format!("value {n} {}", "x".repeat(60));
@@ -24,10 +28,6 @@ fn store() -> Bench {
         log.append_with(&[Record::value(value.as_bytes()).key(b"k")], &options).unwrap();
     }
     log.close().unwrap();
-    let journal = Journal::open(&dir, "0", LogConfig::default()).unwrap();
-    journal.append(&[Entry { owner: 3, bytes: b"a" }], &AppendOptions::default()).unwrap();
-    journal.checkpoint(3, journal.reach(), b"state").unwrap();
-    journal.close().unwrap();
     bench
 }
 
