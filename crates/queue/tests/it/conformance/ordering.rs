@@ -221,6 +221,33 @@ fn a_parked_group_stands_still_in_order_until_it_is_resumed() {
 }
 
 #[test]
+fn a_group_is_counted_by_itself_in_every_state() {
+    let mut store = Store::new();
+    let queue = store.create("q", QueueConfig::standard());
+    for group in ["a", "b"] {
+        (0..3).for_each(|_| {
+            send_to(&queue, group, "m");
+        });
+        queue.send(&Message::new(b"late").group(group).delay(ms(1000))).unwrap();
+    }
+    let got = receive(&queue, 2);
+    queue.reject(got[0].receipt(), "never").unwrap();
+    drop(queue);
+    for _ in 0..2 {
+        let queue = store.queue("q");
+        let of = |group| {
+            let counts = queue.group_counts(group).unwrap();
+            (counts.ready, counts.delayed, counts.in_flight, counts.dead)
+        };
+        assert_eq!([of("a"), of("b"), of("c")], [(1, 1, 1, 1), (3, 1, 0, 0), (0, 0, 0, 0)]);
+        let all = queue.counts().unwrap();
+        assert_eq!((all.ready, all.delayed, all.in_flight, all.dead), (4, 2, 1, 1));
+        drop(queue);
+        store.kill();
+    }
+}
+
+#[test]
 fn a_parked_group_is_redriven_in_order_and_goes_on_with_what_came_later() {
     let mut store = Store::new();
     let config =
