@@ -311,4 +311,38 @@ mod tests {
         assert_eq!(Index::decode(&offsets, &times, &[7; 16], 43), Err(Corruption::Misplaced));
         assert_eq!(Index::decode(&times, &offsets, &[7; 16], 42), Err(Corruption::Misplaced));
     }
+
+    #[test]
+    fn entries_out_of_order_are_refused_however_rightly_they_are_summed() {
+        let refused = Err(Corruption::Field("index entries out of order"));
+        let decode = |index: &Index| {
+            let (offsets, times) = index.encode(&[7; 16], 42);
+            Index::decode(&offsets, &times, &[7; 16], 42)
+        };
+        let change = |change: fn(&mut Index)| {
+            let mut index = sample();
+            change(&mut index);
+            decode(&index)
+        };
+        assert_eq!(change(|index| index.offsets[1].delta = index.offsets[0].delta), refused);
+        assert_eq!(change(|index| index.offsets[1].position = index.offsets[0].position), refused);
+        assert_eq!(change(|index| index.times[1].delta = index.times[0].delta), refused);
+        assert_eq!(
+            change(|index| index.times[1].max_timestamp = index.times[0].max_timestamp - 1),
+            refused
+        );
+        let same_time = change(|index| index.times[1].max_timestamp = index.times[0].max_timestamp);
+        assert!(same_time.is_ok(), "records of one millisecond");
+    }
+
+    #[test]
+    fn a_count_that_is_not_that_of_the_entries_is_refused() {
+        let (mut offsets, times) = sample().encode(&[7; 16], 42);
+        let found = (offsets.len() - HEAD_LEN) as u64;
+        offsets[36] ^= 1;
+        let expected = u64::from(LE::read_u32(&offsets[36..])) * OFFSET_ENTRY as u64;
+        seal(&mut offsets);
+        let refused = Err(Corruption::Truncated { expected, found });
+        assert_eq!(Index::decode(&offsets, &times, &[7; 16], 42), refused);
+    }
 }

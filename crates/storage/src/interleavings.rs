@@ -19,10 +19,12 @@ use crate::log::Log;
 use crate::planted::{Bug, plant};
 use crate::{DataDir, LogConfig};
 
+fn options(threads: usize) -> DataDirOptions {
+    DataDirOptions::new().threads(threads).clock(Arc::new(ManualClock::at(1_700_000_000_000)))
+}
+
 fn open(disk: &SimDisk, threads: usize, config: LogConfig) -> (DataDir, Log) {
-    let clock = Arc::new(ManualClock::at(1_700_000_000_000));
-    let options = DataDirOptions::new().threads(threads).clock(clock);
-    let dir = options.open_with(disk.io()).unwrap();
+    let dir = options(threads).open_with(disk.io()).unwrap();
     let log = Log::open(&dir, "1", config).unwrap();
     (dir, log)
 }

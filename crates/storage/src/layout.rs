@@ -433,4 +433,67 @@ mod tests {
         let refused = Corruption::Field("an offset beyond 63 bits");
         assert_eq!(SegmentHead::decode(&head.encode()), Err(refused));
     }
+
+    /// Every flipped bit is the checksum's to find. What follows is summed rightly, by somebody who means harm or a writer that is
+    /// wrong.
+    #[test]
+    fn a_footer_that_is_summed_rightly_and_makes_no_sense_is_refused() {
+        let footer = Footer {
+            epoch: 1,
+            log_id: [7; 16],
+            base_offset: 10,
+            end_offset: 20,
+            count: 10,
+            data_end: HEAD_LEN as u64,
+            max_timestamp: 5,
+            min_timestamp: 4,
+            hash: [3; 16],
+            sealed_at: 6,
+            previous_hash: [2; 16],
+        };
+        let with = |at: usize, value: u64, width: usize| {
+            let mut bytes = footer.encode();
+            bytes[at..at + width].copy_from_slice(&value.to_le_bytes()[..width]);
+            seal(&mut bytes);
+            Footer::decode(&bytes)
+        };
+        assert_eq!(with(40, 20, 8), Ok(footer.clone()));
+        assert_eq!(
+            with(56, SEGMENT_BYTES_MAX, 8).map(|footer| footer.data_end),
+            Ok(SEGMENT_BYTES_MAX)
+        );
+        for (at, value, width) in [
+            (10, u64::from(HASH_XXH3_128) + 1, 2),
+            (123, 1, 1),
+            (40, OFFSET_END, 8),
+            (40, 9, 8),
+            (48, 11, 8),
+            (56, HEAD_LEN as u64 - 1, 8),
+            (56, SEGMENT_BYTES_MAX + 1, 8),
+        ] {
+            assert_eq!(with(at, value, width), Err(Corruption::Field("footer")), "{value} at {at}");
+        }
+    }
+
+    #[test]
+    fn a_live_page_that_is_summed_rightly_and_makes_no_sense_is_refused() {
+        let page = Live {
+            log_id: [7; 16],
+            epoch: 1,
+            mapped: true,
+            durable: OFFSET_END - 1,
+            stored: OFFSET_END - 1,
+            boot: [1; 8],
+        };
+        assert_eq!(Live::decode(&page.encode()), Ok(page));
+        for wrong in [Live { durable: OFFSET_END, ..page }, Live { stored: OFFSET_END, ..page }] {
+            let refused = Corruption::Field("an offset beyond 63 bits");
+            assert_eq!(Live::decode(&wrong.encode()), Err(refused));
+        }
+        let mut bytes = page.encode();
+        bytes[28] = 2;
+        seal(&mut bytes);
+        let refused = Corruption::Field("write path of the live page");
+        assert_eq!(Live::decode(&bytes), Err(refused));
+    }
 }

@@ -389,4 +389,32 @@ mod tests {
             assert_eq!(Producers::decode(&bytes, &[1; 16], 110), None);
         }
     }
+
+    #[test]
+    fn a_snapshot_that_is_summed_rightly_and_makes_no_sense_is_refused() {
+        let mut state = Producers::default();
+        state.note(producer(3, 1), 5, 100, false, u64::MAX);
+        let bytes = state.encode(&[1; 16], 110);
+        let sealed = |mut bytes: Vec<u8>| {
+            let (head, body) = bytes.split_first_chunk::<HEAD_LEN>().unwrap();
+            let crc = crc(head, body);
+            LE::write_u32(&mut bytes[8..12], crc);
+            Producers::decode_any(&bytes).map(|(.., producers)| producers)
+        };
+        let with = |at: usize, value: &[u8]| {
+            let mut bytes = bytes.clone();
+            bytes[HEAD_LEN + at..][..value.len()].copy_from_slice(value);
+            sealed(bytes)
+        };
+        assert_eq!(with(8, &[3, 0]), Ok(state));
+        let refused = Err(Corruption::Field("producer snapshot"));
+        for at in [9, 15, 19] {
+            assert_eq!(with(at, &[0x80]), refused, "a negative number that ends at {at}");
+        }
+        assert_eq!(with(20, &OFFSET_END.to_le_bytes()), refused);
+        let longer = Err(Corruption::Field("length of a producer snapshot"));
+        assert_eq!(sealed([&bytes[..], &[0]].concat()), longer);
+        assert_eq!(Producers::decode(&bytes, &[2; 16], 110), None);
+        assert_eq!(Producers::decode(&bytes, &[1; 16], 111), None);
+    }
 }

@@ -1,5 +1,5 @@
-//! Whole histories of a log on the simulated disk, with shuttle: threads append and sync, one reads, one rolls, seals and
-//! removes, and then the power goes.
+//! Whole histories of a log on the simulated disk, with shuttle: threads append and sync, one reads, one does as another
+//! process would, one rolls, seals and removes, and then the power goes.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -7,7 +7,7 @@ use std::time::Duration;
 use shuttle::scheduler::{PctScheduler, RandomScheduler, Scheduler};
 use shuttle::{Config, MaxSteps, Runner, thread};
 
-use super::{alone, notices, open};
+use super::{alone, notices, open, options};
 use crate::config::{LogConfig, WritePath};
 use crate::error::Error;
 use crate::io::sim::{CrashPlan, SimDisk};
@@ -20,6 +20,7 @@ use crate::writer::AppendOptions;
 const SCHEDULES: usize = 4_000;
 const APPENDERS: u64 = 2;
 const APPENDS: u64 = 2;
+const LOOKS: u32 = 12;
 const HOUR: Duration = Duration::from_secs(3600);
 
 fn config(path: WritePath) -> LogConfig {
@@ -76,6 +77,33 @@ fn reads(log: &Log, count: u64) -> BTreeMap<u64, Vec<u8>> {
     found
 }
 
+/// Reads as another process does, as far as it comes in some looks.
+fn follows(disk: &SimDisk) -> BTreeMap<u64, Vec<u8>> {
+    let mut found = BTreeMap::new();
+    let dir = options(0).read_only(true).open_with(disk.io()).unwrap();
+    let log = Log::open(&dir, "1", LogConfig::default()).unwrap();
+    let mut reader = log.reader(log.start_offset()).unwrap();
+    for _ in 0..LOOKS {
+        log.refresh().unwrap();
+        let position = reader.position();
+        match reader.next_batch() {
+            Ok(Some(batch)) => {
+                for record in batch.records().map(Result::unwrap) {
+                    assert!(record.offset >= position, "{} came again", record.offset);
+                    found.insert(record.offset, record.value.unwrap().to_vec());
+                }
+            }
+            Ok(None) => thread::yield_now(),
+            Err(Error::OffsetOutOfRange { offset, start, .. }) => {
+                assert!(offset < start, "{offset} is not below {start}");
+                let _ = reader.seek(log.start_offset());
+            }
+            Err(e) => panic!("{e}"),
+        }
+    }
+    found
+}
+
 /// Rolls, seals and removes all but the last segment.
 fn retains(log: &Log) {
     log.roll().unwrap();
@@ -102,12 +130,18 @@ fn history(path: WritePath) {
         let log = log.clone();
         thread::spawn(move || retains(&log))
     };
+    let follower = {
+        let disk = disk.clone();
+        thread::spawn(move || follows(&disk))
+    };
     let acknowledged: Vec<_> = appenders.into_iter().map(|thread| thread.join().unwrap()).collect();
     retainer.join().unwrap();
-    let found = reader.join().unwrap();
+    let found = [reader.join().unwrap(), follower.join().unwrap()].into_iter().flatten();
     let given: Acknowledged = acknowledged.iter().flat_map(|(of_one, _)| of_one.clone()).collect();
     assert_eq!(given.len() as u64, APPENDERS * APPENDS, "an offset was given to two");
-    assert!(found.iter().all(|(offset, value)| given[offset] == value[..]), "{found:?} {given:?}");
+    for (offset, value) in found {
+        assert_eq!(given[&offset], value[..], "at {offset}");
+    }
     let start = log.start_offset();
     drop((log, dir));
     for (of_one, disk) in acknowledged.into_iter().chain([(given, disk)]) {
