@@ -7,6 +7,7 @@ use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use logmill::{ConsumerConfig, Durability, ProducerRecord, Record, StartAt, Store, TopicConfig};
@@ -14,6 +15,13 @@ use logmill::{ConsumerConfig, Durability, ProducerRecord, Record, StartAt, Store
 const PARTITIONS: u32 = 10;
 const FILES_MAX: usize = 1_024;
 const RESIDENT_KB_MAX: u64 = 256 << 10;
+
+/// Held by each test: files and memory are counted for the whole process.
+static ALONE: Mutex<()> = Mutex::new(());
+
+fn alone() -> MutexGuard<'static, ()> {
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 fn open_files() -> usize {
     std::fs::read_dir("/proc/self/fd").unwrap().count()
@@ -38,6 +46,7 @@ fn check(when: &str) {
 
 #[test]
 fn many_topics_hold_few_files_and_little_memory_and_open_at_once() {
+    let _alone = alone();
     let topics = size("LOGMILL_LIMIT_TOPICS", 30);
     let place = tempfile::tempdir().unwrap();
     let store = Store::open(place.path()).unwrap();
@@ -137,6 +146,7 @@ fn one_topic_of_many_partitions_is_written_read_by_a_group_closed_and_killed_wit
  {
     const NAME: &str = "one_topic_of_many_partitions_is_written_read_by_a_group_closed_and_killed_within_the_same_limits";
     const KILLED: &str = "LOGMILL_LIMIT_KILLED";
+    let _alone = alone();
     let partitions = size("LOGMILL_LIMIT_PARTITIONS", 300);
     if let Some(place) = std::env::var_os(KILLED) {
         let store = open(Path::new(&place));
