@@ -41,7 +41,7 @@ struct Given {
     id: u64,
     /// Which receive of the message it was.
     receives: u32,
-    /// A loss of power has forgotten that receive.
+    /// The queue was opened without that receive, or without the message, whose number may since be another's.
     forgotten: bool,
 }
 
@@ -267,7 +267,7 @@ impl QueueMachine {
                     account.lost_track = false;
                     for given in &mut account.given {
                         let item = seen.0.get(&given.id);
-                        given.forgotten |= item.is_some_and(|item| item.receives < given.receives);
+                        given.forgotten |= item.is_none_or(|item| item.receives < given.receives);
                     }
                     return Ok(());
                 }
@@ -547,7 +547,7 @@ impl QueueMachine {
         let deleted = self.queue()?.delete(&given.receipt);
         match deleted {
             Err(QueueError::ReceiptHandleExpired { .. })
-                if power != Some(true) && before.0.contains_key(&given.id) =>
+                if power != Some(true) && (given.forgotten || before.0.contains_key(&given.id)) =>
             {
                 self.account.pending = None;
                 self.account.stale += 1;

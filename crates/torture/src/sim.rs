@@ -415,3 +415,20 @@ fn shrink<W: World>(bases: &Bases<W>, mut failure: Failure<W>, effort: Effort) -
     }
     failure
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::queue::QueueMachine;
+
+    /// A power loss took a message that had been received, and its number was given to another one. The queue refused the
+    /// receipt of the first, as it must, and the account, which knew of no such message, took that for a broken promise.
+    #[test]
+    fn a_receipt_of_a_lost_message_has_no_power_over_the_one_that_has_its_number() {
+        for setup in ["queue+fifo+positional+buffered", "queue+mapped+buffered"] {
+            let line = format!("{setup};750;delete big send take power503 three delete look;");
+            let case: Case<QueueMachine> = line.parse().unwrap();
+            replay(&case, true).unwrap_or_else(|failure| panic!("{}: {case}", failure.what));
+        }
+    }
+}
