@@ -43,7 +43,9 @@ fn a_topic_is_created_described_altered_grown_and_deleted() {
     assert_eq!(altered[0]["settings"]["segment.bytes"], "65536");
 
     store.run(&["topic", "add-partitions", "events", "--partitions", "5"]).ok();
-    store.produce("events", b"one\ntwo\n");
+    let refused = store.run_with(&["produce", "events"], b"one\n").failed(1);
+    assert!(refused.contains("no key"), "{refused}");
+    store.run_with(&["produce", "events", "--key-field", "1"], b"one\ntwo\n").ok();
     let described = parsed(&store.run(&describe).ok());
     assert_eq!(described[0]["partition_count"], 5);
     let partitions = described[0]["partitions"].as_array().unwrap();

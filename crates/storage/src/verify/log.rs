@@ -209,7 +209,10 @@ impl Subjects<'_> {
         let mut tries = 0;
         // How many segments before the nearest were looked at in vain: they are left over from a merge.
         let mut back = 0;
-        while let Some(snapshot) = self.snapshot(out) {
+        let mut upto = None;
+        while let Some(mut snapshot) = self.snapshot(out) {
+            // As far as the log went when this began: whoever keeps appending would keep it from ever being done.
+            snapshot.end = *upto.get_or_insert(snapshot.end);
             if walk.cursor < snapshot.start {
                 walk = Walk { cursor: snapshot.start, previous: None };
             }

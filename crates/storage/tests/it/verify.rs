@@ -309,6 +309,29 @@ fn what_is_no_file_is_named_once() {
     assert_eq!(found.len(), 1, "{found:?}");
 }
 
+// The end was asked for anew in each round, and the active segment was read from its head again as long as it had grown:
+// beside a writer of 50 records a second a segment of 100 MB was never done, and its records were counted each time.
+#[test]
+fn beside_a_writer_that_keeps_appending_each_record_is_looked_at_once() {
+    let place = tempfile::tempdir().unwrap();
+    let dir = DataDir::open(place.path()).unwrap();
+    let log = Log::open(&dir, "1/0", LogConfig::default()).unwrap();
+    log.append(&Record::value(b"before")).unwrap();
+    let reader = DataDirOptions::new().read_only(true).open(place.path()).unwrap();
+    let mut appended = 0;
+    let report = verify(&reader, &mut |_| {
+        if appended < 100 {
+            appended += 1;
+            log.append(&Record::value(b"meanwhile")).unwrap();
+        }
+    })
+    .unwrap();
+    assert!(appended > 0, "nothing came in between");
+    assert_eq!(report.segments, 1);
+    assert!((1..=log.end_offset()).contains(&report.records), "{} records", report.records);
+    log.close().unwrap();
+}
+
 #[test]
 fn beside_a_writer_that_appends_rolls_and_removes_nothing_is_wrong() {
     let place = tempfile::tempdir().unwrap();
