@@ -98,12 +98,10 @@ impl Active {
             *zeroed = needed;
             return Ok(());
         }
-        while *zeroed < upto {
-            let len = usize::try_from(upto - *zeroed).unwrap_or(ZEROS.len()).min(ZEROS.len());
-            write_full(self.file.as_ref(), &ZEROS[..len], *zeroed)
-                .map_err(self.segment.failed("write"))?;
-            *zeroed += len as u64;
-        }
+        let len = usize::try_from(upto - *zeroed).unwrap_or(ZEROS.len());
+        write_full(self.file.as_ref(), &ZEROS[..len], *zeroed)
+            .map_err(self.segment.failed("write"))?;
+        *zeroed = upto;
         Ok(())
     }
 
