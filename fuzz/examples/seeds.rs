@@ -19,6 +19,22 @@ fn without_reservation(mut bytes: Vec<u8>) -> Vec<u8> {
     bytes
 }
 
+/// The head of a segment and each of its frames, as the target takes them.
+fn frames(name: &str, segment: &[u8]) -> io::Result<()> {
+    seed("codec", &format!("{name}-head"), &segment[..128])?;
+    let mut at = 128;
+    while let Some(head) = segment.get(at..at + 16).filter(|head| **head != [0; 16]) {
+        let end = at + 16 + u32::from_le_bytes([head[4], head[5], head[6], head[7]]) as usize;
+        let frame = [b"f", &head[8..14], &segment[at + 16..end]].concat();
+        seed("codec", &format!("{name}-frame-at-{at}"), &frame)?;
+        at = end;
+    }
+    if let Some(footer) = segment.get(at.next_multiple_of(512)..) {
+        seed("codec", &format!("{name}-footer"), &footer[..footer.len().min(128)])?;
+    }
+    Ok(())
+}
+
 fn log(name: &str, disk: &SimDisk) -> io::Result<()> {
     let mut files = BTreeMap::new();
     for (number, path) in NAMES.iter().enumerate() {
@@ -26,9 +42,14 @@ fn log(name: &str, disk: &SimDisk) -> io::Result<()> {
         let file = path.rsplit('/').next().unwrap_or(path);
         if path.ends_with(".log") {
             seed("batch", &format!("{name}-{file}"), &without_reservation(bytes.clone()))?;
+            frames(&format!("{name}-{file}"), &bytes)?;
         }
         if [".index", ".time", ".producers"].iter().any(|end| path.ends_with(end)) {
             seed("index", &format!("{name}-{file}"), &bytes)?;
+            seed("codec", &format!("{name}-{file}"), &bytes)?;
+        }
+        if path.ends_with("manifest") {
+            seed("codec", &format!("{name}-manifest"), &bytes[..4096])?;
         }
         files.insert(number, without_reservation(bytes));
     }

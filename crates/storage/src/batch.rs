@@ -28,6 +28,9 @@ use crate::varint::{self, unzigzag};
     reason = "encodes what the writer has bounded, nothing that was read from a file"
 )]
 mod encode;
+#[cfg(fuzzing)]
+#[expect(clippy::arithmetic_side_effects, clippy::indexing_slicing, reason = "a fuzzer may panic")]
+pub mod fuzzing;
 
 pub(crate) use encode::{Encoder, FrameSpec, end_commit};
 

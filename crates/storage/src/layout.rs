@@ -64,7 +64,7 @@ fn check(bytes: &[u8], magic: &[u8; 8], version: Option<u16>) -> Result<(), Corr
     if expected == found { Ok(()) } else { Err(Corruption::Checksum { expected, found }) }
 }
 
-fn seal(bytes: &mut [u8]) {
+pub(crate) fn seal(bytes: &mut [u8]) {
     if let Some((body, crc)) = bytes.split_last_chunk_mut() {
         *crc = crc32fast::hash(body).to_le_bytes();
     }

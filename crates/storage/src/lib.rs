@@ -75,6 +75,9 @@ mod view;
 mod writer;
 
 pub use activity::{Activity, Histogram};
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub use batch::fuzzing;
 pub use batch::{Batch, Producer, RecordBuf, Records};
 pub use carry::Carry;
 pub use clock::{Clock, ManualClock, SystemClock};

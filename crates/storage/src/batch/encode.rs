@@ -8,7 +8,7 @@ use crate::record::Record;
 use crate::varint::{self, zigzag};
 
 /// What a frame says beside its records.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct FrameSpec {
     pub base_offset: u64,
     /// Every offset below it is durable; said only where it is news.
@@ -94,7 +94,7 @@ impl Encoder {
 
 /// Writes both checksums of a frame.
 #[inline]
-fn seal(scope: &Scope, frame: &mut [u8]) {
+pub(super) fn seal(scope: &Scope, frame: &mut [u8]) {
     let head = frame.first_chunk().expect("a frame begins with its head");
     let head_crc = scope.head_crc(head);
     LE::write_u16(&mut frame[14..16], head_crc);
