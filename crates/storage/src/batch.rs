@@ -299,10 +299,8 @@ impl<'a> Batch<'a> {
     ) -> Result<Batch<'a>, Corruption> {
         let mut rest = frame.get(HEAD_LEN..).ok_or(Corruption::Field("frame head"))?;
         let flag = |bit| head.flags & bit != 0;
-        let base_timestamp = scope
-            .base_timestamp
-            .checked_add(varint::take_signed(&mut rest)?)
-            .ok_or(Corruption::Field("a timestamp beyond 64 bits"))?;
+        let base_timestamp =
+            record::timestamp(scope.base_timestamp, varint::take_signed(&mut rest)?)?;
         let (count, max_ahead) =
             if flag(COUNT) { (varint::take(&mut rest)?, varint::take(&mut rest)?) } else { (1, 0) };
         let extra = if flag(SPAN) { varint::take(&mut rest)? } else { 0 };
@@ -335,9 +333,10 @@ impl<'a> Batch<'a> {
             last_offset: base_offset.checked_add(span).ok_or(Corruption::Field("offset span"))?,
             count,
             base_timestamp,
-            max_timestamp: base_timestamp
-                .checked_add_unsigned(max_ahead)
-                .ok_or(Corruption::Field("a timestamp beyond 64 bits"))?,
+            max_timestamp: record::timestamp(
+                base_timestamp,
+                i64::try_from(max_ahead).unwrap_or(i64::MAX),
+            )?,
             epoch: scope.epoch,
             flags: head.flags,
             durable_upto: match back {
@@ -349,11 +348,7 @@ impl<'a> Batch<'a> {
             producer,
             from: 0,
             horizon: match horizon {
-                Some(ahead) => Some(
-                    base_timestamp
-                        .checked_add(unzigzag(ahead))
-                        .ok_or(Corruption::Field("a delete horizon beyond 64 bits"))?,
-                ),
+                Some(ahead) => Some(record::timestamp(base_timestamp, unzigzag(ahead))?),
                 None => None,
             },
         })

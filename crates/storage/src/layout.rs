@@ -8,6 +8,7 @@
 use byteorder::{ByteOrder, LittleEndian as LE};
 
 use crate::error::Corruption;
+use crate::record;
 
 pub(crate) const VERSION: u16 = 1;
 pub(crate) const HEAD_LEN: usize = 128;
@@ -137,7 +138,7 @@ impl SegmentHead {
             base_offset,
             epoch,
             generation,
-            base_timestamp: LE::read_i64(&b[56..]),
+            base_timestamp: record::timestamp(0, LE::read_i64(&b[56..]))?,
             superseded_hash: array16(&b[64..80]),
         })
     }

@@ -12,6 +12,20 @@
 use crate::error::Corruption;
 use crate::varint::{self, zigzag};
 
+/// No timestamp is further from 1970 than this many ms, so that any two of them can be subtracted.
+pub(crate) const TIMESTAMP_MAX: i64 = 1 << 61;
+
+/// What lies `delta` ms from `base`, if a writer may have taken it.
+#[inline]
+pub(crate) fn timestamp(base: i64, delta: i64) -> Result<i64, Corruption> {
+    let sum = base.saturating_add(delta);
+    if sum.unsigned_abs() <= TIMESTAMP_MAX.unsigned_abs() {
+        Ok(sum)
+    } else {
+        Err(Corruption::Field("a timestamp beyond 2^61 ms"))
+    }
+}
+
 /// A name and bytes that travel with a record. Names may repeat.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Header<'a> {
@@ -340,9 +354,7 @@ pub(crate) fn take<'a>(
         offset: base_offset
             .checked_add(u64::from(offset_delta))
             .ok_or(Corruption::Field("an offset beyond 64 bits"))?,
-        timestamp: base_timestamp
-            .checked_add(timestamp_delta)
-            .ok_or(Corruption::Field("a timestamp beyond 64 bits"))?,
+        timestamp: timestamp(base_timestamp, timestamp_delta)?,
         key: take_optional(body)?,
         value: take_optional(body)?,
         headers: take_headers(body)?,

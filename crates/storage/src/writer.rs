@@ -26,7 +26,7 @@ use crate::manifest::ManifestFile;
 use crate::planted::{self, Bug};
 use crate::producers::{Check, Producers};
 use crate::reader::Reader;
-use crate::record::Record;
+use crate::record::{Record, TIMESTAMP_MAX};
 use crate::recovery::Unsealed;
 use crate::retention::{BeforeRemoval, Keeper};
 use crate::schedule::Task;
@@ -43,8 +43,6 @@ const PENDING_MAX: usize = 256 << 10;
 const UNPROVEN_MAX: u64 = 8 << 20;
 /// The background looks at a log this long after an append at the latest.
 const IDLE: Duration = Duration::from_millis(500);
-/// No timestamp is further from 1970 than this many ms, so that any two of them can be subtracted.
-pub(crate) const TIMESTAMP_MAX: i64 = 1 << 61;
 pub(crate) const SPARE: &str = "spare";
 
 /// What one append asks for.

@@ -299,11 +299,14 @@ fn impossible_values_under_a_valid_checksum_are_refused() {
     let max_signed = [0xFE, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 1];
     let million_records = body(&[0, 0xC0, 0x84, 0x3D, 0], &ONE);
     let huge_span = body(&[&[0, 1, 0], &max[..]].concat(), &ONE);
+    let mut far = Vec::new();
+    Record::value(b"").encode(&mut far, 1 << 61, 0);
     let cases: &[(&str, u16, Vec<u8>)] = &[
+        ("a timestamp beyond 2^61 ms", 0, body(&[0], &far)),
         ("a varint that does not end", 0, vec![0x80; 9]),
         ("a varint that does not end", 0, vec![0xFF; 10]),
-        ("a timestamp beyond 64 bits", 0, body(&max_signed, &ONE)),
-        ("a timestamp beyond 64 bits", COUNT, body(&[&[0, 1], &max[..]].concat(), &ONE)),
+        ("a timestamp beyond 2^61 ms", 0, body(&max_signed, &ONE)),
+        ("a timestamp beyond 2^61 ms", COUNT, body(&[&[0, 1], &max[..]].concat(), &ONE)),
         ("record count", COUNT, body(&[0, 0, 0], &ONE)),
         ("record count", COUNT, body(&[0, 2, 0], &ONE)),
         ("record count", COUNT, million_records),
@@ -314,7 +317,7 @@ fn impossible_values_under_a_valid_checksum_are_refused() {
         ("durable_upto", DURABLE, body(&[0, 0xE9, 0x07], &ONE)),
         ("producer", PRODUCER, vec![0; 14]),
         ("producer", PRODUCER, body(&[&[0], &[0xFF; 14][..]].concat(), &ONE)),
-        ("a delete horizon beyond 64 bits", HORIZON, body(&[&[0], &max_signed[..]].concat(), &ONE)),
+        ("a timestamp beyond 2^61 ms", HORIZON, body(&[&[0], &max_signed[..]].concat(), &ONE)),
         ("uncompressed length", 3, body(&[&[0], &max[..]].concat(), &ONE)),
         ("uncompressed length", 3, body(&[0, 0xFF, 0xFF, 0xFF, 0x7F], &ONE)),
         ("compressed records", 3, body(&[0, 9], &[0xFF; 9])),

@@ -6,8 +6,7 @@ use super::Source;
 use super::passes::Marks;
 use crate::batch::Batch;
 use crate::error::Result;
-use crate::record::RecordView;
-use crate::writer::TIMESTAMP_MAX;
+use crate::record::{RecordView, TIMESTAMP_MAX};
 
 /// What a frame may grow by, for the groups that compaction adds.
 const FRAME_GROWTH: u64 = 24;
