@@ -33,5 +33,5 @@ instructions *ARGUMENTS:
 
 # Runs logmill and its rivals in turns, five rounds each, and writes the tables and plots of docs/benchmarks.md.
 bench-compare *ROWS:
-    cargo run --release --manifest-path benches/compare/Cargo.toml -- {{ROWS}} --rounds 5 --json benches/compare/results.json
+    cargo run --release --manifest-path benches/compare/Cargo.toml --features brokers -- {{ROWS}} --rounds 5 --json benches/compare/results.json
     cargo run --release --manifest-path benches/compare/Cargo.toml -- --report benches/compare/results.json

@@ -11,6 +11,15 @@ pub enum Level {
     Synced,
 }
 
+/// Whom a row compares.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    Log,
+    Queue,
+    /// A server of its own, across a socket.
+    Broker,
+}
+
 /// A log or a queue under test.
 pub trait Engine: Sync {
     /// Appends the payloads in one call, or in a loop where the engine has no such call. Each payload begins with its
@@ -43,7 +52,7 @@ pub trait Engine: Sync {
 /// How to open a rival.
 pub struct Peer {
     pub name: &'static str,
-    pub is_queue: bool,
+    pub kind: Kind,
     /// `None`: not at this level.
     pub open: fn(&Path, Level) -> Option<Box<dyn Engine>>,
     /// What its number does not say.

@@ -142,8 +142,7 @@ fn queues(place: &Path) -> Vec<Line> {
     let (mut send, mut take) = (Vec::new(), Vec::new());
     for count in [1u64, 10, 100, 1000] {
         let path = fresh(place);
-        let store =
-            Store::builder().durability(Durability::Buffered).open(&path).expect("store");
+        let store = Store::builder().durability(Durability::Buffered).open(&path).expect("store");
         let make =
             |i| store.create_queue(&format!("q{i}"), &QueueConfig::standard()).expect("queue");
         let queues: Vec<_> = (0..count).map(make).collect();

@@ -10,7 +10,7 @@ mod report;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use engine::{Engine, Level, Peer};
+use engine::{Engine, Kind, Level, Peer};
 
 /// What is done, and how much of it in one round.
 #[derive(Clone, Copy, Debug)]
@@ -30,6 +30,7 @@ enum Work {
 
 struct Row {
     name: &'static str,
+    kind: Kind,
     title: &'static str,
     work: Work,
     level: Level,
@@ -40,6 +41,7 @@ struct Row {
 
 const ROWS: &[Row] = &[
     row(
+        Kind::Log,
         "append",
         "Buffered append, one at a time, 100 B",
         Work::Append { batch: 1, threads: 1 },
@@ -48,6 +50,7 @@ const ROWS: &[Row] = &[
         2_000_000,
     ),
     row(
+        Kind::Log,
         "append_100",
         "Buffered append, batches of 100, 100 B",
         Work::Append { batch: 100, threads: 1 },
@@ -56,6 +59,7 @@ const ROWS: &[Row] = &[
         4_000_000,
     ),
     row(
+        Kind::Log,
         "append_1k",
         "Buffered append, batches of 100, 1 KiB",
         Work::Append { batch: 100, threads: 1 },
@@ -64,6 +68,7 @@ const ROWS: &[Row] = &[
         400_000,
     ),
     row(
+        Kind::Log,
         "synced",
         "Synced append, 1 thread, 100 B",
         Work::Append { batch: 1, threads: 1 },
@@ -72,6 +77,7 @@ const ROWS: &[Row] = &[
         1_000_000,
     ),
     row(
+        Kind::Log,
         "synced_16",
         "Synced append, 16 threads, 100 B",
         Work::Append { batch: 1, threads: 16 },
@@ -80,6 +86,7 @@ const ROWS: &[Row] = &[
         4_000_000,
     ),
     row(
+        Kind::Log,
         "synced_64",
         "Synced append, 64 threads, 100 B",
         Work::Append { batch: 1, threads: 64 },
@@ -88,6 +95,7 @@ const ROWS: &[Row] = &[
         4_000_000,
     ),
     row(
+        Kind::Log,
         "scan",
         "Scan, hot, appended one at a time, 100 B",
         Work::Scan { batch: 1 },
@@ -96,6 +104,7 @@ const ROWS: &[Row] = &[
         1_000_000,
     ),
     row(
+        Kind::Log,
         "scan_100",
         "Scan, hot, appended in batches of 100, 100 B",
         Work::Scan { batch: 100 },
@@ -104,6 +113,7 @@ const ROWS: &[Row] = &[
         2_000_000,
     ),
     row(
+        Kind::Log,
         "scan_1k",
         "Scan, hot, appended in batches of 100, 1 KiB",
         Work::Scan { batch: 100 },
@@ -112,6 +122,7 @@ const ROWS: &[Row] = &[
         300_000,
     ),
     row(
+        Kind::Log,
         "get",
         "Random get, hot, appended in batches of 100, 100 B",
         Work::Get,
@@ -120,6 +131,7 @@ const ROWS: &[Row] = &[
         1_000_000,
     ),
     row(
+        Kind::Queue,
         "send",
         "Queue send, unsynced, one at a time, 100 B",
         Work::Append { batch: 1, threads: 1 },
@@ -128,6 +140,7 @@ const ROWS: &[Row] = &[
         500_000,
     ),
     row(
+        Kind::Queue,
         "take",
         "Queue receive and delete, unsynced, one at a time, 100 B",
         Work::Take,
@@ -135,9 +148,46 @@ const ROWS: &[Row] = &[
         100,
         200_000,
     ),
+    row(
+        Kind::Broker,
+        "broker",
+        "Beside brokers: publish, acknowledged, not synced, one at a time, 100 B",
+        Work::Append { batch: 1, threads: 1 },
+        Level::Buffered,
+        100,
+        2_000_000,
+    ),
+    row(
+        Kind::Broker,
+        "broker_synced",
+        "Beside brokers: publish, synced, 1 thread, 100 B",
+        Work::Append { batch: 1, threads: 1 },
+        Level::Synced,
+        100,
+        1_000_000,
+    ),
+    row(
+        Kind::Broker,
+        "broker_synced_16",
+        "Beside brokers: publish, synced, 16 threads, 100 B",
+        Work::Append { batch: 1, threads: 16 },
+        Level::Synced,
+        100,
+        4_000_000,
+    ),
+    row(
+        Kind::Broker,
+        "broker_take",
+        "Beside brokers: receive one message and acknowledge it, not synced, 100 B",
+        Work::Take,
+        Level::Buffered,
+        100,
+        20_000,
+    ),
 ];
 
 const fn row(
+    kind: Kind,
     name: &'static str,
     title: &'static str,
     work: Work,
@@ -145,7 +195,7 @@ const fn row(
     bytes: usize,
     count: u64,
 ) -> Row {
-    Row { name, title, work, level, bytes, count }
+    Row { name, kind, title, work, level, bytes, count }
 }
 
 /// One round of one engine.
@@ -303,11 +353,10 @@ fn main() {
     for row in
         ROWS.iter().filter(|row| names.is_empty() || names.iter().any(|name| name == row.name))
     {
-        let is_queue = matches!(row.work, Work::Take) || row.name == "send";
         let rivals: Vec<&Peer> = ours::PEERS
             .iter()
             .chain(peers::PEERS)
-            .filter(|peer| peer.is_queue == is_queue)
+            .filter(|peer| peer.kind == row.kind)
             .filter(|peer| {
                 only.as_ref().is_none_or(|only| only.split(',').any(|name| name == peer.name))
             })

@@ -7,32 +7,38 @@ use std::sync::Mutex;
 
 use logmill_storage::{DataDir, Durability, Log, LogConfig, Record};
 
-use crate::engine::{Engine, Level, Peer};
+use crate::engine::{Engine, Kind, Level, Peer};
 
 pub const PEERS: &[Peer] = &[
     Peer {
         name: "logmill",
-        is_queue: false,
+        kind: Kind::Log,
         open: open_log,
         note: "verifies every checksum that it reads; survives kill -9",
     },
     Peer {
         name: "floor: write(2)",
-        is_queue: false,
+        kind: Kind::Log,
         open: open_write,
         note: "one write call for each append, zero-written blocks when synced",
     },
     Peer {
         name: "floor: mapped store",
-        is_queue: false,
+        kind: Kind::Log,
         open: open_mapped,
-        note: "length, CRC-32 and payload stored into zero-written, present pages",
+        note: "lengths and payloads, one CRC-32 for each call, stored into zero-written, present pages",
     },
     Peer {
         name: "logmill",
-        is_queue: true,
+        kind: Kind::Queue,
         open: open_queue,
         note: "leases for 30 s; survives kill -9",
+    },
+    Peer {
+        name: "logmill",
+        kind: Kind::Broker,
+        open: open_queue,
+        note: "a queue in the process; leases for 30 s",
     },
 ];
 
@@ -110,7 +116,7 @@ fn open_write(path: &Path, level: Level) -> Option<Box<dyn Engine>> {
 
 impl Engine for Raw {
     fn append(&self, batch: &[&[u8]]) {
-        let mut bytes = Vec::with_capacity(batch.iter().map(|b| b.len() + 8).sum());
+        let mut bytes = Vec::with_capacity(8 + batch.iter().map(|b| b.len() + 4).sum::<usize>());
         frame(&mut bytes, batch);
         let mut end = self.end.lock().expect("lock");
         self.file.write_all_at(&bytes, *end).expect("write");
@@ -122,12 +128,16 @@ impl Engine for Raw {
     }
 }
 
+/// One checksum for the call, and a length before each payload.
 fn frame(bytes: &mut Vec<u8>, batch: &[&[u8]]) {
+    bytes.extend_from_slice(&[0; 8]);
     for payload in batch {
         bytes.extend_from_slice(&(payload.len() as u32).to_le_bytes());
-        bytes.extend_from_slice(&crc32fast::hash(payload).to_le_bytes());
         bytes.extend_from_slice(payload);
     }
+    let crc = crc32fast::hash(&bytes[8..]);
+    bytes[..4].copy_from_slice(&crc.to_le_bytes());
+    bytes[4..8].copy_from_slice(&(batch.len() as u32).to_le_bytes());
 }
 
 struct Mapped(Mutex<(memmap2::MmapMut, usize, Vec<u8>)>);

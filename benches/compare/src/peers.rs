@@ -6,6 +6,8 @@ use crate::engine::Peer;
 macro_rules! peers {
     ($($feature:literal $module:ident),* $(,)?) => {
         $(#[cfg(feature = $feature)] mod $module;)*
+        #[cfg(feature = "brokers")]
+        mod server;
         pub const PEERS: &[Peer] = &[$(#[cfg(feature = $feature)] $module::PEER),*];
     };
 }
@@ -14,4 +16,5 @@ peers!(
     "commitlog" commitlog, "walrus" walrus, "raft-engine" raft_engine, "okaywal" okaywal, "open-wal" open_wal,
     "fjall" fjall, "lmdb" lmdb, "sqlite" sqlite, "redb" redb, "kafko" kafko,
     "yaque" yaque, "queue-file" queue_file, "sqlite" sqlite_queue,
+    "brokers" redis_streams, "brokers" jetstream, "brokers" rabbitmq,
 );

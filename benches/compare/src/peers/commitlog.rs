@@ -4,9 +4,9 @@ use std::sync::Mutex;
 use commitlog::message::{MessageBuf, MessageSet};
 use commitlog::{CommitLog, LogOptions, ReadLimit};
 
-use crate::engine::{Engine, Level, Peer};
+use crate::engine::{Engine, Kind, Level, Peer};
 
-pub const PEER: Peer = Peer { name: "commitlog 0.2", is_queue: false, open, note: "never synced; a scan checks no checksum" };
+pub const PEER: Peer = Peer { name: "commitlog 0.2", kind: Kind::Log, open, note: "never synced; a scan checks no checksum" };
 
 fn open(path: &Path, level: Level) -> Option<Box<dyn Engine>> {
     (level == Level::Buffered).then_some(())?;

@@ -2,9 +2,9 @@ use std::path::Path;
 
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
 
-use crate::engine::{Engine, Level, Peer};
+use crate::engine::{Engine, Kind, Level, Peer};
 
-pub const PEER: Peer = Peer { name: "fjall 3", is_queue: false, open, note: "a key-value tree: the index is the key; kill -9 takes nothing" };
+pub const PEER: Peer = Peer { name: "fjall 3", kind: Kind::Log, open, note: "a key-value tree: the index is the key; kill -9 takes nothing" };
 
 fn open(path: &Path, level: Level) -> Option<Box<dyn Engine>> {
     let database = Database::builder(path).open().expect("database");

@@ -4,9 +4,9 @@ use bytes::Bytes;
 use kafko::{Kafko, Producer};
 use tokio::runtime::Runtime;
 
-use crate::engine::{Engine, Level, Peer};
+use crate::engine::{Engine, Kind, Level, Peer};
 
-pub const PEER: Peer = Peer { name: "kafko 0.3", is_queue: false, open, note: "never synced; through a task of its runtime; its reads load the rest of the segment each, so they are left out" };
+pub const PEER: Peer = Peer { name: "kafko 0.3", kind: Kind::Log, open, note: "never synced; through a task of its runtime; its reads load the rest of the segment each, so they are left out" };
 
 fn open(path: &Path, level: Level) -> Option<Box<dyn Engine>> {
     (level == Level::Buffered).then_some(())?;

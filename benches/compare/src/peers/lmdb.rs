@@ -4,9 +4,9 @@ use heed::byteorder::BE;
 use heed::types::{Bytes, U64};
 use heed::{Database, Env, EnvFlags, EnvOpenOptions, PutFlags};
 
-use crate::engine::{Engine, Level, Peer};
+use crate::engine::{Engine, Kind, Level, Peer};
 
-pub const PEER: Peer = Peer { name: "LMDB (heed 0.22)", is_queue: false, open, note: "no checksum; buffered: NO_SYNC, a transaction for each append" };
+pub const PEER: Peer = Peer { name: "LMDB (heed 0.22)", kind: Kind::Log, open, note: "no checksum; buffered: NO_SYNC, a transaction for each append" };
 
 fn open(path: &Path, level: Level) -> Option<Box<dyn Engine>> {
     let mut options = EnvOpenOptions::new();

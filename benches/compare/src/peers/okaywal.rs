@@ -2,9 +2,9 @@ use std::path::Path;
 
 use okaywal::{Configuration, LogVoid, WriteAheadLog};
 
-use crate::engine::{Engine, Level, Peer};
+use crate::engine::{Engine, Kind, Level, Peer};
 
-pub const PEER: Peer = Peer { name: "okaywal 0.3", is_queue: false, open, note: "prints from its library; one entry for each record" };
+pub const PEER: Peer = Peer { name: "okaywal 0.3", kind: Kind::Log, open, note: "prints from its library; one entry for each record" };
 
 fn open(path: &Path, level: Level) -> Option<Box<dyn Engine>> {
     (level == Level::Synced).then_some(())?;

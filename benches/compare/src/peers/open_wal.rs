@@ -3,9 +3,9 @@ use std::sync::Mutex;
 
 use open_wal::{Lsn, Wal, WalConfig};
 
-use crate::engine::{Engine, Level, Peer};
+use crate::engine::{Engine, Kind, Level, Peer};
 
-pub const PEER: Peer = Peer { name: "open-wal 0.2", is_queue: false, open, note: "buffered: in memory until a commit, so kill -9 takes it; behind a mutex; checks a checksum" };
+pub const PEER: Peer = Peer { name: "open-wal 0.2", kind: Kind::Log, open, note: "buffered: in memory until a commit, so kill -9 takes it; behind a mutex; checks a checksum" };
 
 fn open(path: &Path, level: Level) -> Option<Box<dyn Engine>> {
     let (wal, _) = Wal::open(path, WalConfig::default()).expect("log");

@@ -3,9 +3,9 @@ use std::sync::Mutex;
 
 use queue_file::QueueFile;
 
-use crate::engine::{Engine, Level, Peer};
+use crate::engine::{Engine, Kind, Level, Peer};
 
-pub const PEER: Peer = Peer { name: "queue-file 2", is_queue: true, open, note: "first in, first out; no lease" };
+pub const PEER: Peer = Peer { name: "queue-file 2", kind: Kind::Queue, open, note: "first in, first out; no lease" };
 
 fn open(path: &Path, level: Level) -> Option<Box<dyn Engine>> {
     let mut queue = QueueFile::open(path.join("queue")).expect("queue");

@@ -3,9 +3,9 @@ use std::path::Path;
 use protobuf::well_known_types::BytesValue;
 use raft_engine::{Config, Engine as RaftEngine, LogBatch, MessageExt, ReadableSize};
 
-use crate::engine::{Engine, Level, Peer};
+use crate::engine::{Engine, Kind, Level, Peer};
 
-pub const PEER: Peer = Peer { name: "raft-engine 0.4", is_queue: false, open, note: "a raft group for each thread; checks a checksum; compression off, as the payloads would shrink" };
+pub const PEER: Peer = Peer { name: "raft-engine 0.4", kind: Kind::Log, open, note: "a raft group for each thread; checks a checksum; compression off, as the payloads would shrink" };
 
 fn open(path: &Path, level: Level) -> Option<Box<dyn Engine>> {
     let config = Config {

@@ -2,9 +2,9 @@ use std::path::Path;
 
 use redb::{Database, Durability, ReadableTable, ReadableDatabase, TableDefinition};
 
-use crate::engine::{Engine, Level, Peer};
+use crate::engine::{Engine, Kind, Level, Peer};
 
-pub const PEER: Peer = Peer { name: "redb 4", is_queue: false, open, note: "a key-value tree: the index is the key; buffered: Durability::None, so kill -9 takes it" };
+pub const PEER: Peer = Peer { name: "redb 4", kind: Kind::Log, open, note: "a key-value tree: the index is the key; buffered: Durability::None, so kill -9 takes it" };
 
 const TABLE: TableDefinition<u64, &[u8]> = TableDefinition::new("log");
 

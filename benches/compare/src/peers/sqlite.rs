@@ -3,9 +3,9 @@ use std::sync::Mutex;
 
 use rusqlite::Connection;
 
-use crate::engine::{Engine, Level, Peer};
+use crate::engine::{Engine, Kind, Level, Peer};
 
-pub const PEER: Peer = Peer { name: "SQLite (WAL)", is_queue: false, open, note: "synchronous = OFF or FULL; no checksum; behind a mutex" };
+pub const PEER: Peer = Peer { name: "SQLite (WAL)", kind: Kind::Log, open, note: "synchronous = OFF or FULL; no checksum; behind a mutex" };
 
 fn open(path: &Path, level: Level) -> Option<Box<dyn Engine>> {
     let table = "CREATE TABLE log (id INTEGER PRIMARY KEY, value BLOB NOT NULL)";

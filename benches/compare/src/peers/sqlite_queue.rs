@@ -3,9 +3,9 @@ use std::sync::Mutex;
 
 use rusqlite::Connection;
 
-use crate::engine::{Engine, Level, Peer};
+use crate::engine::{Engine, Kind, Level, Peer};
 
-pub const PEER: Peer = Peer { name: "SQLite job table", is_queue: true, open, note: "one transaction claims, another deletes" };
+pub const PEER: Peer = Peer { name: "SQLite job table", kind: Kind::Queue, open, note: "one transaction claims, another deletes" };
 
 fn open(path: &Path, level: Level) -> Option<Box<dyn Engine>> {
     let table = "CREATE TABLE jobs (id INTEGER PRIMARY KEY, until INTEGER NOT NULL DEFAULT 0, value BLOB NOT NULL);

@@ -2,9 +2,9 @@ use std::path::Path;
 
 use walrus_rust::{FsyncSchedule, ReadConsistency, Walrus};
 
-use crate::engine::{Engine, Level, Peer};
+use crate::engine::{Engine, Kind, Level, Peer};
 
-pub const PEER: Peer = Peer { name: "walrus-rust 0.2", is_queue: false, open, note: "reading consumes; checks a checksum" };
+pub const PEER: Peer = Peer { name: "walrus-rust 0.2", kind: Kind::Log, open, note: "reading consumes; checks a checksum" };
 
 fn open(path: &Path, level: Level) -> Option<Box<dyn Engine>> {
     // SAFETY: rounds begin when no other thread of this process reads the environment.

@@ -3,9 +3,9 @@ use std::sync::Mutex;
 
 use yaque::{Receiver, Sender};
 
-use crate::engine::{Engine, Level, Peer};
+use crate::engine::{Engine, Kind, Level, Peer};
 
-pub const PEER: Peer = Peer { name: "yaque 0.6", is_queue: true, open, note: "never synced; no lease: a message that is received is gone with its process's next commit" };
+pub const PEER: Peer = Peer { name: "yaque 0.6", kind: Kind::Queue, open, note: "never synced; no lease: a message that is received is gone with its process's next commit" };
 
 fn open(path: &Path, level: Level) -> Option<Box<dyn Engine>> {
     (level == Level::Buffered).then_some(())?;
