@@ -189,6 +189,6 @@ fn copies(target: &DataDir) -> Result<BTreeMap<String, u64>> {
     Ok(files.map(|entry| (entry.name, entry.len)).collect())
 }
 
-fn hex(bytes: &[u8]) -> String {
+pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -477,6 +477,16 @@ impl DataDir {
         self.has_file(&Path::new(name).join(manifest::NAME))
     }
 
+    /// The id that the log of this name was given when it was made, which no other log has; `None` if there is none.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`]: its manifest is damaged. [`Error::NotAFile`], [`Error::Io`].
+    pub fn log_id(&self, name: &str) -> Result<Option<[u8; 16]>> {
+        let io = self.inner.io.as_ref();
+        let loaded = manifest::load(io, Path::new(name), &self.inner.path, Open::Read)?;
+        Ok(loaded.map(|(manifest, _)| manifest.log_id))
+    }
+
     pub(crate) fn has_file(&self, path: &Path) -> Result<bool> {
         match self.inner.io.open(path, Open::Read) {
             Ok(_) => Ok(true),

@@ -28,6 +28,12 @@ impl Log {
     }
 }
 
+/// The epoch of a log that is restored from a backup or salvaged: higher than any that the one which it was made from comes
+/// to by crashing, less than 65,536 times, afterwards.
+pub(crate) const fn raised(epoch: u32) -> u32 {
+    (epoch | 0xFFFF).saturating_add(1)
+}
+
 /// The number of the first segment of a later epoch than `epoch`, or how many there are. An epoch never changes inside a
 /// segment, and never goes back from one to the next.
 pub(crate) fn first_after(segments: &[Arc<Segment>], epoch: u32) -> Result<usize> {

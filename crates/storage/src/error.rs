@@ -4,6 +4,7 @@ use std::fmt;
 use std::io;
 use std::path::PathBuf;
 
+use crate::backup::hex;
 use crate::batch::Producer;
 
 /// The result of everything in this crate.
@@ -215,6 +216,13 @@ pub enum Corruption {
     },
     /// The log was there once, with all that it was given, and its directory or manifest is gone.
     LostLog,
+    /// Another log lies where this one belongs: one that was copied here, of this store or of another.
+    ForeignLog {
+        /// The id of the log that belongs here.
+        expected: [u8; 16],
+        /// The id of the one that is here.
+        found: [u8; 16],
+    },
 }
 
 impl fmt::Display for Corruption {
@@ -250,6 +258,12 @@ impl fmt::Display for Corruption {
             }
             Corruption::LostLog => f.write_str(
                 "this log was made once and is gone; nothing was put in its place: bring its directory back, or restore a backup",
+            ),
+            Corruption::ForeignLog { expected, found } => write!(
+                f,
+                "log {} belongs here and log {} was found, which was not touched: bring the right directory back, or restore a backup",
+                hex(expected),
+                hex(found)
             ),
         }
     }

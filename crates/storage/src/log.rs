@@ -210,6 +210,11 @@ impl Log {
         self.inner.view.epoch()
     }
 
+    /// The id that it was given when it was made: see [`DataDir::log_id`].
+    pub fn id(&self) -> [u8; 16] {
+        self.inner.view.log_id
+    }
+
     /// A reader that begins at `from`.
     ///
     /// # Errors
@@ -760,13 +765,18 @@ pub(crate) fn make_directories(dir: &DataDir, name: &Path) -> Result<()> {
     Ok(())
 }
 
-fn first_manifest(dir: &DataDir) -> Result<Manifest> {
+/// One that no other log has.
+pub(crate) fn new_log_id(dir: &DataDir) -> Result<[u8; 16]> {
     let mut log_id = [0; 16];
     dir.io().random(&mut log_id).map_err(|e| Error::io("random", dir.path(), e))?;
+    Ok(log_id)
+}
+
+fn first_manifest(dir: &DataDir) -> Result<Manifest> {
     Ok(Manifest {
         read_only_features: 0,
         generation: 1,
-        log_id,
+        log_id: new_log_id(dir)?,
         epoch: 1,
         state: State::Clean,
         start_offset: 0,

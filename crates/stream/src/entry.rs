@@ -25,6 +25,7 @@
 //! 19 share epoch         group, topic, partition, epoch, offset: what was known from there on is void
 //! 20 share deliveries    group, topic, partition, list of (offset, deliveries)
 //! 21 logs made           topic, ranges: these partitions have had a log, durably, before this was said
+//! 22 logs named          topic, list of (partition, log id of 16 bytes): as 21, and no other log is theirs
 //!
 //! settings = list of (number, signed value)      ranges = list of (first - end of the range before, length)
 //! ```
@@ -51,6 +52,9 @@ pub enum GroupKind {
     /// A share group: any number for each partition, with an acknowledgement for each record.
     Share,
 }
+
+/// What tells a log from all others.
+pub(crate) type LogId = [u8; 16];
 
 /// A position as it is committed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -162,6 +166,10 @@ pub(crate) enum Entry<'a> {
         topic: u32,
         partitions: Vec<OffsetRange>,
     },
+    LogsNamed {
+        topic: u32,
+        logs: Vec<(u32, LogId)>,
+    },
 }
 
 impl Entry<'_> {
@@ -188,6 +196,7 @@ impl Entry<'_> {
             Entry::ShareEpoch { .. } => 19,
             Entry::ShareDeliveries { .. } => 20,
             Entry::LogsMade { .. } => 21,
+            Entry::LogsNamed { .. } => 22,
         }
     }
 
@@ -296,6 +305,14 @@ impl Entry<'_> {
                 put_varint(out, u64::from(*topic));
                 put_ranges(out, partitions);
             }
+            Entry::LogsNamed { topic, logs } => {
+                put_varint(out, u64::from(*topic));
+                put_varint(out, logs.len() as u64);
+                for (partition, id) in logs {
+                    put_varint(out, u64::from(*partition));
+                    out.extend_from_slice(id);
+                }
+            }
         }
     }
 }
@@ -387,6 +404,10 @@ impl<'a> Entry<'a> {
                 deliveries: take_list(w, |w| Ok((w.varint()?, w.varint32()?)))?,
             },
             21 => Entry::LogsMade { topic: w.varint32()?, partitions: take_ranges(w)? },
+            22 => Entry::LogsNamed {
+                topic: w.varint32()?,
+                logs: take_list(w, |w| Ok((w.varint32()?, w.array()?)))?,
+            },
             _ => return Err("an entry kind that this build does not know"),
         };
         wire.end()?;

@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use logmill_storage::{Durability, Owner, Part, Task};
 
+use crate::binding;
 use crate::config::to_ms;
 use crate::entry::Entry;
 use crate::error::{Error, Result};
 use crate::known::OWNER;
-use crate::partition::{PartitionCore, lost};
 use crate::shared::Shared;
 
 /// How often the background looks around: silent members of groups are found after so long at the latest.
@@ -84,10 +84,12 @@ impl Shared {
     /// Says in the store's health which partitions have lost their logs, before somebody wants to use them.
     fn look_for_lost(&self) {
         let made: Vec<_> = self.look(|state| state.topics.made().collect());
-        for id in made {
-            let is_there = self.dir.has_log(&PartitionCore::log_name(id)).unwrap_or(true);
-            if !is_there && self.look(|state| state.topics.has_made(id)) {
-                lost(self, id);
+        for (id, log) in made {
+            // One that was deleted meanwhile is not missed.
+            if binding::check(&self.dir, id, log).is_err()
+                && self.look(|state| state.topics.has_made(id))
+            {
+                let _ = binding::check_and_note(&self.dir, id, log);
             }
         }
     }

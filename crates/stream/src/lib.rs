@@ -12,6 +12,7 @@ use std::fmt;
 use std::sync::Arc;
 
 mod assignment;
+mod binding;
 mod chunk;
 mod compactor;
 mod config;

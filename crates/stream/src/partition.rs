@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use logmill_storage::{
@@ -11,9 +11,10 @@ use logmill_storage::{
 };
 use parking_lot::{Condvar, Mutex};
 
+use crate::binding;
 use crate::compactor::Compacted;
 use crate::config::TimestampType;
-use crate::entry::Entry;
+use crate::entry::{Entry, LogId};
 use crate::error::{Error, Result};
 use crate::producer::remember_sequences;
 use crate::shared::Shared;
@@ -107,6 +108,8 @@ pub(crate) struct PartitionCore {
     visited_s: AtomicU64,
     /// The journal knows that there is a log: if its directory is gone, it is lost.
     is_made: AtomicBool,
+    /// Which log it is, if the journal knows that too: another in its place is not opened.
+    log_id: OnceLock<LogId>,
     /// Held while the journal is told so.
     telling: Mutex<()>,
     /// What the last compaction left, and when the compactor last looked.
@@ -143,6 +146,7 @@ impl PartitionCore {
             slot: Mutex::new(Slot::Closed),
             visited_s: AtomicU64::new(0),
             is_made: AtomicBool::new(false),
+            log_id: OnceLock::new(),
             telling: Mutex::new(()),
             compacted: Mutex::new(None),
             visited_to_compact: Mutex::new(None),
@@ -166,8 +170,11 @@ impl PartitionCore {
         self.wakers.lock().push(waker);
     }
 
-    /// Notes that the journal knows of a log.
-    pub(crate) fn set_made(&self) {
+    /// Notes that the journal knows of a log, and perhaps which.
+    pub(crate) fn set_made(&self, log_id: Option<LogId>) {
+        if let Some(id) = log_id {
+            let _ = self.log_id.set(id);
+        }
         self.is_made.store(true, Ordering::Release);
     }
 
@@ -183,32 +190,32 @@ impl PartitionCore {
         topic: &TopicCore,
     ) -> Result<Arc<OpenLog>> {
         let log = self.log_untold(shared, topic)?;
-        if !self.is_made.load(Ordering::Acquire) && !shared.dir.is_read_only() {
+        if self.log_id.get().is_none() && !shared.dir.is_read_only() {
             self.tell(shared, &log)?;
         }
         Ok(log)
     }
 
-    /// Journals that there is a log, which is durable by now, so that a loss of its directory is noticed. Before it has a
-    /// record this is waited for. Where there are some (its store is from before this was journaled, or a crash came in
-    /// between) it can wait for a journal that takes it.
+    /// Journals that there is a log, which is durable by now, and which, so that a loss of its directory is noticed, and
+    /// another in its place. Before it has a record this is waited for. Where there are some (its store is from before this
+    /// was journaled, or a crash came in between) it can wait for a journal that takes it.
     fn tell(&self, shared: &Shared, log: &OpenLog) -> Result<()> {
         let _once = self.telling.lock();
-        if self.is_made.load(Ordering::Acquire) {
+        if self.log_id.get().is_some() {
             return Ok(());
         }
-        let is_empty = log.end_offset() == 0;
-        let level = if is_empty { Durability::Sync } else { Durability::Buffered };
+        let is_first = !self.is_made.load(Ordering::Acquire) && log.end_offset() == 0;
+        let level = if is_first { Durability::Sync } else { Durability::Buffered };
         let PartitionId { topic, partition } = self.id;
         let told = shared.change(level, |state| {
-            let is_told = state.topics.get(topic).is_none_or(|topic| topic.is_made(partition));
-            let partitions = vec![(partition.into(), u64::from(partition) + 1)];
-            let made = Entry::LogsMade { topic, partitions }.encoded();
-            Ok((if is_told { Vec::new() } else { vec![made] }, ()))
+            let known = state.topics.get(topic);
+            let is_told = known.is_none_or(|topic| topic.log_id(partition).is_some());
+            let named = Entry::LogsNamed { topic, logs: vec![(partition, log.id())] }.encoded();
+            Ok((if is_told { Vec::new() } else { vec![named] }, ()))
         });
         match told {
-            Ok(()) => self.set_made(),
-            Err(error) if is_empty => return Err(error),
+            Ok(()) => self.set_made(Some(log.id())),
+            Err(error) if is_first => return Err(error),
             Err(_) => {}
         }
         Ok(())
@@ -241,8 +248,8 @@ impl PartitionCore {
         }
         let (settings_version, config) = topic.log_config();
         let name = PartitionCore::log_name(self.id);
-        if self.is_made.load(Ordering::Acquire) && !self.has_log(shared)? {
-            return Err(lost(shared, self.id).into());
+        if self.is_made.load(Ordering::Acquire) {
+            binding::check_and_note(&shared.dir, self.id, self.log_id.get().copied())?;
         }
         let log = Log::open(&shared.dir, &name, config)?;
         let waker: Weak<dyn Wake> = Arc::downgrade(&(Arc::clone(self) as Arc<dyn Wake>));
@@ -306,19 +313,6 @@ impl PartitionCore {
         self.wake();
         closed
     }
-}
-
-/// The error of a partition that has lost its log, which from now on the store's health says too.
-pub(crate) fn lost(shared: &Shared, id: PartitionId) -> logmill_storage::Error {
-    let name = PartitionCore::log_name(id);
-    let lost = || logmill_storage::Error::Corrupt {
-        path: shared.dir.path().join(&name),
-        position: 0,
-        offset: 0,
-        what: Corruption::LostLog,
-    };
-    shared.dir.note(&format!("log {name}"), &Err::<(), _>(lost()));
-    lost()
 }
 
 fn is_lost<T>(opened: &Result<T>) -> bool {

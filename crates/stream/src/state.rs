@@ -55,6 +55,7 @@ impl State {
             | Entry::TopicAltered { .. }
             | Entry::PartitionsAdded { .. }
             | Entry::LogsMade { .. }
+            | Entry::LogsNamed { .. }
             | Entry::TopicRemoved { .. } => self.topics.apply(entry),
             Entry::ProducerOpened { .. }
             | Entry::ProducerSequence { .. }

@@ -98,7 +98,7 @@ impl TopicCore {
                 .map(|partition| PartitionCore::new(PartitionId { topic: self.id, partition })),
         );
         for core in partitions.iter().filter(|core| state.is_made(core.id.partition)) {
-            core.set_made();
+            core.set_made(state.log_id(core.id.partition));
         }
         self.partition_count.fetch_max(count, Ordering::AcqRel);
     }

@@ -4,6 +4,7 @@ use logmill_storage::verify::{self, Severity, VerifyProgress, VerifyReport};
 use logmill_storage::{Corruption, DataDir};
 
 use crate::PartitionId;
+use crate::binding::{self, damaged};
 use crate::error::{Error, Result};
 use crate::partition::PartitionCore;
 use crate::shared::Shared;
@@ -12,8 +13,8 @@ use crate::streams::StreamsOptions;
 const UNREADABLE: Severity = Severity::Unreadable;
 
 /// Verifies every byte of a store that is open for reading, as [`logmill_storage::verify::verify`] does, and that the logs
-/// are those of its topics: a partition that has had a log and has none now is damage, and so is a log of which the journal
-/// does not know.
+/// are those of its topics: a partition that has had a log and has none now, or another one, is damage, and so is a log of
+/// which the journal does not know.
 ///
 /// # Errors
 /// [`Error::Storage`] if the store directory itself cannot be listed. Whatever is wrong further down is a finding.
@@ -37,8 +38,11 @@ pub fn verify(dir: &DataDir, progress: &mut dyn FnMut(VerifyProgress)) -> Result
 /// Compares what is there with what the journal knows of.
 fn compare(dir: &DataDir, listed: &[String], report: &mut VerifyReport) -> Result<()> {
     let shared = Shared::open(dir, None, &StreamsOptions::default())?;
-    let made: Vec<PartitionId> = shared.look(|state| state.topics.made().collect());
-    let missing: Vec<_> = made.into_iter().filter_map(|id| Some((id, missing(dir, id)?))).collect();
+    let made: Vec<_> = shared.look(|state| state.topics.made().collect());
+    let missing: Vec<_> = made
+        .into_iter()
+        .filter_map(|(id, log)| Some((id, binding::check(dir, id, log).err()?)))
+        .collect();
     if !missing.is_empty() {
         // A topic may have been deleted since the journal was read.
         shared.catch_up()?;
@@ -61,16 +65,6 @@ fn compare(dir: &DataDir, listed: &[String], report: &mut VerifyReport) -> Resul
     Ok(())
 }
 
-/// Why there is no log, if there is none.
-fn missing(dir: &DataDir, id: PartitionId) -> Option<logmill_storage::Error> {
-    let name = PartitionCore::log_name(id);
-    match dir.has_log(&name) {
-        Ok(true) => None,
-        Ok(false) => Some(damaged(dir, &name, Corruption::LostLog)),
-        Err(error) => Some(error),
-    }
-}
-
 fn is_known(shared: &Shared, name: &str) -> bool {
     let Some(PartitionId { topic, partition }) = PartitionCore::parse_log_name(name) else {
         return name == crate::shared::JOURNAL;
@@ -82,8 +76,4 @@ fn is_known(shared: &Shared, name: &str) -> bool {
             let condemned = state.topics.condemned().find(|(id, _)| *id == topic);
             partitions.or(condemned.map(|(_, count)| count)).is_some_and(|count| partition < count)
         })
-}
-
-fn damaged(dir: &DataDir, name: &str, what: Corruption) -> logmill_storage::Error {
-    logmill_storage::Error::Corrupt { path: dir.path().join(name), position: 0, offset: 0, what }
 }

@@ -31,6 +31,12 @@ impl<'a> Wire<'a> {
         Ok(*first)
     }
 
+    pub(crate) fn array<const N: usize>(&mut self) -> Result<[u8; N], Malformed> {
+        let (bytes, rest) = self.0.split_first_chunk().ok_or("an entry that ends early")?;
+        self.0 = rest;
+        Ok(*bytes)
+    }
+
     pub(crate) fn varint(&mut self) -> Result<u64, Malformed> {
         let mut value = 0u64;
         for shift in (0..64).step_by(7) {

@@ -8,6 +8,7 @@ use xxhash_rust::xxh3::Xxh3;
 use super::catalogue::{Catalogue, FileCopy, LogCopy};
 use super::{BackupProgress, CATALOGUE, FILES, HOT, refuse_unless_empty};
 use crate::data_dir::DataDir;
+use crate::epochs::raised;
 use crate::error::{Corruption, Error, Result};
 use crate::io::{File, Open, read_full, write_full};
 use crate::layout::{Footer, Manifest, Proven, State};
@@ -217,10 +218,4 @@ fn verify(
     let footer = footer.ok_or_else(|| segment.corrupt(limit, copy.offset, what))?;
     segment.store_index(walked.index);
     Ok(footer)
-}
-
-/// The epoch of a restored log: higher than any that the log which was backed up comes to by crashing, less than 65,536
-/// times, after the backup.
-const fn raised(epoch: u32) -> u32 {
-    (epoch | 0xFFFF).saturating_add(1)
 }

@@ -9,10 +9,11 @@ use super::walk::Walk;
 use super::{Event, Gap, SalvageReport};
 use crate::batch::{Batch, Scope};
 use crate::data_dir::{Claimed, DataDir};
+use crate::epochs::raised;
 use crate::error::{Corruption, Error, Result};
 use crate::io::Open;
 use crate::layout::{Footer, HEAD_LEN, Manifest, Proven, SegmentHead, State};
-use crate::log::make_directories;
+use crate::log::{make_directories, new_log_id};
 use crate::manifest::{self, ManifestFile};
 use crate::record::{Header, Record, RecordView};
 use crate::recovery;
@@ -80,8 +81,12 @@ impl<'a> Copy<'a> {
                 source: std::io::ErrorKind::AlreadyExists.into(),
             });
         }
-        let mut log_id = [0; 16];
-        io.random(&mut log_id).map_err(|e| Error::io("random", root, e))?;
+        // It takes the place of the old one for whoever knows that by its id; in a higher epoch, so that no file of the one
+        // passes for one of the other.
+        let log_id = match source.log_id {
+            Some(id) => id,
+            None => new_log_id(target)?,
+        };
         Ok(Copy {
             source,
             target,
@@ -325,7 +330,7 @@ impl<'a> Copy<'a> {
             read_only_features: 0,
             generation: 1,
             log_id: self.log_id,
-            epoch: self.source.epoch() + 1,
+            epoch: raised(self.source.epoch()),
             state: State::Clean,
             start_offset: start.max(first),
             proven,

@@ -25,8 +25,8 @@ pub(super) struct Source<'a> {
     dir: &'a DataDir,
     name: &'a Path,
     pub manifest: Option<Manifest>,
-    /// The id that its heads agree on, if there is no manifest.
-    log_id: [u8; 16],
+    /// The manifest's, or the one that its heads agree on, if any.
+    pub log_id: Option<[u8; 16]>,
     /// Base offsets and lengths, in order.
     pub segments: Vec<(u64, u64)>,
     /// Everything below is known to have been durable.
@@ -76,7 +76,7 @@ impl<'a> Source<'a> {
         let mut source = Source {
             dir,
             name,
-            log_id: manifest.as_ref().map_or([0; 16], |manifest| manifest.log_id),
+            log_id: manifest.as_ref().map(|manifest| manifest.log_id),
             manifest,
             segments,
             witness: 0,
@@ -92,14 +92,11 @@ impl<'a> Source<'a> {
         }
         source.epochs.sort_unstable();
         source.epochs.dedup();
-        if source.manifest.is_none()
-            && let Some((id, _)) = ids.into_iter().max_by_key(|(_, count)| *count)
-        {
-            source.log_id = id;
-        }
+        let most = ids.into_iter().max_by_key(|(_, count)| *count);
+        source.log_id = source.log_id.or(most.map(|(id, _)| id));
         // One that cannot be had is as good as none, too.
         let live = live_page::load(io, dir.path(), name).ok().flatten();
-        let live = live.filter(|live| live.log_id == source.log_id);
+        let live = live.filter(|live| Some(live.log_id) == source.log_id);
         source.witness = live.map_or(0, |live| live.durable);
         if let Some(manifest) = &source.manifest {
             source.witness = source.witness.max(manifest.proven.offset);
@@ -132,7 +129,9 @@ impl<'a> Source<'a> {
         let footer = self.footer(file.as_ref(), base, len).map_err(failed("read"))?;
         let limit = footer.as_ref().map_or(len, |footer| footer.data_end);
         let (head, is_guessed) = match read_head(file.as_ref()).map_err(failed("read"))? {
-            Ok(head) if head.log_id == self.log_id && head.base_offset == base => (head, false),
+            Ok(head) if Some(head.log_id) == self.log_id && head.base_offset == base => {
+                (head, false)
+            }
             Ok(_) => return Err(Problem::Corruption(Corruption::Misplaced)),
             Err(what) => self
                 .guess_head(&file, base, footer.as_ref(), limit)
@@ -148,7 +147,7 @@ impl<'a> Source<'a> {
         let mut bytes = [0; FOOTER_LEN];
         read_full(file, &mut bytes, position)?;
         Ok(Footer::decode(&bytes).ok().filter(|footer| {
-            footer.log_id == self.log_id
+            Some(footer.log_id) == self.log_id
                 && footer.base_offset == base
                 && Footer::position(footer.data_end) == position
         }))
@@ -163,6 +162,7 @@ impl<'a> Source<'a> {
         footer: Option<&Footer>,
         limit: u64,
     ) -> std::io::Result<Option<(SegmentHead, bool)>> {
+        let Some(log_id) = self.log_id else { return Ok(None) };
         let mut bytes = [0; HEAD_LEN];
         read_full(file.as_ref(), &mut bytes, 0)?;
         let written = LE::read_u32(&bytes[48..52]);
@@ -170,7 +170,7 @@ impl<'a> Source<'a> {
         let known = self.epochs.iter().rev().copied();
         let manifest = self.manifest.as_ref().map(|manifest| manifest.epoch);
         for epoch in named.into_iter().chain([written]).chain(known).chain(manifest) {
-            let scope = Scope::new(&self.log_id, epoch, base, 0);
+            let scope = Scope::new(&log_id, epoch, base, 0);
             if Resync::new(file, &scope, limit).next(HEAD_LEN as u64)?.is_none() {
                 continue;
             }
@@ -180,7 +180,7 @@ impl<'a> Source<'a> {
             };
             let head = SegmentHead {
                 read_only_features: 0,
-                log_id: self.log_id,
+                log_id,
                 base_offset: base,
                 epoch,
                 generation: 0,

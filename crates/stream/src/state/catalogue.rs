@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use crate::PartitionId;
-use crate::entry::Entry;
+use crate::entry::{Entry, LogId};
 use crate::range_set::RangeSet;
 use crate::settings::Settings;
 
@@ -16,6 +16,8 @@ pub(crate) struct TopicState {
     pub(crate) settings: Settings,
     /// Which partitions have had a log.
     made: RangeSet,
+    /// Which log that was.
+    logs: BTreeMap<u32, LogId>,
 }
 
 impl TopicState {
@@ -23,6 +25,11 @@ impl TopicState {
     /// journaled says so of no partition that was not used since.
     pub(crate) fn is_made(&self, partition: u32) -> bool {
         self.made.contains(partition.into())
+    }
+
+    /// The only log that can be the partition's. Of a partition that was not used since this is journaled, nobody knows.
+    pub(crate) fn log_id(&self, partition: u32) -> Option<LogId> {
+        self.logs.get(&partition).copied()
     }
 }
 
@@ -65,12 +72,12 @@ impl Catalogue {
         self.topics.iter().map(|(id, topic)| (*id, topic))
     }
 
-    /// The partitions that have had a log.
-    pub(crate) fn made(&self) -> impl Iterator<Item = PartitionId> + '_ {
+    /// The partitions that have had a log, and which.
+    pub(crate) fn made(&self) -> impl Iterator<Item = (PartitionId, Option<LogId>)> + '_ {
         self.iter().flat_map(|(topic, state)| {
             (0..state.partitions)
                 .filter(|partition| state.is_made(*partition))
-                .map(move |partition| PartitionId { topic, partition })
+                .map(move |partition| (PartitionId { topic, partition }, state.log_id(partition)))
         })
     }
 
@@ -94,6 +101,7 @@ impl Catalogue {
                         partitions: *partitions,
                         settings: settings.clone(),
                         made: RangeSet::default(),
+                        logs: BTreeMap::new(),
                     },
                 );
                 self.next = self.next.max(topic.saturating_add(1));
@@ -112,6 +120,14 @@ impl Catalogue {
                 if let Some(state) = self.topics.get_mut(topic) {
                     for (first, end) in partitions {
                         state.made.insert(*first, *end);
+                    }
+                }
+            }
+            Entry::LogsNamed { topic, logs } => {
+                if let Some(state) = self.topics.get_mut(topic) {
+                    for (partition, id) in logs {
+                        state.made.insert((*partition).into(), u64::from(*partition) + 1);
+                        state.logs.insert(*partition, *id);
                     }
                 }
             }
@@ -141,6 +157,10 @@ impl Catalogue {
             });
             if state.made.len() > 0 {
                 entries.push(Entry::LogsMade { topic, partitions: state.made.iter().collect() });
+            }
+            if !state.logs.is_empty() {
+                let logs = state.logs.iter().map(|(partition, id)| (*partition, *id)).collect();
+                entries.push(Entry::LogsNamed { topic, logs });
             }
         }
     }

@@ -3,6 +3,7 @@
 mod asynchronous;
 mod background;
 mod conformance;
+mod foreign;
 mod full_disk;
 mod groups;
 mod journal;
