@@ -180,6 +180,7 @@ impl Input {
     }
 
     /// Reads blocks of lines in a thread of its own, until the receiver is gone.
+    #[expect(clippy::disallowed_methods, reason = "one thread reads ahead, one says what was sent")]
     fn read_ahead(self) -> (Receiver<Outcome<Block>>, JoinHandle<()>) {
         let (sender, receiver) = sync_channel(BLOCKS_AHEAD);
         let thread = thread::spawn(move || {
@@ -226,6 +227,7 @@ struct Appender {
 
 impl Appender {
     /// Appends everything that arrives in a thread of its own, until something fails or the receiver is gone.
+    #[expect(clippy::disallowed_methods, reason = "one thread reads ahead, one says what was sent")]
     fn append_ahead(
         mut self,
         blocks: Receiver<Outcome<Block>>,

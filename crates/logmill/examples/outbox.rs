@@ -7,6 +7,7 @@
 //! record the row's id as its sequence: a row that the topic has already is confirmed and not appended. So the relay may
 //! start from any row that was certainly sent, here from the first.
 #![expect(clippy::print_stdout, reason = "an example shows what it does")]
+#![expect(clippy::disallowed_methods, reason = "what is read is no file of the store")]
 
 use std::path::Path;
 

@@ -8,6 +8,7 @@
 //! one consumer, `recommendations` with two, `notifications` with four, of which one sits idle. In the middle of its work
 //! a consumer of `notifications` dies, and the idle one takes over where it had committed.
 #![expect(clippy::print_stdout, reason = "an example shows what it does")]
+#![expect(clippy::disallowed_methods, reason = "what is read is no file of the store")]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;

@@ -58,6 +58,7 @@ fn user_events_reach_every_group_in_order_and_an_idle_consumer_takes_over() {
 }
 
 #[test]
+#[expect(clippy::disallowed_methods, reason = "the server that is asked")]
 fn prometheus_gets_the_numbers_of_the_store_that_serves_them() {
     use std::io::{Read, Write};
     let place = tempfile::tempdir().unwrap();

@@ -141,6 +141,7 @@ impl Worker {
     ///
     /// # Errors
     /// [`Error::OutOfBounds`]; [`Error::Thread`]; [`Error::QueueDoesNotExist`].
+    #[expect(clippy::disallowed_methods, reason = "a pool of workers is threads")]
     pub fn run<F>(self, handler: F) -> Result<RunningWorker>
     where
         F: Fn(&ReceivedMessage) -> Result<(), Failure> + Send + Sync + 'static,

@@ -27,6 +27,7 @@ pub(crate) struct Committer {
 
 impl Committer {
     /// Has the thread sync `writer`; gives it back if there is no thread.
+    #[expect(clippy::disallowed_methods, reason = "the commit thread")]
     pub fn request(&self, writer: Arc<Writer>) -> Result<(), Arc<Writer>> {
         let mut state = self.shared.state.lock();
         if !state.stopped && state.thread.is_none() {

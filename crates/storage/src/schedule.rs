@@ -87,6 +87,7 @@ impl Schedule {
         self.add(interval, Some(interval), task);
     }
 
+    #[expect(clippy::disallowed_methods, reason = "the background threads")]
     fn add(&self, delay: Duration, every: Option<Duration>, task: Weak<dyn Task>) {
         let at = self.shared.clock.monotonic().saturating_add(delay);
         let mut state = self.shared.state.lock();

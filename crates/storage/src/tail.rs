@@ -119,6 +119,7 @@ mod tests {
     /// somebody who waits and the look at the end: on a processor that lets a load overtake a store each could miss the other,
     /// and the reader slept on until the next append. Miri lets loads do so; elsewhere this shows little.
     #[test]
+    #[expect(clippy::disallowed_methods, reason = "somebody waits meanwhile")]
     fn who_asks_to_be_woken_as_the_end_moves_sees_it_or_is_woken() {
         for _ in 0..20 {
             let (tail, end) = (Tail::default(), AtomicU64::new(0));
@@ -137,6 +138,7 @@ mod tests {
     }
 
     #[test]
+    #[expect(clippy::disallowed_methods, reason = "somebody waits meanwhile")]
     fn who_is_asleep_is_woken_by_the_move_and_who_sees_it_does_not_sleep() {
         let (tail, end) = (Tail::default(), AtomicU64::new(0));
         let has_moved = || end.load(Ordering::Acquire) > 0;

@@ -258,6 +258,7 @@ pub struct FaultJob {
 }
 
 /// Runs workloads with faults, every call of each workload in turn; stops at the first broken promise.
+#[expect(clippy::disallowed_methods, reason = "one thread for each core")]
 pub fn run<W: World>(job: FaultJob) -> (FaultCounts, Option<FaultFailure<W>>) {
     let (next, so_far) = (AtomicU64::new(0), AtomicU64::new(0));
     let total = Mutex::new(FaultCounts::default());

@@ -352,6 +352,7 @@ pub fn run<W: World>(job: Job) -> (Vec<Done>, Option<Failure<W>>) {
     (done, None)
 }
 
+#[expect(clippy::disallowed_methods, reason = "one thread for each core")]
 fn run_phase<W: World>(
     bases: &Bases<W>,
     phase: &Phase<W>,

@@ -140,6 +140,7 @@ impl Bench<'_> {
     }
 
     /// Runs `work` on every thread, with the thread's number, and adds up the latencies.
+    #[expect(clippy::disallowed_methods, reason = "one thread for each writer")]
     fn on_threads(
         &self,
         latency: &mut Histogram<u64>,

@@ -49,6 +49,7 @@ pub fn run(place: &Place, arguments: &Arguments, group: &str) -> Outcome {
     consumed.and(store.close().map_err(Failure::from))
 }
 
+#[expect(clippy::disallowed_methods, reason = "one thread for each member")]
 fn consume(store: &Store, arguments: &Arguments, group: &str) -> Outcome {
     let topic = store.topic(&arguments.topic)?;
     let config = ConsumerConfig::new().auto_commit(None).start_at(StartAt::Earliest);

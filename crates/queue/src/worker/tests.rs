@@ -15,6 +15,7 @@ fn queues(clock: Arc<dyn Clock>) -> (DataDir, Queues) {
 
 /// The threads that had been started went on without anybody who could stop them.
 #[test]
+#[expect(clippy::disallowed_methods, reason = "what other threads do meanwhile is the matter")]
 fn a_worker_that_cannot_start_all_its_threads_stops_the_others() {
     let (_dir, queues) = queues(Arc::new(ManualClock::at(0)));
     let queue = queues.create("q", &QueueConfig::standard()).unwrap();
@@ -71,6 +72,7 @@ impl Clock for Hooked {
 
 /// A worker could end between the look at what is due and its extension, and what it had given back was taken once more.
 #[test]
+#[expect(clippy::disallowed_methods, reason = "what other threads do meanwhile is the matter")]
 fn no_end_of_a_worker_comes_between_what_is_due_and_its_extension() {
     let clock = Arc::new(Hooked { clock: ManualClock::at(0), hook: OnceLock::new() });
     let (_dir, queues) = queues(Arc::<Hooked>::clone(&clock));

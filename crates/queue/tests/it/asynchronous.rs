@@ -41,6 +41,7 @@ fn a_task_sends_receives_and_deletes() {
 }
 
 #[test]
+#[expect(clippy::disallowed_methods, reason = "somebody sends meanwhile")]
 fn a_task_that_waits_is_woken_by_a_send_from_a_thread() {
     with_queue(async |queue| {
         let sender = queue.clone();

@@ -80,6 +80,7 @@ fn creating_again_finds_the_queue_and_another_value_is_a_conflict() {
 }
 
 #[test]
+#[expect(clippy::disallowed_methods, reason = "somebody waits meanwhile")]
 fn a_long_poll_wakes_on_a_send_from_another_thread() {
     let store = Store::new();
     let queue = store.create("q", QueueConfig::standard());

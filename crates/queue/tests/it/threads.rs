@@ -194,6 +194,7 @@ impl Watch {
 }
 
 #[test]
+#[expect(clippy::disallowed_methods, reason = "what other threads do meanwhile is the matter")]
 fn every_message_is_handled_by_one_holder_at_a_time_and_in_order_in_its_group_though_workers_die() {
     let options = QueuesOptions::default().durability(Durability::Buffered);
     let store = Store::with(1, options);

@@ -187,6 +187,7 @@ mod tests {
 
     /// Sealing reads a whole segment, and an interval of some milliseconds was over before it had ended.
     #[test]
+    #[expect(clippy::disallowed_methods, reason = "somebody settles meanwhile")]
     fn what_is_to_be_synced_does_not_wait_while_segments_are_sealed_or_replaced() {
         let dir = DataDirOptions::new().threads(0).open_with(SimDisk::new(1).io()).unwrap();
         let config = LogConfig::default().durability(Durability::Buffered);

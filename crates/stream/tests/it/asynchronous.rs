@@ -76,6 +76,7 @@ fn a_task_polls_commits_and_closes() {
 }
 
 #[test]
+#[expect(clippy::disallowed_methods, reason = "somebody appends or waits meanwhile")]
 fn a_task_that_waits_is_woken_by_an_append_from_a_thread() {
     with_topic(1, async |store, topic| {
         let mut consumer = store.subscriber("g", "t");
@@ -239,6 +240,7 @@ fn whoever_waits_for_records_when_the_store_is_closed_is_told() {
 }
 
 #[test]
+#[expect(clippy::disallowed_methods, reason = "somebody appends or waits meanwhile")]
 fn a_task_shares_records_and_a_share_poll_that_is_dropped_has_leased_none() {
     with_topic(1, async |store, topic| {
         let mut consumer = sharer(store);
@@ -273,6 +275,7 @@ fn a_task_sends_and_is_told_where_the_record_went() {
 }
 
 #[test]
+#[expect(clippy::disallowed_methods, reason = "somebody appends or waits meanwhile")]
 fn deliveries_of_one_batch_are_told_to_every_task_though_the_first_to_ask_is_gone() {
     with_topic(1, async |store, _topic| {
         let producer = store.streams.producer(ProducerConfig::new()).unwrap();

@@ -448,6 +448,7 @@ fn new_partitions_and_new_topics_of_a_pattern_are_read_as_they_come() {
 }
 
 #[test]
+#[expect(clippy::disallowed_methods, reason = "what other threads do meanwhile is the matter")]
 fn a_poll_that_waits_is_woken_by_an_append_by_a_waker_and_by_nothing_else() {
     let place = tempfile::tempdir().unwrap();
     let dir = logmill_storage::DataDir::open(place.path()).unwrap();

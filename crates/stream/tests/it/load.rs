@@ -69,6 +69,7 @@ fn leave(consumer: Consumer, owners: &Owners, me: u64) {
 }
 
 #[test]
+#[expect(clippy::disallowed_methods, reason = "what other threads do meanwhile is the matter")]
 fn members_come_go_and_die_while_partitions_are_added_and_every_record_arrives_in_order() {
     const RECORDS: u64 = 3_000;
     let store = store();
@@ -191,6 +192,7 @@ fn is_gone(error: &Error) -> bool {
 }
 
 #[test]
+#[expect(clippy::disallowed_methods, reason = "what other threads do meanwhile is the matter")]
 fn topics_of_a_pattern_come_and_go_under_live_producers_and_consumers() {
     const TOPICS: usize = 24;
     const KEPT: usize = 3;
@@ -281,6 +283,7 @@ fn topics_of_a_pattern_come_and_go_under_live_producers_and_consumers() {
 }
 
 #[test]
+#[expect(clippy::disallowed_methods, reason = "what other threads do meanwhile is the matter")]
 fn members_of_a_share_group_die_under_load_and_what_was_accepted_never_comes_again() {
     const RECORDS: u64 = 2_000;
     let store = store();

@@ -434,6 +434,7 @@ fn what_retention_removes_is_no_longer_handed_out() {
 }
 
 #[test]
+#[expect(clippy::disallowed_methods, reason = "what other threads do meanwhile is the matter")]
 fn a_waiting_share_consumer_is_woken_by_an_append_and_by_a_release() {
     let place = tempfile::tempdir().unwrap();
     let dir = logmill_storage::DataDir::open(place.path()).unwrap();
