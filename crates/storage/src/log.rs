@@ -611,6 +611,9 @@ impl Inner {
             let dropped = if scan.verdict == Verdict::Clean { 0 } else { scan.rest_bytes };
             report.quarantined = recovery::apply(&known, &mut scan)?;
             report.dropped_bytes = dropped;
+            if planted::has(Bug::OffsetReused) && dropped > 0 {
+                scan.end.offset = scan.end.offset.saturating_sub(1);
+            }
             report.epoch = if planted::has(Bug::EpochKept) { scan.epoch } else { scan.epoch + 1 };
             manifest.store(|m| {
                 m.epoch = report.epoch;

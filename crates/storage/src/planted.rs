@@ -51,6 +51,8 @@ pub enum Bug {
     SnapshotAheadBelieved,
     /// A frame's checksum is not compared.
     ChecksumIgnored,
+    /// After a tail was cut off, the last offset before it, which may have been acknowledged, is given again.
+    OffsetReused,
     /// No fence between the move of a log's end and the look for who waits for it, nor on their side.
     NotFenced,
     /// Whoever waits for the end to move looks at it before the lock is held under which it would be told.
@@ -61,7 +63,7 @@ pub enum Bug {
 
 impl Bug {
     /// All that a single thread shows; the last three are found by `interleavings`.
-    pub const ALL: [Bug; 22] = [
+    pub const ALL: [Bug; 23] = [
         Bug::NoSync,
         Bug::AcknowledgedBeforeSync,
         Bug::AcknowledgedBeforeStored,
@@ -84,6 +86,7 @@ impl Bug {
         Bug::ClosedBeforeSync,
         Bug::SnapshotAheadBelieved,
         Bug::ChecksumIgnored,
+        Bug::OffsetReused,
     ];
 }
 
