@@ -148,6 +148,14 @@ impl Commit {
         self.moved.notify_all();
     }
 
+    /// Waits until nobody syncs. Where it was poisoned nobody begins to any more.
+    pub fn wait_for_leader(&self) {
+        let mut state = self.state.lock();
+        while state.syncing {
+            self.moved.wait(&mut state);
+        }
+    }
+
     pub fn is_poisoned(&self) -> bool {
         self.poisoned.load(Ordering::Acquire)
     }

@@ -210,6 +210,12 @@ impl Log {
         self.inner.view.epoch()
     }
 
+    /// Whether a write or sync has failed, so that nothing can be appended before the log is closed and opened again. What is
+    /// durable can be read all the same.
+    pub fn is_poisoned(&self) -> bool {
+        self.inner.writer.as_ref().is_some_and(|writer| writer.commit().is_poisoned())
+    }
+
     /// The id that it was given when it was made: see [`DataDir::log_id`].
     pub fn id(&self) -> [u8; 16] {
         self.inner.view.log_id
@@ -545,7 +551,8 @@ impl Log {
     /// [`Error::Closed`], readers go on.
     ///
     /// # Errors
-    /// What a sync can return: then the log is as after a crash.
+    /// What a sync can return: then the log is as after a crash. [`Error::Poisoned`]: likewise, and it can be opened again,
+    /// whoever has clones of it.
     pub fn close(self) -> Result<()> {
         self.inner.readers.lock().clear();
         match &self.inner.writer {

@@ -34,6 +34,8 @@ pub(crate) struct OpenLog {
     opened_with: u64,
     /// Those that its appends and segments go by.
     settings_version: AtomicU64,
+    /// It was poisoned, and has been closed under the hands of whoever has it: the next use opens it anew.
+    is_given_up: AtomicBool,
 }
 
 impl std::ops::Deref for OpenLog {
@@ -70,6 +72,11 @@ impl OpenLog {
             self.settings_version.store(version, Ordering::Relaxed);
         }
         Ok(())
+    }
+
+    /// Whether what it shows is all that it will ever show, and the partition has another by now, or will.
+    pub(crate) fn is_given_up(&self) -> bool {
+        self.is_given_up.load(Ordering::Acquire)
     }
 
     /// The log itself. It may be closed for being idle while somebody has this.
@@ -261,6 +268,7 @@ impl PartitionCore {
             shared: Arc::downgrade(shared),
             opened_with: settings_version,
             settings_version: version,
+            is_given_up: AtomicBool::new(false),
         });
         if !shared.dir.is_read_only() {
             let keeper: Weak<dyn BeforeRemoval> =
@@ -287,11 +295,21 @@ impl PartitionCore {
         matches!(*self.slot.lock(), Slot::Open(_))
     }
 
-    /// Closes the log if nobody used it since the last call; says whether it is closed now.
+    /// Closes the log if nobody used it since the last call, or if it is poisoned, whoever uses it; says whether it is closed
+    /// now.
     pub(crate) fn close_if_idle(&self, even_if_recent: bool) -> Result<bool> {
         let recent = self.used.swap(false, Ordering::Relaxed);
         let mut slot = self.slot.lock();
         match &*slot {
+            Slot::Open(open) if open.is_poisoned() => {
+                open.is_given_up.store(true, Ordering::Release);
+                // Its users have been told, and will be by each other call.
+                let _ = close(&mut slot);
+                drop(slot);
+                // Who waits for records looks for them elsewhere.
+                self.wake();
+                Ok(true)
+            }
             Slot::Open(open) if (recent && !even_if_recent) || Arc::strong_count(open) > 1 => {
                 Ok(false)
             }
@@ -656,6 +674,11 @@ pub struct PartitionReader {
 
 impl PartitionReader {
     fn place(&mut self) -> Result<Option<&mut Reader>> {
+        if let Some((reader, log)) = &self.place
+            && log.is_given_up()
+        {
+            (self.from, self.place) = (reader.position(), None);
+        }
         if self.place.is_none() {
             match self.partition.log_if_any()? {
                 Some(log) => self.place = Some((log.reader(self.from)?, log)),

@@ -231,12 +231,18 @@ impl Writer {
         Ok(Claim { end: state.next_offset, generation: state.generation })
     }
     /// Ends writing: everything is made durable, the active segment trimmed, the log marked as closed. From then on it can be
-    /// opened again, whoever still holds this writer.
+    /// opened again, whoever still holds this writer; and so can a poisoned log, which stays as it is.
     pub fn close(&self) -> Result<()> {
         let _maintenance = self.maintenance.lock();
-        self.close_locked()?;
+        let closed = self.close_locked();
+        if self.commit.is_poisoned() {
+            // Whoever opens it is to find nobody at work on its files.
+            self.commit.wait_for_leader();
+        } else if closed.is_err() {
+            return closed;
+        }
         drop(self.claimed.lock().take());
-        Ok(())
+        closed
     }
 
     fn close_locked(&self) -> Result<()> {

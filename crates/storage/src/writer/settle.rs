@@ -10,6 +10,10 @@ impl Writer {
         // First, and whatever else is going on: an append within an interval is not to wait for the sealing of a segment.
         self.sync_all()?;
         let _maintenance = self.maintenance.lock();
+        if self.claimed.lock().is_none() {
+            // It was closed meanwhile, and may be open elsewhere.
+            return Ok(());
+        }
         // What is synced is proven, whether its segment can be sealed or is damaged.
         let sealed = self.seal_retired();
         let synced = *self.synced.lock();

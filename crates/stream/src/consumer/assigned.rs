@@ -157,6 +157,9 @@ impl Assigned {
         config: &ConsumerConfig,
         records: &mut Records,
     ) -> Result<()> {
+        if self.reader.as_ref().is_some_and(|(_, log)| log.is_given_up()) {
+            self.rest();
+        }
         // Also what was read ahead, and what an open reader could still read of a segment that was removed.
         if let (Some((_, log)), Some(position)) = (&self.reader, self.position)
             && position < log.start_offset()
@@ -261,8 +264,8 @@ impl Assigned {
         }
         let Some(position) = self.position else { return Ok(false) };
         Ok(match &self.reader {
-            Some((reader, log)) => log.high_watermark() <= reader.position(),
-            None => self.partition.log()?.high_watermark() <= position,
+            Some((reader, log)) if !log.is_given_up() => log.high_watermark() <= reader.position(),
+            _ => self.partition.log()?.high_watermark() <= position,
         })
     }
 

@@ -223,8 +223,12 @@ impl SharePartition {
         next_lease: &AtomicU64,
     ) -> Result<Acquired> {
         let mut guard = self.work.lock();
-        let work = self.begin(&mut guard, site)?;
         let log = site.partition.log()?;
+        if guard.as_ref().is_some_and(|work| work.state.epoch < log.epoch()) {
+            // It was opened anew after a failed sync: what is out may be of records that are not there any more.
+            *guard = None;
+        }
+        let work = self.begin(&mut guard, site)?;
         self.drop_removed(site, work, log.start_offset())?;
         // What cannot be buried hides no other record.
         let mut taken_back = self.take_back(site, work);

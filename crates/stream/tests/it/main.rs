@@ -10,6 +10,7 @@ mod journal;
 mod load;
 mod lost;
 mod model;
+mod poisoned;
 mod producers;
 mod replay;
 mod shares;
