@@ -527,13 +527,24 @@ impl Log {
     ///
     /// # Errors
     /// [`Error::Io`].
+    /// # Cost
+    /// The writer asks the system for the size of the active segment alone, and of each other the first time.
     pub fn stats(&self) -> Result<LogStats> {
         let view = &self.inner.view;
         let segments = view.segments();
         let mut bytes = 0;
+        // Another process may put other files in their places.
+        let is_own = self.inner.writer.is_some();
         for segment in segments.iter() {
-            let file = segment.open(Open::Read)?;
-            bytes += file.len().map_err(segment.failed("stat"))?;
+            bytes += match segment.known_footer() {
+                Some(footer) if is_own => footer.file_len(),
+                _ => {
+                    let file = segment.open(Open::Read)?;
+                    // A damaged one has a size all the same.
+                    let _ = segment.footer(file.as_ref());
+                    file.len().map_err(segment.failed("stat"))?
+                }
+            };
         }
         Ok(LogStats {
             start_offset: view.start(),

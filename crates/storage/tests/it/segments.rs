@@ -304,3 +304,37 @@ fn a_full_segment_that_is_damaged_before_it_is_sealed_holds_up_nothing_behind_it
         assert_eq!(log.get(1).unwrap().unwrap().value.as_deref(), Some(b"behind".as_slice()));
     }
 }
+
+/// Each look at a log opened and measured every file: a partition of a thousand segments, every 15 seconds.
+#[test]
+fn the_size_of_a_sealed_segment_is_asked_for_once() {
+    let disk = SimDisk::new(1);
+    let clock = Arc::new(ManualClock::at(START_MS));
+    let dir = sim(&disk, &clock);
+    let config = LogConfig::default().segment_bytes_max(1 << 16).durability(Durability::Buffered);
+    let log = Log::open(&dir, "1", config.clone()).unwrap();
+    for _ in 0..100 {
+        log.append(&Record::value(&[7; 10_000])).unwrap();
+    }
+    log.settle().unwrap();
+    let on_disk = || {
+        let files = dir.io().list(std::path::Path::new("1")).unwrap();
+        files.iter().filter(|file| file.name.ends_with(".log")).map(|file| file.len).sum::<u64>()
+    };
+    let calls = |log: &Log| {
+        let before = disk.ops().total();
+        let stats = log.stats().unwrap();
+        let calls = disk.ops().total() - before;
+        assert_eq!(stats.bytes, on_disk());
+        assert!(stats.segments > 15);
+        calls
+    };
+    assert!(calls(&log) <= 2, "the active one");
+    log.close().unwrap();
+    let log = Log::open(&dir, "1", config).unwrap();
+    calls(&log);
+    assert!(calls(&log) <= 6, "the last one, which has no footer");
+    log.roll().unwrap();
+    log.settle().unwrap();
+    calls(&log);
+}
