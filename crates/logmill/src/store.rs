@@ -85,8 +85,8 @@ impl StoreBuilder {
         self
     }
 
-    /// How many bytes of compacted topics the background takes on in a second, averaged over whole partitions: at least 1,
-    /// default 64 MiB.
+    /// How many bytes of compacted topics the background reads in a second, to compact them: at least 1, default 64 MiB. It
+    /// reads a segment, or a tenth of it, at a time and rests in between.
     pub fn compaction_bytes_per_second(mut self, bytes: u64) -> Self {
         self.streams = self.streams.compaction_bytes_per_second(bytes);
         self

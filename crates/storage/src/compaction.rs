@@ -8,7 +8,8 @@
 //! ```
 //! Offsets and order stay as they are; gaps remain where records went. Runs are rewritten oldest first, and the first that
 //! fails ends the compaction: so a tombstone never goes before what it deletes, whatever happens in between.
-//! Appends and reads go on meanwhile; the log is held still for the renaming alone.
+//! Appends and reads go on meanwhile; the log is held still for the renaming alone. A step reads one segment once, so that
+//! whoever compacts can rest in between.
 
 mod keys;
 mod passes;
@@ -24,6 +25,9 @@ use crate::io::{File, Open};
 use crate::layout::{Footer, HEAD_LEN, SegmentHead};
 use crate::segment::Segment;
 use crate::writer::Writer;
+use passes::{Marks, Passes};
+use plan::{Plan, Rules};
+use rewrite::{Next, Rewrite};
 
 /// What [`Log::compact`](crate::Log::compact) has done.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -54,6 +58,16 @@ impl CompactionReport {
     }
 }
 
+/// What [`Log::compact_step`](crate::Log::compact_step) has done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct CompactionStep {
+    /// Bytes of segments that were read.
+    pub bytes_read: u64,
+    /// What the compaction has done, if this was its last step.
+    pub report: Option<CompactionReport>,
+}
+
 /// What one compaction leaves for the next one of the same process, so that it need not look at everything again.
 #[derive(Debug, Default)]
 pub(crate) struct Memory {
@@ -65,6 +79,27 @@ pub(crate) struct Memory {
     pinned: Vec<u64>,
     /// The earliest time at which a tombstone may go.
     next_horizon: Option<i64>,
+    /// A compaction that rests.
+    running: Option<Box<Compaction>>,
+}
+
+/// A compaction on its way.
+#[derive(Debug)]
+struct Compaction {
+    sources: Vec<Source>,
+    /// How many of them are as the last compaction left them.
+    clean: usize,
+    marks: Marks,
+    rules: Rules,
+    report: CompactionReport,
+    phase: Phase,
+}
+
+#[derive(Debug)]
+enum Phase {
+    Passes(Passes),
+    Plan(Plan),
+    Rewrite(Plan, Rewrite),
 }
 
 /// A sealed segment that is compacted.
@@ -76,45 +111,110 @@ struct Source {
     footer: Footer,
 }
 
-/// Compacts the log as far as it is sealed.
+/// Compacts the log as far as it is sealed, from the beginning to the end.
 pub(crate) fn run(writer: &Writer, memory: &mut Memory) -> Result<CompactionReport> {
-    writer.settle()?;
-    let config = writer.live_config.compaction();
-    let now_ms = writer.view.dir.clock().wall_ms();
-    let sources = sources(writer, now_ms)?;
-    let mut report = CompactionReport { segments: sources.len(), ..CompactionReport::default() };
-    let Some(end_offset) = sources.last().map(|source| source.footer.end_offset) else {
-        return Ok(report);
+    memory.running = None;
+    loop {
+        if let Some(report) = step(writer, memory, u64::MAX)?.report {
+            return Ok(report);
+        }
+    }
+}
+
+/// Goes on with the compaction that rests, or begins one, until at least `bytes` were read or it is done.
+pub(crate) fn step(writer: &Writer, memory: &mut Memory, bytes: u64) -> Result<CompactionStep> {
+    let mut bytes_read = 0;
+    let mut compaction = match memory.running.take() {
+        Some(resting) => resting,
+        None => match Compaction::begin(writer, memory)? {
+            Ok(begun) => Box::new(begun),
+            Err(report) => return Ok(CompactionStep { bytes_read, report: Some(report) }),
+        },
     };
-    let clean = sources.partition_point(|source| source.footer.end_offset <= memory.clean_upto);
-    let is_due = memory.next_horizon.is_some_and(|horizon| horizon <= now_ms);
-    let pinned = writer.recent_batches();
-    let is_let_go = !memory.superseded.is_empty() && memory.pinned != pinned;
-    if clean == sources.len() && !is_due && !is_let_go {
-        return Ok(report);
+    while let Some(read) = compaction.step(writer, memory)? {
+        bytes_read += read;
+        if bytes_read >= bytes {
+            memory.running = Some(compaction);
+            return Ok(CompactionStep { bytes_read, report: None });
+        }
     }
-    let mut marks = passes::Marks::new(sources.len());
-    if clean < sources.len() {
-        let seed = seed(writer)?;
-        report.passes = passes::run(&sources, clean, config.memory_bytes, seed, &mut marks)?;
+    Ok(CompactionStep { bytes_read, report: Some(compaction.report) })
+}
+
+impl Compaction {
+    /// Finds out what there is to do; the report of one that has nothing to do.
+    fn begin(
+        writer: &Writer,
+        memory: &Memory,
+    ) -> Result<std::result::Result<Compaction, CompactionReport>> {
+        writer.settle()?;
+        let config = writer.live_config.compaction();
+        let now_ms = writer.view.dir.clock().wall_ms();
+        let sources = sources(writer, now_ms)?;
+        let report = CompactionReport { segments: sources.len(), ..CompactionReport::default() };
+        let clean = sources.partition_point(|source| source.footer.end_offset <= memory.clean_upto);
+        let is_due = memory.next_horizon.is_some_and(|horizon| horizon <= now_ms);
+        let pinned = writer.recent_batches();
+        let is_let_go = !memory.superseded.is_empty() && memory.pinned != pinned;
+        if sources.is_empty() || (clean == sources.len() && !is_due && !is_let_go) {
+            return Ok(Err(report));
+        }
+        let phase = if clean < sources.len() {
+            Phase::Passes(Passes::new(config.memory_bytes, seed(writer)?))
+        } else {
+            Phase::Plan(Plan::default())
+        };
+        let rules = Rules {
+            start: writer.view.start(),
+            now_ms,
+            tombstone_retention: config.tombstone_retention,
+            superseded: memory.superseded.clone(),
+            pinned,
+        };
+        let marks = Marks::new(sources.len());
+        Ok(Ok(Compaction { sources, clean, marks, rules, report, phase }))
     }
-    let rules = plan::Rules {
-        start: writer.view.start(),
-        now_ms,
-        tombstone_retention: config.tombstone_retention,
-        superseded: std::mem::take(&mut memory.superseded),
-        pinned,
-    };
-    let plan = plan::make(&sources, &marks, &rules)?;
-    // Until all of it is done, nothing is known to be clean.
-    memory.clean_upto = 0;
-    if rewrite::run(writer, &sources, &marks, &rules, &plan, &mut report)? {
-        memory.clean_upto = end_offset;
-        memory.superseded = plan.superseded;
-        memory.pinned = rules.pinned;
-        memory.next_horizon = plan.next_horizon;
+
+    /// Reads the next segment, and says how many bytes that were; `None`: it is done.
+    fn step(&mut self, writer: &Writer, memory: &mut Memory) -> Result<Option<u64>> {
+        let Compaction { sources, clean, marks, rules, report, phase } = self;
+        match phase {
+            Phase::Passes(passes) => {
+                let read = passes.step(sources, *clean, marks)?;
+                report.passes = passes.begun();
+                if passes.is_done() {
+                    *phase = Phase::Plan(Plan::default());
+                }
+                Ok(Some(read))
+            }
+            Phase::Plan(plan) => {
+                let read = plan.step(sources, marks, rules)?;
+                if plan.fates.len() == sources.len() {
+                    // Until all of it is done, nothing is known to be clean.
+                    memory.clean_upto = 0;
+                    let plan = std::mem::take(plan);
+                    let most = writer.live_config.segment_bytes_max();
+                    let rewrite = Rewrite::new(sources, &plan, most);
+                    *phase = Phase::Rewrite(plan, rewrite);
+                }
+                Ok(Some(read))
+            }
+            Phase::Rewrite(plan, rewrite) => {
+                match rewrite.step(writer, sources, marks, rules, plan, report)? {
+                    Next::Read(bytes) => return Ok(Some(bytes)),
+                    // The rest is left for the next time.
+                    Next::Overtaken => {}
+                    Next::Done => {
+                        memory.clean_upto = sources.last().map_or(0, |last| last.footer.end_offset);
+                        memory.superseded = std::mem::take(&mut plan.superseded);
+                        memory.pinned = std::mem::take(&mut rules.pinned);
+                        memory.next_horizon = plan.next_horizon;
+                    }
+                }
+                Ok(None)
+            }
+        }
     }
-    Ok(report)
 }
 
 /// The oldest sealed segments, up to the first with a record that is younger than the minimum lag.

@@ -81,7 +81,7 @@ pub use batch::fuzzing;
 pub use batch::{Batch, Producer, RecordBuf, Records};
 pub use carry::Carry;
 pub use clock::{Clock, ManualClock, SystemClock};
-pub use compaction::CompactionReport;
+pub use compaction::{CompactionReport, CompactionStep};
 pub use compress::Compression;
 pub use config::{CompactionConfig, Durability, LogConfig, Retention, Visibility, WritePath};
 pub use data_dir::{DataDir, DataDirOptions};

@@ -5,7 +5,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use crate::batch::RecordBuf;
-use crate::compaction::{self, CompactionReport};
+use crate::compaction::{self, CompactionReport, CompactionStep};
 use crate::config::{Durability, LogConfig, Visibility};
 use crate::data_dir::{DataDir, is_log_name};
 use crate::error::{Corruption, Error, Result};
@@ -437,6 +437,23 @@ impl Log {
         // Kept readers would keep the space of what was replaced.
         self.inner.readers.lock().clear();
         report
+    }
+
+    /// As [`compact`](Self::compact), a part at a time: goes on with the compaction that was begun so, or begins one, and
+    /// returns when at least `bytes` of segments were read, or it is done. Whoever wants to bound the rate rests in between.
+    ///
+    /// # Errors
+    /// As [`compact`](Self::compact); then the next call begins anew.
+    /// # Cost
+    /// One segment more than `bytes` at most. What a compaction holds in memory, and open, it holds from its first step to
+    /// its last.
+    pub fn compact_step(&self, bytes: u64) -> Result<CompactionStep> {
+        let _span = events::compacting(&self.inner.view.path);
+        let step = compaction::step(self.writer()?, &mut self.inner.compaction.lock(), bytes);
+        if !matches!(step, Ok(CompactionStep { report: None, .. })) {
+            self.inner.readers.lock().clear();
+        }
+        step
     }
 
     /// Takes over from `config` what may change while the log is open: compression, the size and age of segments, the

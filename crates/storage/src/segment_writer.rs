@@ -64,6 +64,12 @@ pub(crate) struct SegmentWriter {
     min_timestamp: i64,
 }
 
+impl std::fmt::Debug for SegmentWriter {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SegmentWriter").field("shown", &self.shown).finish_non_exhaustive()
+    }
+}
+
 /// A segment that was written and synced, under its temporary name.
 #[derive(Debug)]
 pub(crate) struct Written {

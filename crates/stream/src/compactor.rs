@@ -1,17 +1,18 @@
 //! Compaction in the background: one partition after the other, by one thread, and only where it is worth reading.
 //!
-//! A task of its own beside the keeper's, since a large partition takes a while and members' time-outs do not wait. After each
-//! compaction it rests for as long as what was read lasts at the rate that is permitted.
+//! A task of its own beside the keeper's, since a large partition takes a while and members' time-outs do not wait. It reads a
+//! tenth of a second's worth, or one segment, and rests for as long as what was read lasts at the rate that is permitted.
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use logmill_storage::Task;
+use logmill_storage::{CompactionStep, Task};
 use parking_lot::Mutex;
 
 use crate::PartitionId;
 use crate::error::Result;
-use crate::partition::Partition;
+use crate::partition::{OpenLog, Partition};
+use crate::producer::remember_sequences;
 use crate::shared::Shared;
 
 /// How often partitions are looked at, as Kafka's `log.cleaner.backoff.ms`.
@@ -59,12 +60,15 @@ pub(crate) struct Compactor {
     bytes_per_second: u64,
     /// The partition that was compacted last: those behind it come next, so that none waits for ever.
     last: Mutex<Option<PartitionId>>,
+    /// The one that is half done. Its log is not closed for being idle.
+    resting: Mutex<Option<(PartitionId, Arc<OpenLog>)>>,
 }
 
 impl Compactor {
     pub(crate) fn new(shared: &Arc<Shared>, bytes_per_second: u64) -> Arc<Compactor> {
         let shared = Arc::downgrade(shared);
-        Arc::new(Compactor { shared, bytes_per_second, last: Mutex::default() })
+        let (last, resting) = (Mutex::default(), Mutex::default());
+        Arc::new(Compactor { shared, bytes_per_second, last, resting })
     }
 
     pub(crate) fn schedule(self: &Arc<Self>, shared: &Shared, after: Duration) {
@@ -74,13 +78,12 @@ impl Compactor {
 
     /// How long so many bytes last.
     fn rest_after(&self, bytes: u64) -> Duration {
-        Duration::from_millis(bytes.saturating_mul(1_000) / self.bytes_per_second)
+        let nanos = u128::from(bytes) * 1_000_000_000 / u128::from(self.bytes_per_second);
+        Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
     }
-}
 
-impl Task for Compactor {
-    fn run(self: Arc<Self>) {
-        let Some(shared) = self.shared.upgrade() else { return };
+    /// The partitions of compacted topics, in the order in which it is their turn.
+    fn turns(&self, shared: &Shared) -> Vec<PartitionId> {
         let topics = shared.topics.read().sorted();
         let compacted = topics.iter().filter(|topic| topic.settings().cleanup.compacts());
         let mut ids: Vec<_> =
@@ -88,12 +91,39 @@ impl Task for Compactor {
         ids.sort_unstable();
         let behind = ids.partition_point(|id| Some(*id) <= *self.last.lock());
         ids.rotate_left(behind);
-        for id in ids {
-            // What fails here is tried again, and a log that is damaged tells its readers.
-            if let Ok(partition) = shared.partition(id)
-                && let Ok(Some(bytes)) = partition.compact_if_worth_it()
-            {
-                *self.last.lock() = Some(id);
+        ids
+    }
+
+    /// Does the next part of a partition's compaction; says how many bytes it read.
+    fn work(&self, shared: &Arc<Shared>, id: PartitionId, log: Arc<OpenLog>) -> Result<u64> {
+        let step = log.compact_step(self.bytes_per_second / 10);
+        let is_done = !matches!(step, Ok(CompactionStep { report: None, .. }));
+        if is_done {
+            *self.last.lock() = Some(id);
+        } else {
+            *self.resting.lock() = Some((id, log));
+        }
+        let step = step?;
+        if let Some(report) = step.report {
+            shared.partition(id)?.note_compacted(report.is_idle())?;
+        }
+        Ok(step.bytes_read)
+    }
+}
+
+impl Task for Compactor {
+    fn run(self: Arc<Self>) {
+        let Some(shared) = self.shared.upgrade() else { return };
+        // One that was given up is compacted anew, in its turn.
+        let resting = self.resting.lock().take().filter(|(_, log)| !log.is_given_up());
+        let chosen = |id| {
+            let partition = shared.partition(id).ok()?;
+            Some((id, partition.log_if_worth_it().ok()??))
+        };
+        let turns = std::iter::once_with(|| self.turns(&shared)).flatten().filter_map(chosen);
+        // What fails here is tried again, and a log that is damaged tells its readers.
+        for (id, log) in resting.into_iter().chain(turns) {
+            if let Ok(bytes) = self.work(&shared, id, log) {
                 return self.schedule(&shared, self.rest_after(bytes));
             }
         }
@@ -102,8 +132,8 @@ impl Task for Compactor {
 }
 
 impl Partition {
-    /// Says how many bytes there were, if it was compacted.
-    fn compact_if_worth_it(&self) -> Result<Option<u64>> {
+    /// The log, if it is worth being compacted.
+    fn log_if_worth_it(&self) -> Result<Option<Arc<OpenLog>>> {
         let at = self.shared.dir.clock().monotonic();
         let last = *self.core.compacted.lock();
         let keeps_for = self.topic.settings().tombstone_retention;
@@ -117,13 +147,14 @@ impl Partition {
             }
         }
         *self.core.visited_to_compact.lock() = Some(at);
-        let stats = self.stats()?;
+        let log = self.log()?;
+        let stats = log.stats()?;
         let now = Now { end_offset: stats.end_offset, bytes: stats.bytes, at };
         if !is_worth_it(last, now, keeps_for) {
             return Ok(None);
         }
-        self.compact()?;
-        Ok(Some(stats.bytes))
+        remember_sequences(&self.shared, self.id(), &log)?;
+        Ok(Some(log))
     }
 
     /// Notes what a compaction has left.

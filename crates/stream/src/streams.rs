@@ -57,8 +57,9 @@ impl StreamsOptions {
         self
     }
 
-    /// How many bytes of compacted topics the background takes on in a second, averaged over whole partitions: at least 1,
-    /// default 64 MiB. Each is read two or three times. As Kafka's `log.cleaner.io.max.bytes.per.second`.
+    /// How many bytes of compacted topics the background reads in a second, a segment or a tenth of it at a time: at least 1,
+    /// default 64 MiB. Each byte is read two or three times, and what stays of what changes is read once more and written. As
+    /// Kafka's `log.cleaner.io.max.bytes.per.second`.
     pub fn compaction_bytes_per_second(mut self, bytes: u64) -> Self {
         self.compaction_bytes_per_second = bytes.max(1);
         self

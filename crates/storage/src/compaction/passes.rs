@@ -31,36 +31,57 @@ impl Marks {
     }
 }
 
-/// Marks all records of `sources` that have a later one of their key. In the first `clean` of them each key is there only
-/// once. Returns how many passes it took.
-pub(super) fn run(
-    sources: &[Source],
-    clean: usize,
-    memory_bytes: usize,
-    seed: u64,
-    marks: &mut Marks,
-) -> Result<u32> {
-    let mut keys = Keys::new(memory_bytes, seed);
-    let mut passes = 0;
-    loop {
-        passes += 1;
-        for (number, source) in (0u32..).zip(sources).skip(clean) {
-            for_each_key(number, source, |place, key| {
+/// Marks all records that have a later one of their key, pass by pass, segment by segment.
+#[derive(Debug)]
+pub(super) struct Passes {
+    keys: Keys,
+    /// Passes that were begun.
+    begun: u32,
+    /// Segments that the present pass has looked at.
+    looked_at: usize,
+    is_last: bool,
+}
+
+impl Passes {
+    pub fn new(memory_bytes: usize, seed: u64) -> Passes {
+        Passes { keys: Keys::new(memory_bytes, seed), begun: 1, looked_at: 0, is_last: false }
+    }
+
+    pub const fn begun(&self) -> u32 {
+        self.begun
+    }
+
+    pub const fn is_done(&self) -> bool {
+        self.is_last
+    }
+
+    /// Looks at the next segment. In the first `clean` of `sources` each key is there only once, so they come last, to be
+    /// compared with the others. Returns how many bytes were read.
+    pub fn step(&mut self, sources: &[Source], clean: usize, marks: &mut Marks) -> Result<u64> {
+        let number = (clean + self.looked_at) % sources.len();
+        let (source, keys) = (&sources[number], &mut self.keys);
+        // There are at most as many segments as offsets.
+        let segment = u32::try_from(number).unwrap_or(u32::MAX);
+        if number >= clean {
+            for_each_key(segment, source, |place, key| {
                 if let Some(before) = keys.put(key, place) {
                     marks.mark(before);
                 }
             })?;
-        }
-        for (number, source) in (0u32..).zip(&sources[..clean]) {
-            for_each_key(number, source, |place, key| {
+        } else {
+            for_each_key(segment, source, |place, key| {
                 if keys.contains(key) {
                     marks.mark(place);
                 }
             })?;
         }
-        if !keys.next_range() {
-            return Ok(passes);
+        self.looked_at += 1;
+        if self.looked_at == sources.len() {
+            self.looked_at = 0;
+            self.is_last = !self.keys.next_range();
+            self.begun += u32::from(!self.is_last);
         }
+        Ok(source.footer.data_end)
     }
 }
 

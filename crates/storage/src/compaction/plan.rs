@@ -72,10 +72,11 @@ pub(super) struct Judge<'a> {
     commit: Option<u64>,
 }
 
-/// Decides about every frame without changing anything.
-pub(super) fn make(sources: &[Source], marks: &Marks, rules: &Rules) -> Result<Plan> {
-    let mut plan = Plan::default();
-    for (number, source) in sources.iter().enumerate() {
+impl Plan {
+    /// Decides about every frame of the next segment without changing anything. Returns how many bytes were read.
+    pub fn step(&mut self, sources: &[Source], marks: &Marks, rules: &Rules) -> Result<u64> {
+        let number = self.fates.len();
+        let source = &sources[number];
         let mut fate = Fate::default();
         let mut judge = Judge::new(marks, rules, number);
         let mut kept = Kept::default();
@@ -85,16 +86,16 @@ pub(super) fn make(sources: &[Source], marks: &Marks, rules: &Rules) -> Result<P
             fate.records_removed += u64::from(batch.count() - kept.count);
             fate.tombstones_removed += kept.tombstones_removed;
             fate.bytes += kept.bytes;
-            plan.superseded.extend(kept.superseded);
-            plan.next_horizon = match (plan.next_horizon, kept.horizon) {
+            self.superseded.extend(kept.superseded);
+            self.next_horizon = match (self.next_horizon, kept.horizon) {
                 (Some(a), Some(b)) => Some(a.min(b)),
                 (a, b) => a.or(b),
             };
             Ok(())
         })?;
-        plan.fates.push(fate);
+        self.fates.push(fate);
+        Ok(source.footer.data_end)
     }
-    Ok(plan)
 }
 
 impl<'a> Judge<'a> {

@@ -11,33 +11,75 @@ use crate::error::Result;
 use crate::layout::{HEAD_LEN, SegmentHead};
 use crate::record::{Header, Record};
 use crate::segment::file_name;
-use crate::segment_writer::{SegmentWriter, Written};
+use crate::segment_writer::SegmentWriter;
 use crate::writer::Writer;
 
-/// Rewrites every run of segments that changes. `false`: a segment was removed meanwhile, and the rest is left for the next
-/// time.
-pub(super) fn run(
-    writer: &Writer,
-    sources: &[Source],
-    marks: &Marks,
-    rules: &Rules,
-    plan: &Plan,
-    report: &mut CompactionReport,
-) -> Result<bool> {
-    for group in groups(sources, plan, writer.live_config.segment_bytes_max()) {
-        let fates = &plan.fates[group.clone()];
-        if !fates.iter().any(|fate| fate.changes) {
-            continue;
+/// What a step came to.
+pub(super) enum Next {
+    /// So many bytes were read.
+    Read(u64),
+    /// A segment was removed meanwhile.
+    Overtaken,
+    /// There is nothing left to be rewritten.
+    Done,
+}
+
+/// Rewrites every run of segments that changes.
+#[derive(Debug)]
+pub(super) struct Rewrite {
+    groups: std::vec::IntoIter<Range<usize>>,
+    output: Option<Box<Output>>,
+}
+
+/// The segment that one group becomes.
+#[derive(Debug)]
+struct Output {
+    writer: SegmentWriter,
+    group: Range<usize>,
+    /// The next segment of the group.
+    next: usize,
+}
+
+impl Rewrite {
+    pub fn new(sources: &[Source], plan: &Plan, segment_bytes_max: u64) -> Rewrite {
+        let mut groups = groups(sources, plan, segment_bytes_max);
+        groups.retain(|group| plan.fates[group.clone()].iter().any(|fate| fate.changes));
+        Rewrite { groups: groups.into_iter(), output: None }
+    }
+
+    /// Copies what stays of the next segment; after the last of a group, puts what they became in their place.
+    pub fn step(
+        &mut self,
+        writer: &Writer,
+        sources: &[Source],
+        marks: &Marks,
+        rules: &Rules,
+        plan: &Plan,
+        report: &mut CompactionReport,
+    ) -> Result<Next> {
+        let output = match &mut self.output {
+            Some(output) => output,
+            None => match self.next_group(writer, sources) {
+                Some(group) => self.output.insert(Box::new(Output::begin(writer, sources, group)?)),
+                None => return Ok(Next::Done),
+            },
+        };
+        if output.next < output.group.end {
+            return output.copy_next(sources, marks, rules).map(Next::Read);
         }
-        let inputs = &sources[group.clone()];
-        let written = write(writer, inputs, group.start, marks, rules)?;
-        let bytes_after = written.footer.file_len();
+        let Some(output) = self.output.take() else { return Ok(Next::Done) };
+        let Output { writer: output, group, .. } = *output;
+        let (inputs, fates) = (&sources[group.clone()], &plan.fates[group]);
+        let (oldest, youngest) = (&inputs[0], &inputs[inputs.len() - 1]);
+        let end_offset = youngest.footer.end_offset;
+        let written = output.finish(end_offset, oldest.footer.previous_hash, rules.now_ms)?;
+        let (bytes_after, read_back) = (written.footer.file_len(), written.footer.data_end);
         let segments: Vec<_> = inputs
             .iter()
             .map(|source| (Arc::clone(&source.segment), Arc::clone(&source.file)))
             .collect();
         if !writer.replace(&segments, written)? {
-            return Ok(false);
+            return Ok(Next::Overtaken);
         }
         report.rewritten += inputs.len();
         report.written += 1;
@@ -45,8 +87,19 @@ pub(super) fn run(
         report.tombstones_removed += fates.iter().map(|fate| fate.tombstones_removed).sum::<u64>();
         report.bytes_before += inputs.iter().map(|source| source.footer.file_len()).sum::<u64>();
         report.bytes_after += bytes_after;
+        Ok(Next::Read(read_back))
     }
-    Ok(true)
+
+    /// The next group, without what retention has removed by now.
+    fn next_group(&mut self, writer: &Writer, sources: &[Source]) -> Option<Range<usize>> {
+        let start = writer.view.start();
+        let rest = |group: Range<usize>| {
+            let inputs = &sources[group.clone()];
+            let gone = inputs.partition_point(|input| input.footer.end_offset <= start);
+            group.start + gone..group.end
+        };
+        self.groups.by_ref().map(rest).find(|group| !group.is_empty())
+    }
 }
 
 /// Runs of adjacent segments that fit into one, as long as can be.
@@ -79,36 +132,36 @@ fn fits(first: &Source, last: &Source, next: &Source) -> bool {
         && next.footer.end_offset - first.head.base_offset <= u64::from(u32::MAX)
 }
 
-/// Writes one new segment out of `inputs`, the first of which has the number `first`.
-fn write(
-    writer: &Writer,
-    inputs: &[Source],
-    first: usize,
-    marks: &Marks,
-    rules: &Rules,
-) -> Result<Written> {
-    let (oldest, youngest) = (&inputs[0], &inputs[inputs.len() - 1]);
-    let view = &writer.view;
-    let name = file_name(oldest.head.base_offset, "log");
-    let head = SegmentHead {
-        generation: inputs.iter().map(|input| input.head.generation).max().unwrap_or(0) + 1,
-        superseded_hash: youngest.segment.chain_hash(youngest.file.as_ref())?,
-        ..oldest.head.clone()
-    };
-    let mut output = SegmentWriter::create(
-        view.dir.io(),
-        view.path.join(format!("{name}.compacted.tmp")),
-        oldest.segment.shown(),
-        head,
-    )?;
-    let mut kept = Kept::default();
-    for (number, input) in (first..).zip(inputs) {
-        let mut judge = Judge::new(marks, rules, number);
+impl Output {
+    fn begin(writer: &Writer, sources: &[Source], group: Range<usize>) -> Result<Output> {
+        let inputs = &sources[group.clone()];
+        let (oldest, youngest) = (&inputs[0], &inputs[inputs.len() - 1]);
+        let view = &writer.view;
+        let name = file_name(oldest.head.base_offset, "log");
+        let head = SegmentHead {
+            generation: inputs.iter().map(|input| input.head.generation).max().unwrap_or(0) + 1,
+            superseded_hash: youngest.segment.chain_hash(youngest.file.as_ref())?,
+            ..oldest.head.clone()
+        };
+        let writer = SegmentWriter::create(
+            view.dir.io(),
+            view.path.join(format!("{name}.compacted.tmp")),
+            oldest.segment.shown(),
+            head,
+        )?;
+        Ok(Output { writer, next: group.start, group })
+    }
+
+    /// Returns how many bytes were read.
+    fn copy_next(&mut self, sources: &[Source], marks: &Marks, rules: &Rules) -> Result<u64> {
+        let (input, output) = (&sources[self.next], &mut self.writer);
+        let mut judge = Judge::new(marks, rules, self.next);
+        let mut kept = Kept::default();
         let mut is_open = false;
         input.for_each(|batch, bytes| {
             judge.judge(input, batch, bytes, &mut kept)?;
             if kept.count > 0 {
-                add(&mut output, batch, &kept)?;
+                add(output, batch, &kept)?;
                 is_open = batch.continues();
             } else if is_open && !batch.continues() {
                 output.end_commit();
@@ -116,9 +169,9 @@ fn write(
             }
             Ok(())
         })?;
+        self.next += 1;
+        Ok(input.footer.data_end)
     }
-    let previous_hash = oldest.footer.previous_hash;
-    output.finish(youngest.footer.end_offset, previous_hash, rules.now_ms)
 }
 
 fn add(output: &mut SegmentWriter, batch: &Batch<'_>, kept: &Kept) -> Result<()> {

@@ -970,3 +970,67 @@ fn what_a_compacted_segment_was_made_of_stays_until_its_name_is_durable() {
     let log = Log::open(&bench.dir(), "1/0", config()).unwrap();
     assert_eq!(latest(&records(&log)), before);
 }
+
+/// A log with fifty keys, each several times, all of it sealed.
+fn fifty_keys(dir: &logmill_storage::DataDir, name: &str) -> Log {
+    let log = Log::open(dir, name, config()).unwrap();
+    for n in 0..400 {
+        put(&log, &format!("key {}", n * 7 % 50), &format!("value {n}"));
+    }
+    seal(&log);
+    log
+}
+
+/// A compaction that was begun read its whole log without a rest, however large that was.
+#[test]
+fn a_compaction_in_steps_reads_a_segment_at_a_time_and_comes_to_what_one_at_once_comes_to() {
+    let bench = Bench::new(11);
+    let dir = bench.dir();
+    let (at_once, in_steps) = (fifty_keys(&dir, "1/0"), fifty_keys(&dir, "1/1"));
+    let report = at_once.compact().unwrap();
+    let bytes = in_steps.stats().unwrap().bytes;
+    let (mut steps, mut read) = (0, 0);
+    let done = loop {
+        let step = in_steps.compact_step(1).unwrap();
+        assert!(step.bytes_read <= 4 << 10, "{step:?}");
+        (steps, read) = (steps + 1, read + step.bytes_read);
+        if let Some(report) = step.report {
+            break report;
+        }
+        put(&in_steps, "key 1", "appends go on");
+    };
+    assert_eq!(done, report);
+    assert!(steps > 2 * report.segments, "{steps} steps");
+    assert!(read > bytes * 2, "{read} of {bytes} bytes");
+    let after: Vec<_> =
+        records(&in_steps).into_iter().filter(|record| record.offset < 400).collect();
+    assert_eq!(strings(&after), strings(&records(&at_once)));
+    // As much as there is at once.
+    seal(&in_steps);
+    assert!(in_steps.compact_step(u64::MAX).unwrap().report.is_some());
+}
+
+#[test]
+fn what_is_removed_between_two_steps_is_left_out_and_the_rest_is_compacted() {
+    const UPTO: u64 = 200;
+    let mut compacted_by_the_same = 0;
+    for steps_before in 0.. {
+        let bench = Bench::new(12);
+        let dir = bench.dir();
+        let log = fifty_keys(&dir, "1/0");
+        let mut expected = latest(&records(&log));
+        expected.retain(|record| record.offset >= UPTO);
+        if (0..steps_before).any(|_| log.compact_step(1).unwrap().report.is_some()) {
+            break;
+        }
+        log.delete_records_before(UPTO).unwrap();
+        while log.compact_step(1).unwrap().report.is_none() {}
+        compacted_by_the_same += u32::from(records(&log) == expected);
+        log.compact().unwrap();
+        assert_eq!(records(&log), expected, "after {steps_before} steps");
+        log.close().unwrap();
+        drop(dir);
+        sound(&bench);
+    }
+    assert!(compacted_by_the_same > 5, "{compacted_by_the_same}");
+}
