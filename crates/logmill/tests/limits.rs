@@ -1,5 +1,6 @@
-//! Many topics, and many partitions, at once: what they hold open and how much memory they take. `LOGMILL_LIMIT_TOPICS=1000`
-//! and `LOGMILL_LIMIT_PARTITIONS=10000` are the sizes that docs/stream.md states; a test of every day makes fewer.
+//! Many topics, and many partitions, at once: what they hold open and how much memory they take. `LOGMILL_LIMIT_TOPICS=1000`,
+//! `LOGMILL_LIMIT_PARTITIONS=10000` and `LOGMILL_LIMIT_SHARED=10000` are the sizes that docs/stream.md states; a test of every day
+//! makes fewer.
 #![expect(clippy::disallowed_methods, reason = "it asks /proc about itself, and takes times")]
 #![expect(clippy::print_stdout, reason = "the figures are what it is for")]
 
@@ -10,7 +11,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use logmill::{ConsumerConfig, Durability, ProducerRecord, Record, StartAt, Store, TopicConfig};
+use logmill::{
+    Acknowledge, ConsumerConfig, Durability, ProducerRecord, Record, ShareConsumer,
+    ShareConsumerConfig, ShareGroupConfig, StartAt, Store, TopicConfig,
+};
 
 const PARTITIONS: u32 = 10;
 const FILES_MAX: usize = 1_024;
@@ -183,5 +187,96 @@ fn one_topic_of_many_partitions_is_written_read_by_a_group_closed_and_killed_wit
     for partition in topic.partitions() {
         assert!(partition.end_offset().unwrap() > 0, "partition {}", partition.number());
     }
+    store.close().unwrap();
+}
+
+/// A member of the share group "shared" that says of each record what becomes of it.
+fn member(store: &Store, in_flight: u32, records_max: usize) -> ShareConsumer {
+    let group = ShareGroupConfig::new()
+        .start_at(StartAt::Earliest)
+        .in_flight_max(in_flight)
+        .lease(Duration::from_secs(600));
+    let config = ShareConsumerConfig::new()
+        .group(group)
+        .explicit(true)
+        .records_max(records_max)
+        .durability(Durability::Buffered);
+    let mut member = store.share_consumer("shared", config).unwrap();
+    member.subscribe(&["t"]).unwrap();
+    member
+}
+
+/// Has a member poll once; says how many records it was lent, which it accepts if it is to.
+fn lend(member: &mut ShareConsumer, accept: bool) -> u64 {
+    let records = member.poll(Duration::ZERO).unwrap();
+    if accept {
+        for receipt in records.receipts() {
+            member.acknowledge(receipt, Acknowledge::Accept).unwrap();
+        }
+        member.commit().unwrap();
+    }
+    records.len() as u64
+}
+
+fn shared_topic(place: &Path, partitions: u32, records: u32) -> Store {
+    let store = open(place);
+    let config = TopicConfig::new().partitions(partitions).durability(Durability::Buffered);
+    let topic = store.create_topic("t", config).unwrap();
+    for number in 0..records {
+        let partition = topic.partition(number % partitions).unwrap();
+        partition.append(&Record::value(b"a record")).unwrap();
+    }
+    store
+}
+
+#[test]
+fn a_share_group_of_many_members_many_partitions_and_many_records_in_flight_stays_within_them() {
+    let _alone = alone();
+    let many = size("LOGMILL_LIMIT_SHARED", 200);
+
+    let place = tempfile::tempdir().unwrap();
+    let store = shared_topic(place.path(), 1, many);
+    let mut members: Vec<_> = (0..many).map(|_| member(&store, many, 1)).collect();
+    let lent = timed("a record for each member", || {
+        members.iter_mut().map(|member| lend(member, true)).sum::<u64>()
+    });
+    assert_eq!(lent, u64::from(many));
+    assert_eq!(store.describe_group("shared").unwrap().lag(), 0);
+    timed("members gone", || drop(members));
+    store.close().unwrap();
+
+    let place = tempfile::tempdir().unwrap();
+    let store = shared_topic(place.path(), 1, 2 * many);
+    let mut members: Vec<_> = (0..4).map(|_| member(&store, many, 500)).collect();
+    let out = |store: &Store| store.describe_group("shared").unwrap().partitions[0].in_flight;
+    timed("all that may be in flight is", || {
+        while members.iter_mut().map(|member| lend(member, false)).sum::<u64>() > 0 {}
+    });
+    assert_eq!(out(&store), many as usize, "the limit, and no more");
+    drop(members);
+    assert_eq!(out(&store), 0, "who is gone holds nothing");
+    let mut member_of_all = member(&store, many, 500);
+    let mut accepted = 0;
+    timed("each of them again, accepted", || {
+        while accepted < u64::from(2 * many) {
+            accepted += lend(&mut member_of_all, true);
+        }
+    });
+    assert_eq!((accepted, out(&store)), (u64::from(2 * many), 0));
+    drop(member_of_all);
+    store.close().unwrap();
+
+    let place = tempfile::tempdir().unwrap();
+    let store = timed("a record in each partition", || shared_topic(place.path(), many, many));
+    let mut members: Vec<_> = (0..4).map(|_| member(&store, 2_000, 500)).collect();
+    let mut accepted = 0;
+    timed("each partition's record accepted", || {
+        while accepted < u64::from(many) {
+            accepted += members.iter_mut().map(|member| lend(member, true)).sum::<u64>();
+        }
+    });
+    assert_eq!(accepted, u64::from(many), "each once");
+    assert_eq!(store.describe_group("shared").unwrap().lag(), 0);
+    drop(members);
     store.close().unwrap();
 }
