@@ -13,6 +13,7 @@ use crate::error::{Error, Result};
 use crate::health::{Health, Problems};
 use crate::io::{Disk, Io, Kind, Lock, LockKind, Open, read_full, write_full};
 use crate::manifest;
+use crate::recovery::{LogRecovery, RecoveryReport};
 use crate::schedule::{Schedule, Task};
 use crate::sync::{Condvar, Mutex};
 use crate::writer::Writer;
@@ -106,6 +107,7 @@ impl DataDirOptions {
             committer: (self.threads > 0).then(Committer::default),
             counters: Arc::default(),
             problems: Problems::default(),
+            recovered: Mutex::default(),
             clock: self.clock,
             read_only: self.read_only,
             locks: Mutex::new(locks),
@@ -173,6 +175,8 @@ struct Inner {
     committer: Option<Committer>,
     counters: Arc<Counters>,
     problems: Problems,
+    /// What opening the logs has found, by name.
+    recovered: Mutex<BTreeMap<String, RecoveryReport>>,
     clock: Arc<dyn Clock>,
     read_only: bool,
     /// Given back when nobody writes in the directory any more.
@@ -363,6 +367,27 @@ impl DataDir {
         self.inner.problems.load()
     }
 
+    /// What opening its logs has found since it was opened, by log: of those that had not been closed, and where it is open
+    /// for reading only, of those behind whose end something lies. A store's partitions are opened when they are used.
+    ///
+    /// Where [`quarantined`](RecoveryReport::quarantined) names files, bytes were set aside that may have been acknowledged.
+    pub fn recovery(&self) -> Vec<LogRecovery> {
+        let recovered = self.inner.recovered.lock();
+        let all = recovered.iter();
+        all.map(|(log, report)| LogRecovery { log: log.clone(), report: report.clone() }).collect()
+    }
+
+    pub(crate) fn note_recovery(&self, log: &str, report: &RecoveryReport) {
+        let mut recovered = self.inner.recovered.lock();
+        let mut report = report.clone();
+        if let Some(earlier) = recovered.remove(log) {
+            // What was set aside stays where it is, however often the log is opened after.
+            report.dropped_bytes += earlier.dropped_bytes;
+            report.quarantined.splice(0..0, earlier.quarantined);
+        }
+        recovered.insert(log.to_owned(), report);
+    }
+
     /// Takes in how background work on `part` ended: a failure is in [`health`](Self::health) until the next success.
     pub fn note<E: std::fmt::Display>(&self, part: &str, outcome: &std::result::Result<(), E>) {
         let failed = outcome.as_ref().err().map(|error| error as &dyn std::fmt::Display);
@@ -446,6 +471,7 @@ impl DataDir {
             io.sync_dir(dir).map_err(failed)?;
         }
         self.inner.durable_names.lock().retain(|name| !name.starts_with(dir));
+        self.inner.recovered.lock().remove(name);
         io.remove_dir(dir).map_err(failed)?;
         io.sync_dir(dir.parent().unwrap_or(Path::new(""))).map_err(failed)
     }

@@ -280,6 +280,13 @@ impl fmt::Display for Error {
                     path.display()
                 )
             }
+            Error::Corrupt {
+                path,
+                what: what @ (Corruption::LostLog | Corruption::ForeignLog { .. }),
+                ..
+            } => {
+                write!(f, "corrupt: {}: {what}", path.display())
+            }
             Error::Corrupt { path, position, offset, what } => write!(
                 f,
                 "corrupt: {} at position {position} (records from offset {offset}): {what}; see logmill verify and salvage",

@@ -73,8 +73,8 @@ pub(crate) fn opened(log: &Path, report: &RecoveryReport) {
         if report.quarantined.is_empty() {
             tracing::debug!(%log, clean, end_offset, scanned_bytes, dropped_bytes, "log opened");
         } else {
-            let quarantined = report.quarantined.len();
-            tracing::warn!(%log, end_offset, dropped_bytes, quarantined, "log opened, doubtful bytes set aside");
+            let quarantined = &report.quarantined;
+            tracing::warn!(%log, end_offset, dropped_bytes, ?quarantined, "log opened, doubtful bytes set aside");
         }
     }
 }

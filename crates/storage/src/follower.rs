@@ -86,18 +86,28 @@ impl Follower {
     }
 
     fn look(&self, view: &View, state: &mut State) -> Result<()> {
+        let mut looks = 0;
+        while !self.is_seen(view, state, looks == LOOKS)? {
+            looks += 1;
+        }
+        Ok(())
+    }
+
+    /// `false`: a writer has come while its log was judged as one that nobody writes, which is to be done anew unless this was
+    /// the last look.
+    fn is_seen(&self, view: &View, state: &mut State, is_last: bool) -> Result<bool> {
         state.looked_at = view.dir.clock().monotonic();
         let (io, root) = (view.dir.io(), view.dir.path());
         let alive = view.dir.writer_is_alive()?;
         let Some((manifest, _)) = manifest::load(io.as_ref(), &view.path, root, Open::Read)? else {
-            return Ok(());
+            return Ok(true);
         };
         if manifest.log_id != view.log_id {
             return Err(Error::Removed { path: view.shown() });
         }
         if manifest.epoch < view.epoch() {
             // A slot that is read while it is written does not count, and the other one may be of the writer before.
-            return Ok(());
+            return Ok(true);
         }
         let live = live_page::load(io.as_ref(), root, &view.path)?
             .filter(|live| live.log_id == manifest.log_id && live.epoch == manifest.epoch);
@@ -138,20 +148,38 @@ impl Follower {
                 stored = stored.max(view.stored());
             }
             noted
-        } else if let Some(closed) = known.closed(&bases)? {
-            closed.end.offset
         } else {
-            let scan = known.scan(&bases)?;
-            state.scanned = Some((manifest.epoch, scan.end));
-            state.verdict = scan.verdict;
-            let (offset, position) = (scan.end.offset, scan.end.position);
-            state.damage = (scan.verdict == Verdict::Corrupt).then(|| Damage {
-                path: scan.segments.last().map_or_else(|| view.shown(), |last| last.shown()),
-                position,
-                offset,
-                what: scan.damage,
-            });
-            offset
+            let judged = known.judge(&bases);
+            let is_sound = judged.as_ref().is_ok_and(|scan| scan.verdict != Verdict::Corrupt);
+            if !is_sound && !is_last && recovery::has_writer_come(&view.dir, &view.path, &manifest)?
+            {
+                return Ok(false);
+            }
+            match judged {
+                Ok(scan) => {
+                    state.scanned = Some((manifest.epoch, scan.end));
+                    state.verdict = scan.verdict;
+                    let (offset, position) = (scan.end.offset, scan.end.position);
+                    state.damage = (scan.verdict == Verdict::Corrupt).then(|| Damage {
+                        path: scan
+                            .segments
+                            .last()
+                            .map_or_else(|| view.shown(), |last| last.shown()),
+                        position,
+                        offset,
+                        what: scan.damage,
+                    });
+                    offset
+                }
+                // What comes before it is there to be read, as far as anybody vouches for it: a stray segment may be far behind.
+                Err(Error::Corrupt { path, position, offset, what }) => {
+                    let offset = offset.min(noted).max(manifest.start_offset);
+                    state.verdict = Verdict::Corrupt;
+                    state.damage = Some(Damage { path, position, offset, what });
+                    offset
+                }
+                Err(e) => return Err(e),
+            }
         };
         let first = known.first_kept(&bases)?;
         view.change_segments(|segments| {
@@ -181,7 +209,7 @@ impl Follower {
         view.set_stored(view.durable().max(stored));
         // Last: who sees the new epoch sees how far it reaches.
         view.set_epoch(manifest.epoch);
-        Ok(())
+        Ok(true)
     }
 
     /// The segment that holds `offset`, its file, and the base offset of the one after it; `None` if it was removed.

@@ -220,7 +220,8 @@ impl Journal {
     /// Tells `apply` every entry from `from` on that is stored: first the cold part, then the hot one, each in order.
     ///
     /// # Errors
-    /// As [`Reader::next_batch`](crate::Reader::next_batch), and what `apply` returns.
+    /// As [`Reader::next_batch`](crate::Reader::next_batch), and what `apply` returns. Whoever only reads gets
+    /// [`Error::Corrupt`] if durable entries are missing at the end, though not as long as a writer is at work there.
     pub fn replay(
         &self,
         from: Reach,
@@ -249,6 +250,7 @@ impl Journal {
                     }
                 }
             }
+            log.view().check_end(reader.position())?;
         }
         Ok(())
     }

@@ -94,7 +94,7 @@ pub use journal::{
 pub use log::{Log, LogStats};
 pub use reader::Reader;
 pub use record::{Header, Headers, Record, RecordView};
-pub use recovery::RecoveryReport;
+pub use recovery::{LogRecovery, RecoveryReport};
 pub use retention::BeforeRemoval;
 pub use schedule::Task;
 pub use stats_page::{Publisher, StatsPage, Tell};

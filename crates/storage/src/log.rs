@@ -78,6 +78,9 @@ impl Log {
     /// Opens the log `name`, one or two numbers such as `0` or `7/3`, in `dir`, and makes it if it is not there (but no
     /// segment file before the first append). After a crash this recovers: see [`recovery`](Log::recovery).
     ///
+    /// Where `dir` is open for reading only, a log whose durable records are damaged is opened all the same: what comes before
+    /// the damage can be read, and whoever reads on, or asks for what is behind it, gets [`Error::Corrupt`].
+    ///
     /// # Errors
     /// [`Error::Corrupt`]: durable records are damaged; nothing was changed. [`Error::Ambiguous`] in strict mode.
     /// [`Error::InvalidConfig`], [`Error::InvalidName`], [`Error::NotAFile`], [`Error::Io`].
@@ -90,12 +93,17 @@ impl Log {
         }
         let _span = events::opening(Path::new(name));
         let inner = if dir.is_read_only() {
-            Inner::follow(dir, Path::new(name), &config)?
+            let inner = Inner::follow(dir, Path::new(name), &config)?;
+            if inner.report.verdict != Verdict::Clean {
+                dir.note_recovery(name, &inner.report);
+            }
+            inner
         } else {
             let began = dir.clock().monotonic();
             let inner = Inner::open(dir, Path::new(name), config)?;
             if !inner.report.clean {
                 dir.counters().recovered(dir.clock().monotonic().saturating_sub(began));
+                dir.note_recovery(name, &inner.report);
             }
             events::opened(&inner.view.path, &inner.report);
             // An earlier life of the log may have ended badly.
@@ -643,7 +651,8 @@ impl Inner {
                 recovery::remove_segment(io.as_ref(), root, name, *base)?;
             }
         } else {
-            let dropped = if scan.verdict == Verdict::Clean { 0 } else { scan.rest_bytes };
+            let behind = scan.rest_bytes + scan.later_bytes;
+            let dropped = if scan.verdict == Verdict::Clean { 0 } else { behind };
             report.quarantined = recovery::apply(&known, &mut scan)?;
             report.dropped_bytes = dropped;
             if planted::has(Bug::OffsetReused) && dropped > 0 {

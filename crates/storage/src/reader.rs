@@ -160,10 +160,7 @@ impl Reader {
                 each(record)?;
             }
         }
-        match &self.view.follower {
-            Some(follower) if self.next >= end => Ok(follower.check_end(self.next)?),
-            _ => Ok(()),
-        }
+        if self.next >= end { Ok(self.view.check_end(self.next)?) } else { Ok(()) }
     }
 
     /// The record at exactly `offset`, if it is still there.

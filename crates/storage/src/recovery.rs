@@ -11,10 +11,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::batch::{FrameHead, HEAD_LEN as FRAME_HEAD_LEN};
+use crate::data_dir::DataDir;
 use crate::error::{Corruption, Error, Result};
 use crate::frames::Step;
 use crate::io::{File, Io, Kind, Open, read_full, unlink_if_there, write_full};
 use crate::layout::{Footer, HEAD_LEN, Live, Manifest, Proven, State};
+use crate::manifest;
 use crate::planted::{self, Bug};
 use crate::resync::Resync;
 use crate::segment::{self, Segment};
@@ -77,7 +79,7 @@ pub enum Verdict {
     Ambiguous,
     /// As `Ambiguous`, in strict mode: the log is not opened and nothing is changed.
     Refused,
-    /// Durable records are missing or damaged: the log is not opened and nothing is changed.
+    /// Durable records are missing or damaged: the log is not opened for writing and nothing is changed.
     Corrupt,
 }
 
@@ -123,6 +125,16 @@ pub struct RecoveryReport {
     pub quarantined: Vec<PathBuf>,
 }
 
+/// What opening one of a directory's logs found and did: see [`DataDir::recovery`](crate::DataDir::recovery).
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct LogRecovery {
+    /// The log's name, such as `0` or `7/3`.
+    pub log: String,
+    /// What was found and done.
+    pub report: RecoveryReport,
+}
+
 /// A segment without a footer.
 #[derive(Debug)]
 pub(crate) struct Unsealed {
@@ -147,8 +159,12 @@ pub(crate) struct Scan {
     /// Those of `segments` that have no footer.
     pub unsealed: Vec<Unsealed>,
     pub end: Proven,
-    /// Bytes behind the end, up to the last that is not zero.
+    /// Bytes behind the end in its segment, up to the last that is not zero.
     pub rest_bytes: u64,
+    /// Those in segments that begin behind the end.
+    pub later_bytes: u64,
+    /// Somebody says that all offsets below this were durable.
+    pub witness: u64,
     pub verdict: Verdict,
     /// For `Corrupt`: what is wrong at the end.
     pub damage: Corruption,
@@ -185,6 +201,16 @@ pub(crate) fn list_segments(io: &dyn Io, root: &Path, dir: &Path) -> Result<Vec<
     }
     bases.sort_unstable();
     Ok(bases)
+}
+
+/// Whether somebody writes the log, or has written it since its manifest was read: what was found in its files without a
+/// writer may be half of one state and half of another.
+pub(crate) fn has_writer_come(dir: &DataDir, log: &Path, manifest: &Manifest) -> Result<bool> {
+    if dir.writer_is_alive()? {
+        return Ok(true);
+    }
+    let now = manifest::load(dir.io().as_ref(), log, dir.path(), Open::Read)?;
+    Ok(now.is_none_or(|(now, _)| now.generation != manifest.generation))
 }
 
 impl Known<'_> {
@@ -275,11 +301,21 @@ impl Known<'_> {
             unsealed,
             end,
             rest_bytes: 0,
+            later_bytes: 0,
+            witness: end.offset,
             verdict: Verdict::Clean,
             damage: Corruption::Hash,
             scanned_bytes: 0,
             epoch: self.manifest.epoch,
         }))
+    }
+
+    /// Where a log ends that nobody writes, and what follows.
+    pub fn judge(&self, bases: &[u64]) -> Result<Scan> {
+        match self.closed(bases)? {
+            Some(closed) => Ok(closed),
+            None => self.scan(bases),
+        }
     }
 
     /// Whether the last frame before `point` ends there and at its offset. What comes before is not looked at, but if this
@@ -358,6 +394,8 @@ impl Known<'_> {
                 max_timestamp: i64::MIN,
             },
             rest_bytes: 0,
+            later_bytes: 0,
+            witness: 0,
             verdict: Verdict::Clean,
             damage: Corruption::LostDurable { durable_upto: witness },
             scanned_bytes: 0,
@@ -452,7 +490,8 @@ impl Known<'_> {
                 scan.damage = found.damage;
             }
         }
-        let later = self.look_at_later(&scan.later, &mut witness, &mut scan.epoch)?;
+        let later = self.look_at_later(&mut scan, &mut witness)?;
+        scan.witness = witness;
         let same_boot = manifest.boot_id == self.io.boot_id() && manifest.boot_id != [0; 16];
         let stored_page = self.live.filter(|live| {
             live.log_id == manifest.log_id
@@ -488,10 +527,6 @@ impl Known<'_> {
         let len = segment.len(file.as_ref())?;
         let is_here =
             self.from.segment == segment.base_offset() && self.from.position >= HEAD_LEN as u64;
-        if is_here && len < self.from.position {
-            let what = Corruption::Truncated { expected: self.from.position, found: len };
-            return Err(segment.corrupt(len, segment.base_offset(), what));
-        }
         let resumed = is_here && self.is_borne_out(segment, file, &self.from)?;
         let begin = if resumed { self.from.position } else { HEAD_LEN as u64 };
         scan.end = Proven {
@@ -529,6 +564,10 @@ impl Known<'_> {
         };
         scan.scanned_bytes += scan.end.position - begin;
         let end = scan.end;
+        if is_here && len < self.from.position && end.offset >= self.from.offset {
+            let what = Corruption::Truncated { expected: self.from.position, found: len };
+            return Err(segment.corrupt(len, end.offset, what));
+        }
         let head_is_zero = zero_at(file.as_ref(), end.position, FRAME_HEAD_LEN as u64, len)
             .map_err(segment.failed("read"))?
             .is_none();
@@ -559,23 +598,19 @@ impl Known<'_> {
     }
 
     /// Whether the segments behind the end hold frames, and what these have witnessed.
-    fn look_at_later(
-        &self,
-        later: &[Arc<Segment>],
-        witness: &mut u64,
-        epoch: &mut u32,
-    ) -> Result<Later> {
-        let mut found = if later.is_empty() { Later::Nothing } else { Later::Empty };
-        for segment in later {
+    fn look_at_later(&self, scan: &mut Scan, witness: &mut u64) -> Result<Later> {
+        let mut found = if scan.later.is_empty() { Later::Nothing } else { Later::Empty };
+        for segment in &scan.later {
             let file = segment.open(Open::Read)?;
             let len = segment.len(file.as_ref())?;
-            if last_non_zero(file.as_ref(), HEAD_LEN as u64, len).map_err(segment.failed("read"))?
-                > 0
-            {
+            let bytes = last_non_zero(file.as_ref(), HEAD_LEN as u64, len)
+                .map_err(segment.failed("read"))?;
+            if bytes > 0 {
                 found = Later::Frames;
             }
+            scan.later_bytes += bytes;
             let Ok(head) = segment.head(file.as_ref()) else { continue };
-            *epoch = (*epoch).max(head.epoch);
+            scan.epoch = scan.epoch.max(head.epoch);
             if let Some(footer) = segment.footer(file.as_ref())? {
                 *witness = (*witness).max(footer.end_offset);
             }

@@ -142,7 +142,20 @@ impl Output<'_> {
     fn error(&mut self, error: Error) {
         match error {
             Error::Corrupt { path, position, offset, what } => {
-                self.damage(&path, position, Some(offset..offset), Problem::Corruption(what));
+                let offsets = match &what {
+                    Corruption::LostLog | Corruption::ForeignLog { .. } => None,
+                    Corruption::Gap { expected, found }
+                    | Corruption::Offset { expected, found }
+                        if expected < found =>
+                    {
+                        Some(*expected..*found)
+                    }
+                    Corruption::LostDurable { durable_upto } if offset < *durable_upto => {
+                        Some(offset..*durable_upto)
+                    }
+                    _ => Some(offset..u64::MAX),
+                };
+                self.damage(&path, position, offsets, Problem::Corruption(what));
             }
             Error::Io { op, path, source } => self.unreadable(&path, op, &source),
             Error::NotAFile { path } => self.damage(&path, 0, None, Problem::NotAFile),

@@ -190,11 +190,14 @@ impl View {
         }
     }
 
+    /// Where reading comes to `offset` and no further: what is wrong there, if anything is.
+    pub fn check_end(&self, offset: u64) -> Result<()> {
+        self.follower.as_ref().map_or(Ok(()), |follower| follower.check_end(offset))
+    }
+
+    /// Why `offset` cannot be had: what is behind damage may have been there.
     pub fn out_of_range(&self, offset: u64, visibility: Visibility) -> Error {
-        Error::OffsetOutOfRange {
-            offset,
-            start: self.start(),
-            end: self.high_watermark(visibility),
-        }
+        let (start, end) = (self.start(), self.high_watermark(visibility));
+        self.check_end(offset).err().unwrap_or(Error::OffsetOutOfRange { offset, start, end })
     }
 }

@@ -105,9 +105,7 @@ fn changing(source: &DataDir, name: &str) -> Error {
 fn look(log: &Log, view: &View, name: &str, manifest: Manifest) -> Result<Option<Pinned>> {
     let start_offset = view.start();
     let mut end_offset = view.durable();
-    if let Some(follower) = &view.follower {
-        follower.check_end(end_offset)?;
-    }
+    view.check_end(end_offset)?;
     let all = view.segments();
     let mut segments: Vec<PinnedSegment> = Vec::new();
     let mut reached = start_offset;

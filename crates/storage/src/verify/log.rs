@@ -35,6 +35,8 @@ struct Snapshot {
     start: u64,
     /// Everything below must be there; `None`: nobody knows how far it goes.
     end: Option<u64>,
+    /// It went at least as far.
+    witness: u64,
 }
 
 /// How far the walk over the segments has come.
@@ -58,7 +60,9 @@ enum Presence {
 struct Previous {
     chain_hash: [u8; 16],
     generation: u32,
+    base: u64,
     is_sealed: bool,
+    is_whole: bool,
 }
 
 pub(super) fn verify(out: &mut Output<'_>, dir: &DataDir, name: &Path) {
@@ -89,13 +93,24 @@ pub(super) fn verify(out: &mut Output<'_>, dir: &DataDir, name: &Path) {
     };
     let known_id = current.as_ref().map(|manifest| manifest.log_id);
     let Some(log_id) = known_id.or_else(|| beside::any_log_id(dir, name, &bases)) else { return };
-    let log = Subjects { dir, name, shown, log_id, is_alive };
+    let mut log = Subjects { dir, name, shown, log_id, is_alive };
     match (&current, is_alive) {
         (Some(_), true) => log.follow(out),
-        (Some(manifest), false) => log.judge(out, manifest, &bases),
+        (Some(manifest), false) => {
+            let kept = std::mem::take(&mut out.report);
+            log.judge(out, manifest, &bases);
+            let found = std::mem::replace(&mut out.report, kept);
+            log.is_alive = found.worst > Some(Severity::Note)
+                && recovery::has_writer_come(dir, name, manifest).unwrap_or(false);
+            // What a writer that has come meanwhile has changed is no damage.
+            match log.is_alive {
+                true => log.follow(out),
+                false => out.report.absorb(found),
+            }
+        }
         (None, _) => {
             let start = bases.first().copied().unwrap_or(0);
-            log.segments(out, &Snapshot { bases, start, end: None });
+            log.segments(out, &Snapshot { bases, start, end: None, witness: 0 });
         }
     }
     log.look_at_disposables(out, &entries);
@@ -124,11 +139,7 @@ impl Subjects<'_> {
             strict: false,
             drop_cache: true,
         };
-        let scanned = match known.closed(bases) {
-            Ok(Some(scan)) => Ok(scan),
-            Ok(None) => known.scan(bases),
-            Err(e) => Err(e),
-        };
+        let scanned = known.judge(bases);
         let first = match known.first_kept(bases) {
             Ok(first) => first,
             Err(e) => return out.error(e),
@@ -136,22 +147,30 @@ impl Subjects<'_> {
         for base in &bases[..first] {
             out.note(&self.shown.join(file_name(*base, "log")), Problem::Superseded);
         }
-        let mut snapshot =
-            Snapshot { bases: bases[first..].to_vec(), start: manifest.start_offset, end: None };
-        if let Ok(scan) = &scanned
-            && (scan.verdict != Verdict::Corrupt || scan.later.is_empty())
-        {
-            snapshot.end = Some(scan.end.offset);
-            let later: Vec<u64> = scan.later.iter().map(|later| later.base_offset()).collect();
-            snapshot.bases.retain(|base| !later.contains(base));
+        let live = live
+            .filter(|live| live.log_id == manifest.log_id && live.epoch == manifest.epoch)
+            .map_or(0, |live| live.durable);
+        let mut snapshot = Snapshot {
+            bases: bases[first..].to_vec(),
+            start: manifest.start_offset,
+            end: None,
+            witness: manifest.proven.offset.max(live),
+        };
+        if let Ok(scan) = &scanned {
+            snapshot.witness = snapshot.witness.max(scan.witness);
+            if scan.verdict != Verdict::Corrupt || scan.later.is_empty() {
+                snapshot.end = Some(scan.end.offset);
+                let later: Vec<u64> = scan.later.iter().map(|later| later.base_offset()).collect();
+                snapshot.bases.retain(|base| !later.contains(base));
+            }
         }
-        let before = out.report.worst;
         self.segments(out, &snapshot);
+        let is_met = out.report.worst >= Some(Severity::Unreadable);
         match scanned {
-            Ok(scan) => self.look_behind(out, &scan),
             // What stopped the scan was met again on the way, unless it lies outside of the segments.
-            Err(_)
-                if out.report.worst > before && out.report.worst >= Some(Severity::Unreadable) => {}
+            Err(_) if is_met => {}
+            Ok(_) if is_met && snapshot.end.is_none() => {}
+            Ok(scan) => self.look_behind(out, &scan),
             Err(e) => out.error(e),
         }
     }
@@ -169,21 +188,17 @@ impl Subjects<'_> {
                 out.find(Severity::Note, &path, position, None, Problem::TornTail { bytes });
             }
             Verdict::Ambiguous | Verdict::Refused => {
-                let (severity, offsets) = (Severity::Ambiguous, Some(offset..offset));
+                let (severity, offsets) = (Severity::Ambiguous, Some(offset..u64::MAX));
                 out.find(severity, &path, position, offsets, Problem::DoubtfulTail { bytes });
                 for later in &scan.later {
                     let from = later.base_offset();
                     let problem = Problem::DoubtfulTail { bytes: 0 };
-                    out.find(severity, &later.shown(), 0, Some(from..from), problem);
+                    out.find(severity, &later.shown(), 0, Some(from..u64::MAX), problem);
                 }
             }
             Verdict::Corrupt => {
-                let upto = match scan.damage {
-                    Corruption::LostDurable { durable_upto } => durable_upto,
-                    _ => offset,
-                };
                 let problem = Problem::Corruption(scan.damage.clone());
-                out.damage(&path, position, Some(offset..upto.max(offset)), problem);
+                out.damage(&path, position, Some(offset..scan.witness), problem);
             }
         }
     }
@@ -222,8 +237,9 @@ impl Subjects<'_> {
             let after = snapshot.bases.partition_point(|base| *base <= walk.cursor);
             let nearest = after.max(1).checked_sub(1 + back);
             let Some(base) = nearest.and_then(|i| snapshot.bases.get(i).copied()) else {
-                let what = Corruption::LostDurable { durable_upto: snapshot.end.unwrap_or(0) };
-                return out.damage(&self.shown, 0, None, Problem::Corruption(what));
+                let what = Corruption::LostDurable { durable_upto: snapshot.witness };
+                let lost = Some(walk.cursor..snapshot.witness);
+                return out.damage(&self.shown, 0, lost, Problem::Corruption(what));
             };
             let before = walk;
             if base < walk.cursor {
@@ -261,7 +277,8 @@ impl Subjects<'_> {
                 let live = live
                     .filter(|live| live.log_id == manifest.log_id && live.epoch == manifest.epoch);
                 let durable = live.map_or(0, |live| live.durable).max(manifest.proven.offset);
-                Some(Snapshot { bases, start: manifest.start_offset, end: Some(durable) })
+                let start = manifest.start_offset;
+                Some(Snapshot { bases, start, end: Some(durable), witness: durable })
             }
             (Ok(None), ..) => None,
             (Err(e), ..) | (_, Err(e), _) | (_, _, Err(e)) => {
@@ -299,7 +316,8 @@ impl Subjects<'_> {
             (Some(next), Some(end)) => Some(next.min(end)),
             (next, end) => next.or(end),
         };
-        let lost = Walk { cursor: until.unwrap_or(walk.cursor).max(walk.cursor), previous: None };
+        let reach = until.unwrap_or(snapshot.witness).max(base);
+        let lost = Walk { cursor: reach.max(walk.cursor), previous: None };
         let file = match self.open(&file_name(base, "log")) {
             Ok(file) => file,
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Presence::Gone,
@@ -315,7 +333,7 @@ impl Subjects<'_> {
             base_offset: base,
             log_id: self.log_id,
             until,
-            next_base,
+            reach: if reach > base { reach } else { u64::MAX },
         };
         let Some(verified) = segment::verify(out, &subject) else {
             *walk = lost;
@@ -326,14 +344,16 @@ impl Subjects<'_> {
         let cursor = match &verified.footer {
             Some(footer) => footer.end_offset,
             // What is missing at its end has been reported.
-            None => verified.end_offset.max(until.unwrap_or(0)),
+            None => verified.end_offset.max(reach),
         };
         *walk = Walk {
             cursor: cursor.max(base),
             previous: Some(Previous {
                 chain_hash: verified.chain_hash,
                 generation: verified.generation,
+                base,
                 is_sealed: verified.footer.is_some(),
+                is_whole: verified.is_whole,
             }),
         };
         Presence::There
@@ -347,13 +367,19 @@ impl Subjects<'_> {
         previous: Option<&Previous>,
         verified: &Verified,
     ) {
-        if let (Some(previous), Some(footer)) = (previous, &verified.footer)
-            && previous.is_sealed
-            && previous.chain_hash != footer.previous_hash
-        {
+        let (Some(previous), Some(footer)) = (previous, &verified.footer) else { return };
+        if previous.chain_hash == footer.previous_hash {
+            return;
+        }
+        if previous.is_sealed {
             let at = Footer::position(footer.data_end);
             let what = Corruption::Field("the hash of the segment before, in the footer");
             out.damage(path, at, None, Problem::Corruption(what));
+        } else if previous.is_whole && !self.is_alive {
+            // Beside a live writer it may have been sealed since.
+            let path = self.shown.join(file_name(previous.base, "log"));
+            let what = Corruption::Field("no footer, and the next segment was sealed after it");
+            out.damage(&path, 0, None, Problem::Corruption(what));
         }
     }
 }

@@ -80,8 +80,8 @@ pub struct Finding {
     pub path: PathBuf,
     /// Where in the file, bytes from its start.
     pub position: u64,
-    /// The offsets that are affected: missing, damaged, or in doubt. The end is a guess where the damage reaches to the
-    /// end of a file that does not say how far it went.
+    /// The offsets that are affected: missing, damaged, or in doubt. Where nobody knows how far that goes, the end is
+    /// `u64::MAX`.
     pub offsets: Option<Range<u64>>,
     /// What it is.
     pub problem: Problem,
@@ -225,8 +225,10 @@ impl fmt::Display for Problem {
 impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {} at position {}", self.severity, self.path.display(), self.position)?;
-        if let Some(offsets) = &self.offsets {
-            write!(f, " (offsets {}..{})", offsets.start, offsets.end)?;
+        match &self.offsets {
+            Some(Range { start, end: u64::MAX }) => write!(f, " (offsets from {start} on)")?,
+            Some(Range { start, end }) => write!(f, " (offsets {start}..{end})")?,
+            None => {}
         }
         write!(f, ": {}", self.problem)
     }

@@ -25,8 +25,8 @@ pub(super) struct Subject<'a> {
     pub log_id: [u8; 16],
     /// What must be there: every offset below. `None`: whatever there is.
     pub until: Option<u64>,
-    /// Where the next segment begins, if there is one.
-    pub next_base: Option<u64>,
+    /// For findings: one past the last offset that belongs here, `u64::MAX` if nobody knows it.
+    pub reach: u64,
 }
 
 /// What a segment came to.
@@ -40,6 +40,8 @@ pub(super) struct Verified {
     pub chain_hash: [u8; 16],
     /// What its indexes should say, if all its frames verify.
     pub index: Option<Index>,
+    /// Nothing was found to be wrong with it.
+    pub is_whole: bool,
 }
 
 /// The sums over the frames.
@@ -56,7 +58,8 @@ struct Sums {
 /// Verifies the segment; `None` if its head is not one of this log, so that nothing in it can be.
 pub(super) fn verify(out: &mut Output<'_>, subject: &Subject<'_>) -> Option<Verified> {
     out.report.segments += 1;
-    let all = Some(subject.base_offset..subject.until.or(subject.next_base).unwrap_or(u64::MAX));
+    let found_before = out.report.findings.len();
+    let all = Some(subject.base_offset..subject.reach);
     let (head, bytes) = match read_head(subject) {
         Ok(found) => found,
         Err(problem) => {
@@ -103,6 +106,7 @@ pub(super) fn verify(out: &mut Output<'_>, subject: &Subject<'_>) -> Option<Veri
             (Some(footer), _) => Some(footer.end_offset),
             (None, until) => until,
         },
+        reach: subject.reach,
         is_sealed: footer.is_some(),
     };
     let data_end = walk(out, subject, &head, &goal, &mut sums);
@@ -124,6 +128,7 @@ pub(super) fn verify(out: &mut Output<'_>, subject: &Subject<'_>) -> Option<Veri
         end_offset,
         generation: head.generation,
         chain_hash: if head.superseded_hash == [0; 16] { hash } else { head.superseded_hash },
+        is_whole: out.report.findings.len() == found_before,
         index: (footer.is_some() && sums.is_whole).then_some(sums.index),
         footer,
     })
@@ -181,14 +186,22 @@ fn had_footer(file: &dyn File, data_end: u64, len: u64) -> std::io::Result<bool>
 struct Goal {
     limit: u64,
     until: Option<u64>,
+    /// As in [`Subject`].
+    reach: u64,
     is_sealed: bool,
 }
 
 impl Goal {
+    /// How far what is lost from `from` on goes; `u64::MAX` if nothing says that anything is.
+    fn lost_to(&self, from: u64) -> u64 {
+        Some(self.until.unwrap_or(self.reach)).filter(|end| *end > from).unwrap_or(u64::MAX)
+    }
+
     fn is_reached(&self, position: u64, next_offset: u64) -> bool {
         match self.until {
             Some(until) if !self.is_sealed => next_offset >= until,
-            _ => position >= self.limit,
+            Some(_) => position >= self.limit,
+            None => position >= self.limit && self.lost_to(next_offset) == u64::MAX,
         }
     }
 }
@@ -234,13 +247,15 @@ fn walk(
                 }
                 continue;
             }
-            Ok(Step::End) if goal.until.is_none() => break,
-            Ok(Step::End) => Corruption::LostDurable { durable_upto: goal.until.unwrap_or(0) },
+            Ok(Step::End) => match goal.lost_to(sums.next_offset) {
+                u64::MAX if goal.until.is_none() => break,
+                _ => Corruption::LostDurable { durable_upto: goal.until.unwrap_or(goal.reach) },
+            },
             Ok(Step::Damaged(what)) => what,
             Err(e) => {
                 // Nobody knows what is behind it.
                 sums.is_whole = false;
-                let offsets = sums.next_offset..goal.until.unwrap_or(sums.next_offset);
+                let offsets = sums.next_offset..goal.lost_to(sums.next_offset);
                 let problem = Problem::Io { op: "read", message: e.to_string() };
                 out.damage(subject.shown, position, Some(offsets), problem);
                 break;
@@ -268,14 +283,10 @@ fn walk(
             |offset: u64| offset >= lost_from && goal.until.is_none_or(|until| offset < until);
         let lost_to = match found {
             Some((_, offset)) if is_wanted(offset) => offset,
-            _ => goal.until.unwrap_or(lost_from),
+            _ => goal.lost_to(lost_from),
         };
-        out.damage(
-            subject.shown,
-            position,
-            Some(lost_from..lost_to.max(lost_from)),
-            Problem::Corruption(what),
-        );
+        let problem = Problem::Corruption(what);
+        out.damage(subject.shown, position, Some(lost_from..lost_to), problem);
         match found {
             Some((at, offset)) if is_wanted(offset) => {
                 out.advance(at - position);

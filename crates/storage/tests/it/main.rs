@@ -9,6 +9,7 @@ mod bitflip;
 mod compaction;
 mod crash;
 mod dump;
+mod end;
 mod evil;
 mod fixtures;
 mod follower;

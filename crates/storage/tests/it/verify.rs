@@ -127,7 +127,7 @@ fn every_flipped_bit_and_every_cut_of_a_sealed_segment_is_corruption_at_that_seg
         assert!(report.findings.iter().any(|f| f.path.ends_with(path)), "bit {bit}: {report:?}");
     }
     let bytes = bench.disk.read_file(path).unwrap();
-    for cut in (0..len).step_by(5) {
+    for cut in (0..len).rev().step_by(5) {
         let bench = bench.fork(cut as u64);
         bench.disk.write_file(path, &bytes[..cut]).unwrap();
         assert_eq!(bench.verify().worst, Some(Severity::Corrupt), "cut to {cut}");
@@ -171,6 +171,48 @@ fn a_missing_segment_is_a_gap_and_a_foreign_or_misplaced_one_is_refused() {
             && f.problem == Problem::Corruption(Corruption::Misplaced)),
         "{report:?}"
     );
+}
+
+/// A segment that was cut short was said to lack no offset at all, one that was empty to lack all up to 2^64.
+#[test]
+fn what_is_found_says_which_offsets_are_lost_as_far_as_anybody_knows() {
+    for is_closed in [true, false] {
+        let bench = Bench::new(9);
+        let end = filled(&bench, config(), 60);
+        if !is_closed {
+            let log = Log::open(&bench.dir(), "7/0", config()).unwrap();
+            log.append(&Record::value(b"the last")).unwrap();
+            bench.disk.kill();
+        }
+        let end = if is_closed { end } else { end + 1 };
+        let segments = bench.files("7/0", ".log");
+        let base = |path: &String| path[4..24].parse::<u64>().unwrap();
+        for (i, path) in segments.iter().enumerate() {
+            let range = base(path)..segments.get(i + 1).map_or(end, base);
+            let other = bench.disk.read_file(&segments[usize::from(i == 0)]).unwrap();
+            let bytes = bench.disk.read_file(path).unwrap();
+            for damage in ["cut", "empty", "foreign", "gone"] {
+                let bench = bench.fork(1);
+                match damage {
+                    "cut" => bench.disk.write_file(path, &bytes[..bytes.len().min(400) - 1]),
+                    "empty" => bench.disk.write_file(path, &[]),
+                    "foreign" => bench.disk.write_file(path, &other),
+                    _ => bench.disk.remove_file(path),
+                }
+                .unwrap();
+                let report = bench.verify();
+                let case = format!("{path} {damage}, closed {is_closed}: {:?}", report.findings);
+                let is_bad = |f: &&Finding| f.severity == Severity::Corrupt;
+                let found = report.findings.iter().filter(is_bad).filter_map(|f| f.offsets.clone());
+                let found: Vec<_> = found.collect();
+                assert!(!found.is_empty(), "{case}");
+                for lost in found {
+                    assert!(lost.end == range.end && lost.start < lost.end, "{case}");
+                    assert!(lost.start >= range.start, "{case}");
+                }
+            }
+        }
+    }
 }
 
 #[test]
