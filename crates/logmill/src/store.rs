@@ -5,10 +5,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use logmill_queue::{Queue, QueueConfig, Queues, QueuesOptions};
-use logmill_storage::backup::{self, BackupReport, RestoreReport};
+use logmill_storage::backup::{BackupReport, RestoreReport, restore};
 use logmill_storage::verify::{VerifyProgress, VerifyReport};
 use logmill_storage::{
-    Clock, DataDir, DataDirOptions, Durability, Journal, Owner, Publisher, Reclaimed, Task, Tell,
+    Clock, DataDir, DataDirOptions, Durability, Journal, LogRecovery, Owner, Publisher, Reclaimed,
+    Task, Tell,
 };
 use logmill_stream::{
     Consumer, ConsumerConfig, GroupDescription, GroupKind, Producer, ProducerConfig, ResetTo,
@@ -226,6 +227,12 @@ impl Store {
         self.dir.path().to_owned()
     }
 
+    /// What opening the journal (logs `0` and `0/1`) and the partitions that were used so far has found, where a log had not
+    /// been closed: above all, which bytes were set aside in `quarantine/` since they may have been acknowledged.
+    pub fn recovery(&self) -> Vec<LogRecovery> {
+        self.dir.recovery()
+    }
+
     /// Creates a topic. It is there, durably, when this returns.
     ///
     /// # Errors
@@ -363,10 +370,13 @@ impl Store {
     /// # Errors
     /// [`QueueDoesNotExist`](logmill_queue::Error::QueueDoesNotExist).
     pub fn queue(&self, name: &str) -> Result<Queue> {
-        match &self.queues {
-            Some(queues) => Ok(queues.queue(name)?),
-            None => Err(logmill_queue::Error::QueueDoesNotExist { name: name.to_owned() }.into()),
-        }
+        Ok(self.queues_with(name)?.queue(name)?)
+    }
+
+    /// The queues, of which a store that was never written to has none.
+    fn queues_with(&self, name: &str) -> Result<&Queues> {
+        let missing = || logmill_queue::Error::QueueDoesNotExist { name: name.to_owned() };
+        Ok(self.queues.as_ref().ok_or_else(missing)?)
     }
 
     /// The names of the queues that begin with `prefix`, in order.
@@ -380,36 +390,32 @@ impl Store {
     /// [`QueueDoesNotExist`](logmill_queue::Error::QueueDoesNotExist), [`QueueInUse`](logmill_queue::Error::QueueInUse);
     /// [`Error::Storage`](crate::Error::Storage).
     pub fn delete_queue(&self, name: &str) -> Result<()> {
-        match &self.queues {
-            Some(queues) => Ok(queues.delete(name)?),
-            None => Err(logmill_queue::Error::QueueDoesNotExist { name: name.to_owned() }.into()),
-        }
+        Ok(self.queues_with(name)?.delete(name)?)
     }
 
     /// Copies the store into the directory `target`, beside whoever writes to it: what readers see at one moment. Into the
     /// backup of an earlier moment only what is new is copied, and that one counts until this one is complete and durable.
     ///
     /// # Errors
-    /// [`Error::Storage`](crate::Error::Storage), as [`backup`](logmill_storage::backup::backup), which also tells how far
-    /// it has come.
+    /// [`Error::Storage`](crate::Error::Storage) or [`Error::Stream`](crate::Error::Stream), as
+    /// [`backup`](logmill_stream::backup()), which also tells how far it has come.
     /// # Cost
     /// Reads, verifies and writes all that is new.
     pub fn backup(&self, target: impl AsRef<Path>) -> Result<BackupReport> {
         let source = DataDirOptions::new().read_only(true).open(self.path())?;
-        Ok(backup::backup(&source, &DataDir::open(target)?, &mut |_| {})?)
+        Ok(logmill_stream::backup(&source, &DataDir::open(target)?, &mut |_| {})?)
     }
 
     /// Makes a store in `target`, which is new or empty, of the backup in `source`. Positions and receipts that were given
     /// out after the backup are recognised, and refused.
     ///
     /// # Errors
-    /// [`Error::Storage`](crate::Error::Storage), as [`restore`](logmill_storage::backup::restore), which also tells how far
-    /// it has come.
+    /// [`Error::Storage`](crate::Error::Storage), as [`restore`], which also tells how far it has come.
     /// # Cost
     /// Reads every byte of the backup, writes it, and reads it again.
     pub fn restore(source: impl AsRef<Path>, target: impl AsRef<Path>) -> Result<RestoreReport> {
         let source = DataDirOptions::new().read_only(true).open(source)?;
-        Ok(backup::restore(&source, &DataDir::open(target)?, &mut |_| {})?)
+        Ok(restore(&source, &DataDir::open(target)?, &mut |_| {})?)
     }
 
     /// Verifies every byte of the store in `path`, beside whoever writes to it, and that every log that its journal knows of
@@ -449,7 +455,6 @@ impl Store {
         self.dir.close();
         queues?;
         streams?;
-        journal?;
-        Ok(())
+        Ok(journal?)
     }
 }

@@ -12,6 +12,7 @@ use std::fmt;
 use std::sync::Arc;
 
 mod assignment;
+mod backup;
 mod binding;
 mod chunk;
 mod compactor;
@@ -46,6 +47,7 @@ mod verify;
 mod wire;
 
 pub use assignment::{Assignor, Subscriber, assign};
+pub use backup::backup;
 pub use chunk::{ConsumerHeaders, ConsumerRecord, Records, Skipped};
 pub use config::{Cleanup, TimestampType, TopicConfig, TopicSettings};
 pub use consumer::{

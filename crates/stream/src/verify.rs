@@ -38,20 +38,10 @@ pub fn verify(dir: &DataDir, progress: &mut dyn FnMut(VerifyProgress)) -> Result
 /// Compares what is there with what the journal knows of.
 fn compare(dir: &DataDir, listed: &[String], report: &mut VerifyReport) -> Result<()> {
     let shared = Shared::open(dir, None, &StreamsOptions::default())?;
-    let made: Vec<_> = shared.look(|state| state.topics.made().collect());
-    let missing: Vec<_> = made
-        .into_iter()
-        .filter_map(|(id, log)| Some((id, binding::check(dir, id, log).err()?)))
-        .collect();
-    if !missing.is_empty() {
-        // A topic may have been deleted since the journal was read.
-        shared.catch_up()?;
-    }
-    for (id, error) in missing {
+    for (id, error) in lost_logs(&shared)? {
         let path = dir.path().join(PartitionCore::log_name(id));
         let mut worse = report.findings.iter().filter(|found| found.severity >= UNREADABLE);
-        let is_found = worse.any(|found| found.path.starts_with(&path));
-        if !is_found && shared.look(|state| state.topics.has_made(id)) {
+        if !worse.any(|found| found.path.starts_with(&path)) {
             report.add(error);
         }
     }
@@ -63,6 +53,19 @@ fn compare(dir: &DataDir, listed: &[String], report: &mut VerifyReport) -> Resul
         }
     }
     Ok(())
+}
+
+/// The partitions that have had a log, as the journal says, and have none now or another one; and why.
+pub(crate) fn lost_logs(shared: &Shared) -> Result<Vec<(PartitionId, logmill_storage::Error)>> {
+    let made: Vec<_> = shared.look(|state| state.topics.made().collect());
+    let check = |(id, log)| Some((id, binding::check(&shared.dir, id, log).err()?));
+    let mut lost: Vec<_> = made.into_iter().filter_map(check).collect();
+    if !lost.is_empty() {
+        // A topic may have been deleted since the journal was read.
+        shared.catch_up()?;
+        lost.retain(|(id, _)| shared.look(|state| state.topics.has_made(*id)));
+    }
+    Ok(lost)
 }
 
 fn is_known(shared: &Shared, name: &str) -> bool {

@@ -9,7 +9,7 @@ use logmill_storage::{
     AppendOptions, Corruption, DataDir, DataDirOptions, Entry, Error as StorageError, Journal,
     LogConfig, Record,
 };
-use logmill_stream::{Error, Streams, StreamsOptions, TopicConfig, verify};
+use logmill_stream::{Error, Streams, StreamsOptions, TopicConfig, backup, verify};
 use tempfile::TempDir;
 
 use crate::support::{TestStore, all_values, values};
@@ -105,6 +105,50 @@ fn who_only_reads_is_told_of_a_lost_partition_and_takes_an_unused_one_for_empty(
     assert!(lost(&topic.partition(0).unwrap().end_offset().unwrap_err()).is_some());
     assert_eq!(topic.partition(1).unwrap().end_offset().unwrap(), 0);
     assert_eq!(values(&topic.partition(2).unwrap()), ["kept"]);
+}
+
+/// A backup was made of what was left, and took the place of the one that had the lost partition.
+#[test]
+fn a_backup_of_a_store_that_lost_a_partition_fails_and_leaves_the_earlier_one() {
+    let (place, target) = (store(), TempDir::new().unwrap());
+    let back_up = || {
+        let source = DataDirOptions::new().read_only(true).open(place.path()).unwrap();
+        backup(&source, &DataDir::open(target.path()).unwrap(), &mut |_| {})
+    };
+    assert_eq!(back_up().unwrap().offsets, 2 + journaled(place.path()));
+    let earlier = fs::read(target.path().join("BACKUP")).unwrap();
+    let (home, away) = (place.path().join("1/2"), place.path().join("away"));
+    for lost_dir in [&home, &place.path().join("0")] {
+        fs::rename(lost_dir, &away).unwrap();
+        assert_eq!(lost(&back_up().unwrap_err()), Some(lost_dir.as_path()));
+        assert_eq!(fs::read(target.path().join("BACKUP")).unwrap(), earlier);
+        fs::rename(&away, lost_dir).unwrap();
+    }
+    fs::remove_dir_all(&home).unwrap();
+    let store = TestStore::open(place.path());
+    store.streams.delete_topic("events").unwrap();
+    store.close();
+    assert_eq!(back_up().unwrap().logs, 2, "what was deleted is not missed");
+}
+
+fn journaled(place: &Path) -> u64 {
+    let dir = DataDirOptions::new().read_only(true).open(place).unwrap();
+    Journal::open(&dir, "0", LogConfig::default()).unwrap().reach().hot
+}
+
+/// A catalogue that could not be read was a store without topics to whoever only reads.
+#[test]
+fn who_only_reads_is_told_that_the_end_of_the_journal_was_lost() {
+    for checkpoint in [true, false] {
+        let place = store();
+        fs::remove_file(place.path().join("0/00000000000000000000.log")).unwrap();
+        if !checkpoint {
+            fs::remove_file(place.path().join("0/checkpoint-0")).unwrap();
+        }
+        let dir = DataDirOptions::new().read_only(true).open(place.path()).unwrap();
+        let told = Streams::follow(&dir, &StreamsOptions::default()).unwrap_err();
+        assert!(matches!(told, Error::Storage(StorageError::Corrupt { .. })), "{told}");
+    }
 }
 
 #[test]
