@@ -3,8 +3,9 @@
 use std::io::{BufWriter, Write, stdout};
 use std::path::PathBuf;
 
-use logmill::storage::backup::{BackupProgress, backup, restore};
+use logmill::storage::backup::{BackupProgress, restore};
 use logmill::storage::{DataDir, DataDirOptions};
+use logmill::stream::backup;
 use serde_json::json;
 
 use crate::failure::{Failure, Outcome};
@@ -119,12 +120,13 @@ pub fn run_restore(place: &Place, arguments: &RestoreArguments) -> Outcome {
     out.flush().map_err(Failure::output)
 }
 
-fn with_bar<T>(
-    work: impl FnOnce(&mut dyn FnMut(BackupProgress)) -> logmill::storage::Result<T>,
+fn with_bar<T, E: Into<Failure>>(
+    work: impl FnOnce(&mut dyn FnMut(BackupProgress)) -> Result<T, E>,
 ) -> Outcome<T> {
     let mut bar = None;
-    Ok(work(&mut |progress| {
+    let done = work(&mut |progress| {
         let bar = bar.get_or_insert_with(|| Progress::bytes(progress.total, true));
         bar.set(progress.done);
-    })?)
+    });
+    done.map_err(Into::into)
 }

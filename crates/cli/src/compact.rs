@@ -35,9 +35,7 @@ pub struct Arguments {
 /// Runs the command.
 pub fn run(place: &Place, arguments: &Arguments) -> Outcome {
     place.existing_dir()?;
-    let store = place.open()?;
-    let compacted = compact(&store, arguments);
-    compacted.and(store.close().map_err(Failure::from))
+    place.write(|store| compact(store, arguments))
 }
 
 fn compact(store: &logmill::Store, arguments: &Arguments) -> Outcome {

@@ -8,10 +8,10 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use clap::ValueEnum;
-use logmill::storage::recovery::Verdict;
-use logmill::{Partition, PartitionReader};
+use logmill::{Partition, PartitionReader, Store};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
+use crate::ends;
 use crate::failure::{Failure, Outcome};
 use crate::json::{self, Printed};
 use crate::open::Place;
@@ -136,8 +136,8 @@ impl Start {
 
 /// A partition that is being read.
 struct Source {
-    /// Where its files are.
-    dir: PathBuf,
+    /// The store's directory.
+    store: PathBuf,
     partition: Partition,
     reader: PartitionReader,
 }
@@ -147,7 +147,10 @@ pub fn run(place: &Place, arguments: &Arguments) -> Outcome {
     if let Some(group) = &arguments.group {
         return members::run(place, arguments, group);
     }
-    let store = place.open_read_only()?;
+    place.read(|store| print(store, arguments))
+}
+
+fn print(store: &Store, arguments: &Arguments) -> Outcome {
     let topic = store.topic(&arguments.topic)?;
     let partitions = match arguments.partition {
         Some(number) => vec![topic.partition(number)?],
@@ -164,9 +167,7 @@ pub fn run(place: &Place, arguments: &Arguments) -> Outcome {
     let mut sources = Vec::new();
     for partition in partitions {
         let reader = partition.reader(arguments.from.offset(&partition)?)?;
-        // docs/format.md: a topic's directory has its id, a partition's its number.
-        let dir = store.path().join(topic.id().to_string()).join(partition.number().to_string());
-        sources.push(Source { dir, partition, reader });
+        sources.push(Source { store: store.path(), partition, reader });
     }
     let printed = match arguments.follow {
         true => printer.follow(&mut sources),
@@ -207,7 +208,7 @@ impl Printer {
         for (source, end) in sources.iter_mut().zip(ends) {
             self.print_up_to(source, end)?;
             if self.left > 0 {
-                check_end(source, end)?;
+                ends::check(&source.store, &source.partition)?;
             }
         }
         Ok(())
@@ -247,9 +248,10 @@ impl Printer {
             self.progress.add(batch.count().into());
             for record in batch.records() {
                 let record = record.map_err(|what| {
-                    let dir = source.dir.display();
+                    let dir = ends::partition_dir(&source.store, &source.partition);
                     Failure::Corrupt(format!(
-                        "corrupt: {dir}, batch at offset {base_offset}: {what}; see logmill verify"
+                        "corrupt: {}, batch at offset {base_offset}: {what}; see logmill verify",
+                        dir.display()
                     ))
                 })?;
                 if self.left == 0 || record.offset >= end {
@@ -295,21 +297,6 @@ fn nobody_reads() -> bool {
     let mut fds = [PollFd::new(&out, PollFlags::empty())];
     let now = Timespec { tv_sec: 0, tv_nsec: 0 };
     matches!(poll(&mut fds, Some(&now)), Ok(1)) && fds[0].revents().contains(PollFlags::ERR)
-}
-
-/// Whether the log ends at `end` of its own accord. What a dead writer left behind the end is no record, but it may have
-/// been one; and a log whose durable records are damaged seems to end where the damage begins.
-fn check_end(source: &mut Source, end: u64) -> Outcome {
-    match source.partition.recovery()?.map(|report| report.verdict) {
-        Some(Verdict::Ambiguous) => Err(Failure::Corrupt(format!(
-            "{}: behind offset {end} there are bytes that may or may not have been acknowledged; logmill verify says \
-             where, and the next writer sets them aside in quarantine",
-            source.dir.display()
-        ))),
-        // Reading on says what is wrong there.
-        Some(Verdict::Corrupt) => source.reader.next_batch().map(drop).map_err(Failure::from),
-        _ => Ok(()),
-    }
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use std::io::{self, BufWriter, Write, stdout};
 use std::path::PathBuf;
 
 use logmill::storage::dump::{Footer, Item, Live, Manifest, SegmentHead, State, dump};
-use logmill::{Batch, RecordView};
+use logmill::{Batch, RecordView, storage};
 
 use crate::failure::{Failure, Outcome};
 use crate::json::write_line;
@@ -38,11 +38,33 @@ pub struct Arguments {
 /// Runs the command.
 pub fn run(arguments: &Arguments) -> Outcome {
     let mut out = BufWriter::new(stdout().lock());
-    let shown = dump(&arguments.file, |item| match arguments.json {
-        true => write_line(&mut out, &as_json::object(&item)),
-        false => write_item(&mut out, &item).map_err(Failure::output),
+    let shown = dump(&arguments.file, |item| {
+        match arguments.json {
+            true => write_line(&mut out, &as_json::object(&item))?,
+            false => write_item(&mut out, &item).map_err(Failure::output)?,
+        }
+        Ok::<_, Stopped>(())
     });
-    out.flush().map_err(Failure::output).and(shown)
+    out.flush().map_err(Failure::output).and(shown.map_err(|Stopped(failure)| failure))
+}
+
+/// Why the file is shown no further.
+struct Stopped(Failure);
+
+impl From<Failure> for Stopped {
+    fn from(failure: Failure) -> Stopped {
+        Stopped(failure)
+    }
+}
+
+impl From<storage::Error> for Stopped {
+    fn from(error: storage::Error) -> Stopped {
+        Stopped(match error {
+            // It was the user who named it, and it may be no file of a store.
+            storage::Error::NotAFile { .. } => Failure::Failed(error.to_string()),
+            error => Failure::from(error),
+        })
+    }
 }
 
 fn write_item(out: &mut impl Write, item: &Item<'_>) -> io::Result<()> {

@@ -41,6 +41,11 @@ impl Failure {
         }
     }
 
+    /// One failure that says what all of `damage` say; none of it is none.
+    pub fn of_damage(damage: &[String]) -> Outcome {
+        if damage.is_empty() { Ok(()) } else { Err(Failure::Corrupt(damage.join("\nlogmill: "))) }
+    }
+
     /// Adds to the message what the caller knows.
     pub fn note(self, note: &str) -> Failure {
         let add = |message| format!("{message}; {note}");
@@ -57,9 +62,7 @@ impl From<storage::Error> for Failure {
     fn from(error: storage::Error) -> Failure {
         let message = error.to_string();
         match error {
-            storage::Error::Corrupt { .. } | storage::Error::Ambiguous { .. } => {
-                Failure::Corrupt(message)
-            }
+            error if is_damage(&error) => Failure::Corrupt(message),
             storage::Error::Locked { .. } => {
                 Failure::Failed(message).note("stop that process, or wait for it with --lock-wait")
             }
@@ -86,6 +89,7 @@ impl From<logmill::Error> for Failure {
         match error {
             logmill::Error::Storage(error) => Failure::from(error),
             logmill::Error::Stream(error) => Failure::from(error),
+            logmill::Error::Queue(queue::Error::Storage(error)) => Failure::from(error),
             logmill::Error::Queue(error) if is_corrupt(&error) => {
                 Failure::Corrupt(error.to_string())
             }
@@ -98,13 +102,19 @@ impl From<logmill::Error> for Failure {
     }
 }
 
-fn is_corrupt(error: &logmill::queue::Error) -> bool {
+fn is_corrupt(error: &queue::Error) -> bool {
     match error {
-        logmill::queue::Error::Unreadable { source, .. } => is_corrupt(source),
-        logmill::queue::Error::Corrupt { .. }
-        | logmill::queue::Error::Storage(storage::Error::Corrupt { .. }) => true,
+        queue::Error::Unreadable { source, .. } => is_corrupt(source),
+        queue::Error::Storage(error) => is_damage(error),
+        queue::Error::Corrupt { .. } => true,
         _ => false,
     }
+}
+
+/// A link or a pipe in the place of one of the store's files is damage too: what was there is not there any more.
+const fn is_damage(error: &storage::Error) -> bool {
+    use storage::Error::{Ambiguous, Corrupt, NotAFile};
+    matches!(error, Corrupt { .. } | Ambiguous { .. } | NotAFile { .. })
 }
 
 /// The message for standard error.

@@ -3,13 +3,14 @@
 use std::path::Path;
 use std::time::Duration;
 
-use logmill::GroupKind;
 use logmill::queue::{Queues, QueuesOptions};
 use logmill::storage::DataDir;
 use logmill::stream::{Streams, StreamsOptions};
+use logmill::{GroupKind, Partition};
 use serde_json::{Value, json};
 
-use crate::failure::Outcome;
+use crate::ends;
+use crate::failure::{Failure, Outcome};
 use crate::open::Place;
 use crate::page::Page;
 
@@ -26,6 +27,8 @@ pub struct Figures {
     pub groups: Vec<GroupFigures>,
     /// By name.
     pub queues: Vec<QueueFigures>,
+    /// What is damaged, of which the figures show as much as can be read.
+    pub damage: Vec<String>,
 }
 
 /// A topic in numbers, over all its partitions.
@@ -125,6 +128,7 @@ impl Watched {
             writer_is_alive: self.files.writer_is_alive()?,
             journal_bytes: self.segment_bytes("0") + self.segment_bytes("0/1"),
             queues,
+            damage: ends::doubts_of_journal(self.files.path(), &self.files.recovery()),
             ..Figures::default()
         };
         for topic in self.streams.topics()? {
@@ -137,20 +141,14 @@ impl Watched {
                 bytes: 0,
             };
             for partition in topic.partitions() {
-                // Also a look for what was appended since. One to which nothing ever was has no log.
-                if partition.high_watermark()? == 0 {
-                    continue;
-                }
-                let stats = partition.stats()?;
-                sum.records += stats.end_offset - stats.start_offset;
-                sum.appended += stats.end_offset;
-                sum.segments += stats.segments as u64;
-                sum.bytes += stats.bytes;
+                figures.take_in(sum.add(&partition))?;
+                figures.take_in(ends::check(self.files.path(), &partition))?;
             }
             figures.topics.push(sum);
         }
         for (name, kind) in self.streams.groups()? {
-            let group = self.streams.describe_group(&name)?;
+            let described = self.streams.describe_group(&name).map_err(Failure::from);
+            let Some(group) = figures.take_in(described)? else { continue };
             let kind = match kind {
                 GroupKind::Share => "share",
                 _ => "consumers",
@@ -168,7 +166,36 @@ impl Watched {
     }
 }
 
+impl TopicFigures {
+    fn add(&mut self, partition: &Partition) -> Outcome {
+        // Also a look for what was appended since. One to which nothing ever was has no log.
+        if partition.high_watermark()? == 0 {
+            return Ok(());
+        }
+        let stats = partition.stats()?;
+        self.records += stats.end_offset - stats.start_offset;
+        self.appended += stats.end_offset;
+        self.segments += stats.segments as u64;
+        self.bytes += stats.bytes;
+        Ok(())
+    }
+}
+
 impl Figures {
+    /// Notes damage; other failures stay what they are.
+    fn take_in<T>(&mut self, looked: Outcome<T>) -> Outcome<Option<T>> {
+        match looked {
+            Err(Failure::Corrupt(message)) => {
+                // Several looks meet the same.
+                if !self.damage.contains(&message) {
+                    self.damage.push(message);
+                }
+                Ok(None)
+            }
+            looked => looked.map(Some),
+        }
+    }
+
     /// As one object.
     pub fn to_json(&self) -> Value {
         let topics = self.topics.iter().map(|topic| {
@@ -196,6 +223,7 @@ impl Figures {
             "topics": topics.collect::<Vec<_>>(),
             "groups": groups.collect::<Vec<_>>(),
             "queues": queues.collect::<Vec<_>>(),
+            "damage": self.damage,
         })
     }
 }

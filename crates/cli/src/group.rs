@@ -63,16 +63,14 @@ enum Command {
 /// Runs the command.
 pub fn run(place: &Place, arguments: &Arguments) -> Outcome {
     match &arguments.command {
-        Command::List => return list(&place.open_read_only()?, arguments.json),
+        Command::List => return place.read(|store| list(store, arguments.json)),
         Command::Describe { name } => {
-            return describe(&place.open_read_only()?.describe_group(name)?, arguments.json);
+            return place.read(|store| describe(&store.describe_group(name)?, arguments.json));
         }
         Command::Reset { .. } | Command::Delete { .. } => {}
     }
     place.existing_dir()?;
-    let store = place.open()?;
-    let changed = change(&store, arguments);
-    changed.and(store.close().map_err(Failure::from))
+    place.write(|store| change(store, arguments))
 }
 
 fn change(store: &Store, arguments: &Arguments) -> Outcome {

@@ -11,6 +11,7 @@ mod consume;
 mod doctor;
 mod dump;
 mod duration;
+mod ends;
 mod failure;
 mod figures;
 mod group;

@@ -1,5 +1,6 @@
 //! Opening the store that the arguments name.
 
+use std::io::{Write, stderr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -7,8 +8,8 @@ use logmill::Store;
 use logmill::storage::{DataDir, DataDirOptions};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use crate::duration;
 use crate::failure::{Failure, Outcome};
+use crate::{duration, ends};
 
 /// Where the store is.
 #[derive(Debug, clap::Args)]
@@ -34,16 +35,25 @@ impl Place {
         self.lock_wait
     }
 
-    /// Opens the store for writing, making it if need be.
-    pub fn open(&self) -> Outcome<Store> {
+    /// Opens the store for writing, making it if need be, does something with it and closes it; what went wrong first is
+    /// what counts. Standard error says what was set aside on the way.
+    pub fn write(&self, work: impl FnOnce(&Store) -> Outcome) -> Outcome {
         raise_file_limit();
-        Store::builder().lock_wait(self.lock_wait).open(self.dir()?).map_err(Failure::from)
+        let store = Store::builder().lock_wait(self.lock_wait).open(self.dir()?)?;
+        let done = work(&store);
+        for line in ends::set_aside(&store.path(), &store.recovery()) {
+            // Where standard error is closed, `verify` still says it.
+            let _ = writeln!(stderr(), "logmill: {line}");
+        }
+        done.and(store.close().map_err(Failure::from))
     }
 
-    /// Opens the store for reading beside whatever writes to it.
-    pub fn open_read_only(&self) -> Outcome<Store> {
+    /// Opens the store for reading beside whatever writes to it, and shows it to `look`.
+    pub fn read(&self, look: impl FnOnce(&Store) -> Outcome) -> Outcome {
         raise_file_limit();
-        Store::builder().read_only(true).open(self.existing_dir()?).map_err(Failure::from)
+        let store = Store::builder().read_only(true).open(self.existing_dir()?)?;
+        look(&store)?;
+        Failure::of_damage(&ends::doubts_of_journal(&store.path(), &store.recovery()))
     }
 
     /// Opens the store's files for reading, and none of them yet.

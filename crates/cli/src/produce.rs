@@ -86,8 +86,11 @@ impl From<Level> for Durability {
 pub fn run(place: &Place, arguments: &Arguments) -> Outcome {
     // Before the store: a file that is not there makes no store.
     let input = Input::open(arguments.file.as_deref())?;
-    let store = place.open()?;
-    let topic = open_topic(&store, arguments)?;
+    place.write(|store| produce(store, arguments, input))
+}
+
+fn produce(store: &Store, arguments: &Arguments, input: Input) -> Outcome {
+    let topic = open_topic(store, arguments)?;
     let print = match (arguments.json, arguments.print_offsets) {
         (true, _) => Some(Form::Json),
         (false, true) => Some(Form::Text),
@@ -123,15 +126,10 @@ pub fn run(place: &Place, arguments: &Arguments) -> Outcome {
     }
     let acknowledged = acknowledger.acknowledged;
     drop(acknowledger);
-    match produced {
-        Ok(()) => store.close().map_err(Failure::from),
-        Err(failure) => {
-            // The failure that stopped us says more than one that follows from it.
-            let _ = store.close();
-            let lines = if acknowledged == 1 { "line" } else { "lines" };
-            Err(failure.note(&format!("acknowledged before that: {acknowledged} {lines} of input")))
-        }
-    }
+    produced.map_err(|failure| {
+        let lines = if acknowledged == 1 { "line" } else { "lines" };
+        failure.note(&format!("acknowledged before that: {acknowledged} {lines} of input"))
+    })
 }
 
 fn open_topic(store: &Store, arguments: &Arguments) -> Outcome<Topic> {

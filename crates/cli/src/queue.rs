@@ -259,24 +259,19 @@ fn attribute(text: &str) -> Result<(String, String), String> {
 /// Runs the command.
 pub fn run(place: &Place, arguments: &Arguments) -> Outcome {
     match &arguments.command {
-        Command::List { prefix, json } => list(&place.open_read_only()?, prefix, *json),
-        Command::Describe { name, json } => describe(&place.open_read_only()?.queue(name)?, *json),
-        Command::Peek(arguments) => {
-            peek(&place.open_read_only()?.queue(&arguments.name)?, arguments)
+        Command::List { prefix, json } => place.read(|store| list(store, prefix, *json)),
+        Command::Describe { name, json } => {
+            place.read(|store| describe(&store.queue(name)?, *json))
         }
-        Command::Create(arguments) => writing(&place.open()?, |store| create(store, arguments)),
+        Command::Peek(arguments) => {
+            place.read(|store| peek(&store.queue(&arguments.name)?, arguments))
+        }
+        Command::Create(arguments) => place.write(|store| create(store, arguments)),
         command => {
             place.existing_dir()?;
-            writing(&place.open()?, |store| change(store, command))
+            place.write(|store| change(store, command))
         }
     }
-}
-
-/// Does something with a store and closes it; what went wrong first is what counts.
-fn writing(store: &Store, work: impl FnOnce(&Store) -> Outcome) -> Outcome {
-    let done = work(store);
-    let closed = store.clone().close().map_err(Failure::from);
-    done.and(closed)
 }
 
 fn change(store: &Store, command: &Command) -> Outcome {

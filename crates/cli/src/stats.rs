@@ -15,7 +15,7 @@ Examples:
 
 /// Show what there is in a store, in numbers: topics, groups and their lag, queues and their depth
 ///
-/// Reads beside a live writer and changes nothing.
+/// Reads beside a live writer and changes nothing. What is damaged is told after the figures, with exit code 3.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = EXAMPLES)]
 pub struct Arguments {
@@ -31,7 +31,8 @@ pub fn run(place: &Place, arguments: &Arguments) -> Outcome {
     let mut out = BufWriter::new(stdout().lock());
     if arguments.json {
         write_line(&mut out, &figures.to_json())?;
-        return out.flush().map_err(Failure::output);
+        out.flush().map_err(Failure::output)?;
+        return Failure::of_damage(&figures.damage);
     }
     let writer = if figures.writer_is_alive { "a writer is alive" } else { "no writer" };
     writeln!(out, "{writer}, journal {}", table::bytes(figures.journal_bytes))
@@ -97,5 +98,6 @@ pub fn run(place: &Place, arguments: &Arguments) -> Outcome {
             })
             .collect(),
     )?;
-    out.flush().map_err(Failure::output)
+    out.flush().map_err(Failure::output)?;
+    Failure::of_damage(&figures.damage)
 }

@@ -156,7 +156,7 @@ pub fn run(place: &Place, arguments: &Arguments) -> Outcome {
             write_line(&mut out, &seen.to_json())?;
             out.flush().map_err(Failure::output)?;
             if arguments.once {
-                return Ok(());
+                return Failure::of_damage(&seen.figures.damage);
             }
             drop(out);
             std::thread::park_timeout(arguments.every);
@@ -165,7 +165,8 @@ pub fn run(place: &Place, arguments: &Arguments) -> Outcome {
     }
     if arguments.once || !stdout().is_terminal() || !stdin().is_terminal() {
         let text = seen.screen(dir).text(PIPE_COLUMNS, PIPE_LINES);
-        return stdout().lock().write_all(text.as_bytes()).map_err(Failure::output);
+        stdout().lock().write_all(text.as_bytes()).map_err(Failure::output)?;
+        return Failure::of_damage(&seen.figures.damage);
     }
     let mut terminal =
         ratatui::try_init().map_err(|e| Failure::Failed(format!("take the terminal: {e}")))?;

@@ -5,13 +5,13 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
-use logmill::{Cleanup, Store, Topic, TopicConfig};
+use logmill::{Cleanup, Partition, Store, Topic, TopicConfig};
 use serde_json::{Map, Value, json};
 
-use crate::duration;
 use crate::failure::{Failure, Outcome};
 use crate::json::write_line;
 use crate::open::Place;
+use crate::{duration, ends};
 
 /// Topics: create, list, describe, alter, add partitions, delete
 #[derive(Debug, Args)]
@@ -148,9 +148,9 @@ impl Settings {
 /// Runs the command.
 pub fn run(place: &Place, arguments: &Arguments) -> Outcome {
     match &arguments.command {
-        Command::List => return list(&place.open_read_only()?, arguments.json),
+        Command::List => return place.read(|store| list(store, arguments.json)),
         Command::Describe { name } => {
-            return describe(&place.open_read_only()?.topic(name)?, arguments.json);
+            return place.read(|store| describe(store, &store.topic(name)?, arguments.json));
         }
         Command::Create { settings, .. } | Command::Alter { settings, .. } => {
             // Before the store: a setting that is wrong makes none.
@@ -161,9 +161,7 @@ pub fn run(place: &Place, arguments: &Arguments) -> Outcome {
     if !matches!(arguments.command, Command::Create { .. }) {
         place.existing_dir()?;
     }
-    let store = place.open()?;
-    let changed = change(&store, arguments);
-    changed.and(store.close().map_err(Failure::from))
+    place.write(|store| change(store, arguments))
 }
 
 fn change(store: &Store, arguments: &Arguments) -> Outcome {
@@ -191,7 +189,7 @@ fn change(store: &Store, arguments: &Arguments) -> Outcome {
         Command::List | Command::Describe { .. } => return Ok(()),
     };
     match arguments.json {
-        true => describe(&topic, true),
+        true => describe(store, &topic, true),
         false => Ok(()),
     }
 }
@@ -209,13 +207,20 @@ fn list(store: &Store, as_json: bool) -> Outcome {
     out.flush().map_err(Failure::output)
 }
 
-fn describe(topic: &Topic, as_json: bool) -> Outcome {
+/// What is damaged does not keep the rest from being shown, and is told after it.
+fn describe(store: &Store, topic: &Topic, as_json: bool) -> Outcome {
     let settings = topic.settings().by_name();
     let mut out = BufWriter::new(stdout());
-    let mut partitions = Vec::new();
+    let (mut partitions, mut damage) = (Vec::new(), Vec::new());
     for partition in topic.partitions() {
-        let (start, end) = (partition.start_offset()?, partition.high_watermark()?);
-        partitions.push((partition.number(), start, end));
+        let ended = bounds(&partition).and_then(|bounds| {
+            partitions.push(bounds);
+            ends::check(&store.path(), &partition)
+        });
+        match ended {
+            Err(Failure::Corrupt(message)) => damage.push(message),
+            ended => ended?,
+        }
     }
     if as_json {
         let settings: Map<String, Value> =
@@ -229,14 +234,14 @@ fn describe(topic: &Topic, as_json: bool) -> Outcome {
         write_line(
             &mut out,
             &json!({
-                "name": topic.name(), "id": topic.id(), "partition_count": partitions.len(),
+                "name": topic.name(), "id": topic.id(), "partition_count": topic.partition_count(),
                 "settings": settings, "partitions": partitions,
             }),
         )?;
     } else {
         let mut print = || {
             writeln!(out, "{:<24} {}", "name", topic.name())?;
-            writeln!(out, "{:<24} {}", "partitions", partitions.len())?;
+            writeln!(out, "{:<24} {}", "partitions", topic.partition_count())?;
             for (name, value) in &settings {
                 writeln!(out, "{name:<24} {value}")?;
             }
@@ -248,5 +253,11 @@ fn describe(topic: &Topic, as_json: bool) -> Outcome {
         };
         print().map_err(Failure::output)?;
     }
-    out.flush().map_err(Failure::output)
+    out.flush().map_err(Failure::output)?;
+    Failure::of_damage(&damage)
+}
+
+/// Its number, its start and its end.
+fn bounds(partition: &Partition) -> Outcome<(u32, u64, u64)> {
+    Ok((partition.number(), partition.start_offset()?, partition.high_watermark()?))
 }

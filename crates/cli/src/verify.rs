@@ -113,7 +113,11 @@ fn finding_json(finding: &Finding) -> Value {
         "severity": finding.severity.to_string(),
         "path": finding.path.display().to_string(),
         "position": finding.position,
-        "offsets": finding.offsets.as_ref().map(|offsets| json!({"start": offsets.start, "end": offsets.end})),
+        "offsets": finding.offsets.as_ref().map(|offsets| {
+            // Nobody knows how far it goes.
+            let end = Some(offsets.end).filter(|end| *end < u64::MAX);
+            json!({"start": offsets.start, "end": end})
+        }),
         "problem": problem_name(&finding.problem),
         "message": finding.problem.to_string(),
     })

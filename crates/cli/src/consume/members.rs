@@ -14,6 +14,7 @@ use logmill::{
 };
 
 use super::{Arguments, Printer, Start};
+use crate::ends;
 use crate::failure::{Failure, Outcome};
 use crate::json::Printed;
 use crate::open::Place;
@@ -44,9 +45,15 @@ struct Work {
 /// Runs the command.
 pub fn run(place: &Place, arguments: &Arguments, group: &str) -> Outcome {
     place.existing_dir()?;
-    let store = place.open()?;
-    let consumed = consume(&store, arguments, group);
-    consumed.and(store.close().map_err(Failure::from))
+    place.write(|store| {
+        consume(store, arguments, group)?;
+        match ends::set_aside(&store.path(), &store.recovery()).is_empty() {
+            true => Ok(()),
+            false => Err(Failure::Corrupt(
+                "what was set aside may have been records, and was not printed".to_owned(),
+            )),
+        }
+    })
 }
 
 #[expect(clippy::disallowed_methods, reason = "one thread for each member")]

@@ -80,7 +80,10 @@ impl Screen<'_> {
         });
         let columns = ["QUEUE", "READY", "DELAYED", "IN FLIGHT", "DEAD", "OLDEST"];
         draw_table(frame, queues_at, "queues", columns, rows.collect());
-        frame.render_widget(Line::from("q ends").dim(), foot);
+        match self.figures.damage.first() {
+            None => frame.render_widget(Line::from("q ends").dim(), foot),
+            Some(damage) => frame.render_widget(Line::from(damage.as_str()).red(), foot),
+        }
     }
 
     fn draw_history(&self, frame: &mut Frame<'_>, area: Rect) {
@@ -178,6 +181,7 @@ mod tests {
                 lag: 9_876,
             }],
             queues: vec![queue("emails", 512, Some(93_500)), queue("thumbnails.fifo", 0, None)],
+            damage: Vec::new(),
         }
     }
 
@@ -206,6 +210,13 @@ mod tests {
     fn a_store_at_work_is_shown_as_in_the_golden_screen() {
         let history: Vec<u64> = (0..60).map(|n| n % 16 * 500).chain([8_000]).collect();
         check("top-busy.txt", &text(&figures(), &history, 90, 28));
+    }
+
+    #[test]
+    fn damage_has_the_last_line() {
+        let damage = vec!["corrupt: here".to_owned(), "corrupt: there".to_owned()];
+        let shown = text(&Figures { damage, ..figures() }, &[], 90, 28);
+        assert_eq!(shown.lines().last(), Some("corrupt: here"));
     }
 
     #[test]

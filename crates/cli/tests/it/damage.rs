@@ -175,7 +175,17 @@ fn bytes_that_may_have_been_acknowledged_are_reported_before_and_after_they_are_
     damage(&segment, position_of(&segment, "the second"));
 
     assert_eq!(is_found(&store, &store.partition()).stdout, b"the first\n");
-    store.produce("events", b"the third\n");
+    let described = store.run(&["topic", "describe", "events"]);
+    assert!(String::from_utf8_lossy(&described.stdout).contains("PARTITION"));
+    assert!(described.failed(3).contains("behind offset 1"));
+    // What the producer was given is appended; that something else was set aside is no failure of its own.
+    let produced = store.run_with(&["produce", "events"], b"the third\n");
+    assert_eq!(produced.code, 0, "{}", produced.stderr);
+    let set_aside = fs::read_dir(store.partition().join("quarantine")).unwrap().next().unwrap();
+    let set_aside = set_aside.unwrap().path();
+    assert!(produced.stderr.contains(set_aside.to_str().unwrap()), "{}", produced.stderr);
+    let bytes = format!(" {} bytes ", fs::metadata(&set_aside).unwrap().len());
+    assert!(produced.stderr.contains(&bytes), "{}", produced.stderr);
     assert_eq!(store.run(&["consume", "events"]).ok(), b"the first\nthe third\n");
     let verified = store.run(&["verify"]);
     let report = String::from_utf8(verified.stdout).unwrap();
@@ -216,4 +226,202 @@ fn a_lost_segment_and_a_lost_manifest_are_corruption() {
         fs::remove_file(&path).unwrap();
         assert_eq!(is_found(&store, &store.partition()).stdout, b"", "without {lost}");
     }
+}
+
+/// A store with two topics and a queue of two messages, closed.
+fn busy() -> Store {
+    let store = store();
+    store.produce("other", b"one\ntwo\n");
+    store.run(&["queue", "create", "jobs"]).ok();
+    store.run_with(&["queue", "send", "jobs"], b"first\nsecond\n").ok();
+    store
+}
+
+/// Each command ends with 3, names the damaged file and changes nothing.
+fn all_end_with_3(store: &Store, commands: &[&[&str]], path: &Path) {
+    // A writer notes its pid before it looks.
+    let files = || store.snapshot().into_iter().filter(|(path, _)| !path.ends_with("LOCK"));
+    let before: Vec<_> = files().collect();
+    for command in commands {
+        let finished = store.run_with(command, b"a line\n");
+        let said = String::from_utf8_lossy(&finished.stdout).into_owned() + &finished.stderr;
+        assert_eq!(finished.code, 3, "{command:?}: {said}");
+        assert!(said.contains(path.to_str().unwrap()), "{command:?}: {said}");
+    }
+    assert!(files().eq(before), "looking at damage changed the store");
+}
+
+/// Without a journal's records a store has no topics and no queues. Commands that only read said so, and exited with 0 or
+/// with "there is no such topic".
+#[test]
+fn a_journal_that_lost_its_end_is_met_by_every_command() {
+    type Damage = fn(&Path);
+    let cases: [Damage; 3] = [
+        |path| fs::remove_file(path).unwrap(),
+        |path| {
+            let file = fs::OpenOptions::new().write(true).open(path).unwrap();
+            let len = usize::try_from(file.metadata().unwrap().len()).unwrap();
+            file.write_all_at(&vec![0; len - 200], 200).unwrap();
+        },
+        |path| {
+            let file = fs::OpenOptions::new().write(true).open(path).unwrap();
+            file.set_len(file.metadata().unwrap().len() - 1).unwrap();
+        },
+    ];
+    for damage in cases {
+        let store = busy();
+        damage(&store.dir().join("0/00000000000000000000.log"));
+        let backup = store.dir().with_file_name("backup");
+        let commands: [&[&str]; 15] = [
+            &["topic", "list"],
+            &["topic", "describe", "events"],
+            &["stats"],
+            &["stats", "--json"],
+            &["top", "--once"],
+            &["queue", "list"],
+            &["queue", "peek", "jobs"],
+            &["queue", "describe", "jobs"],
+            &["group", "list"],
+            &["consume", "events"],
+            &["verify"],
+            &["produce", "events"],
+            &["queue", "send", "jobs"],
+            &["consume", "events", "--group", "g"],
+            &["backup", backup.to_str().unwrap()],
+        ];
+        all_end_with_3(&store, &commands, &store.dir().join("0"));
+    }
+}
+
+/// Where a segment or a partition was lost or something else has its place, the exit code went by where one began to read.
+#[test]
+fn a_partition_of_which_a_part_is_gone_or_no_file_is_met_by_every_command() {
+    type Damage = fn(&Store, &[std::path::PathBuf]);
+    let cases: [(&str, Damage); 8] = [
+        ("no first segment", |_, logs| fs::remove_file(&logs[0]).unwrap()),
+        ("no second segment", |_, logs| fs::remove_file(&logs[1]).unwrap()),
+        ("no last segment", |_, logs| fs::remove_file(logs.last().unwrap()).unwrap()),
+        ("a pipe", |_, logs| {
+            fs::remove_file(&logs[1]).unwrap();
+            assert!(std::process::Command::new("mkfifo").arg(&logs[1]).status().unwrap().success());
+        }),
+        ("a hard link", |store, logs| {
+            fs::hard_link(&logs[1], store.dir().with_file_name("link")).unwrap();
+        }),
+        ("a symbolic link", |store, logs| {
+            let away = store.dir().with_file_name("away");
+            fs::rename(&logs[1], &away).unwrap();
+            std::os::unix::fs::symlink(away, &logs[1]).unwrap();
+        }),
+        ("a directory behind a link", |store, _| {
+            let away = store.dir().with_file_name("away");
+            fs::rename(store.partition(), &away).unwrap();
+            std::os::unix::fs::symlink(away, store.partition()).unwrap();
+        }),
+        ("no directory", |store, _| fs::remove_dir_all(store.partition()).unwrap()),
+    ];
+    for (case, damage) in cases {
+        let store = Store::new();
+        store.create_topic_of_small_segments("events");
+        let text: String = (0..10_000).map(|n| format!("a line with the number {n}\n")).collect();
+        store.produce("events", text.as_bytes());
+        store.produce("other", b"one\ntwo\n");
+        let logs = store.files("log");
+        assert!(logs.len() > 3, "{logs:?}");
+        damage(&store, &logs);
+        let backup = store.dir().with_file_name("backup");
+        let commands: [&[&str]; 11] = [
+            &["verify"],
+            &["consume", "events"],
+            &["consume", "events", "--from", "3"],
+            &["consume", "events", "--from", "9999"],
+            &["consume", "events", "--from", "latest"],
+            &["consume", "events", "--from", "@9999999999999"],
+            &["stats"],
+            &["topic", "describe", "events"],
+            &["produce", "events"],
+            &["consume", "events", "--group", "g", "--from", "9999"],
+            &["backup", backup.to_str().unwrap()],
+        ];
+        for command in commands {
+            let finished = store.run_with(command, b"a line\n");
+            assert_eq!(finished.code, 3, "{case}, {command:?}: {}", finished.stderr);
+        }
+        // The rest is shown all the same.
+        let stats = store.run(&["stats"]);
+        assert!(String::from_utf8_lossy(&stats.stdout).contains(" other "), "{case}");
+        assert!(stats.stderr.contains(store.partition().to_str().unwrap()), "{}", stats.stderr);
+        let stats = store.run(&["stats", "--json"]);
+        let figures = crate::support::parsed(&stats.stdout).remove(0);
+        assert_eq!(figures["damage"].as_array().unwrap().len(), 1, "{figures}");
+        assert_eq!(store.run(&["consume", "other"]).ok(), b"one\ntwo\n", "{case}");
+    }
+}
+
+/// One byte less at the end of the last segment, and `consume` printed nothing.
+#[test]
+fn what_comes_before_a_cut_is_printed() {
+    let store = Store::new();
+    for n in 0..10 {
+        store.produce("events", format!("line {n}\n").as_bytes());
+    }
+    let segment = store.files("log").remove(0);
+    let len = fs::metadata(&segment).unwrap().len();
+    fs::OpenOptions::new().write(true).open(&segment).unwrap().set_len(len - 1).unwrap();
+    let printed = String::from_utf8(is_found(&store, &segment).stdout).unwrap();
+    assert_eq!(printed.lines().count(), 9, "{printed}");
+    let report = String::from_utf8(store.run(&["verify"]).stdout).unwrap();
+    assert!(report.contains("(offsets 9..10)"), "{report}");
+}
+
+/// The last entry of the journal is damaged, and nothing is left that says whether it had been acknowledged.
+#[test]
+fn doubt_about_the_end_of_the_journal_is_told_by_who_reads_and_by_who_sets_it_aside() {
+    let store = busy();
+    let mut producer = store.live_producer(&["third"]);
+    let mut stdin = producer.stdin.take().unwrap();
+    stdin.write_all(b"a line\n").unwrap();
+    let mut stdout = BufReader::new(producer.stdout.take().unwrap());
+    stdout.read_line(&mut String::new()).unwrap();
+    producer.kill().unwrap();
+    producer.wait().unwrap();
+    let journal = store.dir().join("0/00000000000000000000.log");
+    fs::remove_file(store.dir().join("0/live")).unwrap();
+    let end = fs::read(&journal).unwrap().iter().rposition(|byte| *byte != 0).unwrap() as u64;
+    damage(&journal, end);
+
+    let doubtful = store.dir().join("0").display().to_string() + ": behind offset";
+    for command in [&["topic", "list"][..], &["stats"], &["queue", "list"], &["group", "list"]] {
+        let finished = store.run(command);
+        let is_empty = finished.stdout.is_empty();
+        assert!(finished.failed(3).contains(&doubtful), "{command:?}");
+        assert!(command[0] == "group" || !is_empty, "{command:?}");
+    }
+    let sent = store.run_with(&["queue", "send", "jobs"], b"third\n");
+    assert_eq!(sent.code, 0, "{}", sent.stderr);
+    assert!(sent.stderr.contains("/0/quarantine/"), "{}", sent.stderr);
+    assert_eq!(store.run(&["queue", "send", "jobs"]).stderr, "");
+    store.run(&["topic", "list"]).ok();
+    store.run(&["verify"]).failed(3);
+}
+
+/// A group that goes on behind what was set aside would never hear of it.
+#[test]
+fn a_group_that_sets_bytes_aside_is_told_once_that_they_may_have_been_records() {
+    let store = Store::new();
+    let mut producer = store.live_producer(&["events", "--durability", "buffered"]);
+    let mut stdin = producer.stdin.take().unwrap();
+    let mut stdout = BufReader::new(producer.stdout.take().unwrap());
+    for line in ["the first\n", "the second\n"] {
+        stdin.write_all(line.as_bytes()).unwrap();
+        stdout.read_line(&mut String::new()).unwrap();
+    }
+    producer.kill().unwrap();
+    producer.wait().unwrap();
+    let segment = store.files("log").remove(0);
+    damage(&segment, position_of(&segment, "the second"));
+    let consumed = store.run(&["consume", "events", "--group", "g"]);
+    assert_eq!(consumed.stdout, b"the first\n");
+    assert!(consumed.failed(3).contains("quarantine"));
+    assert_eq!(store.run(&["consume", "events", "--group", "g"]).ok(), b"");
 }
