@@ -167,8 +167,8 @@ fn row_12_the_time_of_the_first_receive_stays() {
     assert_eq!((again.sent_at(), again.first_received_at()), (START, Some(START + 77)));
 }
 
-#[test]
 #[expect(clippy::disallowed_methods, reason = "somebody waits meanwhile")]
+#[test]
 fn row_13_a_waiting_receive_wakes_on_a_send_the_end_of_a_delay_and_the_end_of_a_timeout() {
     let store = Store::in_real_time();
     let queue = store.create("q", QueueConfig::standard().visibility_timeout(ms(30)));
