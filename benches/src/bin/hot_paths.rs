@@ -11,7 +11,7 @@ fn main() {
     let mut arguments = std::env::args().skip(1);
     let (Some(path), Some(count)) = (arguments.next(), arguments.next()) else {
         eprintln!(
-            "usage: hot_paths append|append_100|synced|submit|scan|scan_100|get_100|send|receive_delete|poll COUNT [THREADS [BYTES]]"
+            "usage: hot_paths append|append_100|synced|submit|scan|scan_100|get_100|send|send_10|receive_delete|receive_delete_10|poll COUNT [THREADS [BYTES]]"
         );
         std::process::exit(2);
     };
@@ -102,6 +102,16 @@ fn main() {
             let (_store, queue) = queue(&scratch.path().join("store"));
             seconds(|| send(&queue, &value, count))
         }
+        "send_10" => {
+            let (_store, queue) = queue(&scratch.path().join("store"));
+            let messages = [Message::new(&value); 10];
+            seconds(|| {
+                for _ in 0..count / 10 {
+                    let sent = queue.send_batch(&messages).expect("send");
+                    assert!(sent.iter().all(Result::is_ok));
+                }
+            })
+        }
         "receive_delete" => {
             let (_store, queue) = queue(&scratch.path().join("store"));
             send(&queue, &value, count);
@@ -109,6 +119,20 @@ fn main() {
                 for _ in 0..count {
                     let got = queue.receive(&ReceiveOptions::new()).expect("receive");
                     queue.delete(got[0].receipt()).expect("delete");
+                }
+            })
+        }
+        "receive_delete_10" => {
+            let (_store, queue) = queue(&scratch.path().join("store"));
+            send(&queue, &value, count);
+            let options = ReceiveOptions::new().max(10);
+            seconds(|| {
+                for _ in 0..count / 10 {
+                    let got = queue.receive(&options).expect("receive");
+                    assert_eq!(got.len(), 10);
+                    let receipts: Vec<_> = got.iter().map(|message| *message.receipt()).collect();
+                    let deleted = queue.delete_batch(&receipts).expect("delete");
+                    assert!(deleted.iter().all(Result::is_ok));
                 }
             })
         }

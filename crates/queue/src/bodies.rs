@@ -28,7 +28,11 @@ struct Cursor {
 /// The readers of a store's queues.
 #[derive(Debug, Default)]
 pub(crate) struct Bodies {
-    cursors: Mutex<Vec<Cursor>>,
+    #[expect(
+        clippy::vec_box,
+        reason = "each call takes one and brings it back, and they are large"
+    )]
+    cursors: Mutex<Vec<Box<Cursor>>>,
 }
 
 impl Bodies {
@@ -36,7 +40,7 @@ impl Bodies {
     /// behind each other, or that were stored in one batch, are read once.
     pub(crate) fn read(&self, journal: &Journal, wanted: &[u64]) -> Result<Vec<Option<Bytes>>> {
         let mut found = Vec::with_capacity(wanted.len());
-        let mut kept: Option<Cursor> = None;
+        let mut kept = None;
         for at in wanted {
             found.push(self.read_with(journal, *at, &mut kept)?);
         }
@@ -56,7 +60,7 @@ impl Bodies {
         &self,
         journal: &Journal,
         at: u64,
-        kept: &mut Option<Cursor>,
+        kept: &mut Option<Box<Cursor>>,
     ) -> Result<Option<Bytes>> {
         let place = location::place(at);
         let (part, offset) = (place.part(), place.offset());
@@ -73,22 +77,22 @@ impl Bodies {
         }
         // A reader that stood in a segment that is gone knows less than a new one.
         match Cursor::at(journal, part, offset) {
-            Ok(cursor) => Ok(gone(kept.insert(cursor).get(offset))?.flatten()),
+            Ok(cursor) => Ok(gone(kept.insert(Box::new(cursor)).get(offset))?.flatten()),
             other => Ok(gone(other)?.and(None)),
         }
     }
 
     /// A cursor that stands at or shortly before `offset`, or, if there are many, any of that part.
-    fn take(&self, part: Part, offset: u64) -> Option<Cursor> {
+    fn take(&self, part: Part, offset: u64) -> Option<Box<Cursor>> {
         let mut cursors = self.cursors.lock();
         let full = cursors.len() == READERS;
-        let near = |cursor: &Cursor| cursor.part == part && cursor.is_near(offset);
-        let any = |cursor: &Cursor| full && cursor.part == part;
-        let index = cursors.iter().rposition(near).or_else(|| cursors.iter().position(any))?;
+        let near = cursors.iter().rposition(|cursor| cursor.part == part && cursor.is_near(offset));
+        let index =
+            near.or_else(|| cursors.iter().position(|cursor| full && cursor.part == part))?;
         Some(cursors.swap_remove(index))
     }
 
-    fn keep(&self, cursor: Option<Cursor>) {
+    fn keep(&self, cursor: Option<Box<Cursor>>) {
         let Some(cursor) = cursor else { return };
         let mut cursors = self.cursors.lock();
         if cursors.len() == READERS {

@@ -180,11 +180,17 @@ impl QueueState {
     }
 
     /// The messages that a receive of at most `max` gets. `is_visible` says of a location whether what lies there may be
-    /// shown yet.
-    pub(crate) fn plan_receive(&self, max: usize, is_visible: impl Fn(u64) -> bool) -> ReceivePlan {
+    /// shown yet; `take` is where they are put.
+    pub(crate) fn plan_receive(
+        &self,
+        max: usize,
+        is_visible: impl Fn(u64) -> bool,
+        mut take: Vec<Mark>,
+    ) -> ReceivePlan {
+        take.clear();
         let room = self.config.in_flight_max.saturating_sub(self.ready.in_flight());
         let max = max.min(usize::try_from(room).unwrap_or(usize::MAX));
-        let mut plan = ReceivePlan::default();
+        let mut plan = ReceivePlan { take, ..ReceivePlan::default() };
         let mut order = Order::of(&self.ready);
         while plan.take.len() < max
             && let Some((lane, candidate)) = order.next()

@@ -7,7 +7,7 @@ use logmill_storage::Reclaimed;
 
 use crate::carry::{Copied, note_copy};
 use crate::config::QueueConfig;
-use crate::entry::{Entry, Fact};
+use crate::entry::{Entry, Fact, Mark};
 use crate::error::{Error, Result};
 use crate::location::COLD;
 use crate::recent_bodies::RecentBodies;
@@ -106,6 +106,8 @@ pub(crate) struct Engine {
     /// When that was last tried.
     pub(crate) space_tried: i64,
     pub(crate) scratch: Vec<u8>,
+    /// Empty, and kept for the next receive.
+    pub(crate) marks: Vec<Mark>,
     /// Every copy in the cold part below this offset is known here.
     pub(crate) cold_known: u64,
     /// Bytes of the last checkpoint.
@@ -163,6 +165,7 @@ impl Default for Engine {
             space_due: None,
             space_tried: i64::MIN,
             scratch: Vec::new(),
+            marks: Vec::new(),
             cold_known: 0,
             checkpoint_len: 0,
             reclaimed: SpaceReport::default(),

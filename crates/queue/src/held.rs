@@ -310,6 +310,19 @@ impl HeldTable {
         self.index.iter().copied().take(if count == 0 { 0 } else { usize::MAX }).filter(of_state)
     }
 
+    /// No message is held at this place or a later one.
+    pub(crate) fn end(&self) -> SlotId {
+        let full = self.blocks.len().saturating_sub(1) * SLOTS_PER_BLOCK;
+        SlotId::try_from(full + self.blocks.last().map_or(0, Vec::len)).unwrap_or(heap::NOWHERE)
+    }
+
+    /// The message that is held at `id`, if there is one.
+    pub(crate) fn in_use(&self, id: SlotId) -> Option<Held> {
+        let slot =
+            self.blocks.get(id as usize / SLOTS_PER_BLOCK)?.get(id as usize % SLOTS_PER_BLOCK)?;
+        (slot.heap_place != heap::NOWHERE).then(|| self.get(id))
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.index.len()
     }

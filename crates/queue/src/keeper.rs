@@ -98,7 +98,7 @@ impl Shared {
     }
 
     /// Writing the state must not cost more than what is journaled meanwhile.
-    fn checkpoint_interval(&self, engine: &Engine) -> u64 {
+    pub(crate) fn checkpoint_interval(&self, engine: &Engine) -> u64 {
         self.options.checkpoint_bytes.max(engine.checkpoint_len.saturating_mul(2)).min(1 << 30)
     }
 

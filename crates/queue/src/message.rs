@@ -159,19 +159,27 @@ impl<'a> Attribute<'a> {
         let (mantissa, exponent) = unsigned.split_once(['e', 'E']).unwrap_or((unsigned, "0"));
         let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
         let digits = |part: &str| part.bytes().all(|b| b.is_ascii_digit());
-        if whole.len() + fraction.len() == 0
-            || !digits(whole)
-            || !digits(fraction)
-            || exponent.parse::<i32>().is_err()
-        {
+        if whole.len() + fraction.len() == 0 || !digits(whole) || !digits(fraction) {
             return Err(invalid());
         }
-        within(
-            Limit::NumberDigits,
-            (whole.trim_start_matches('0').len() + fraction.len()) as u64,
-            0,
-            38,
-        )?;
+        let exponent: i32 = exponent.parse().map_err(|_| invalid())?;
+        // As in SQS, zeros at either end are no digits, and a number has its magnitude within bounds.
+        let all = format!("{whole}{fraction}");
+        let from_first = all.trim_start_matches('0');
+        let significant = from_first.trim_end_matches('0');
+        within(Limit::NumberDigits, significant.len() as u64, 0, 38)?;
+        let leading = (all.len() - from_first.len()) as i64;
+        let magnitude = whole.len() as i64 - leading - 1 + i64::from(exponent);
+        let is_within = match magnitude {
+            126 => significant == "1",
+            other => (-128..126).contains(&other),
+        };
+        if !significant.is_empty() && !is_within {
+            return Err(Error::InvalidAttribute {
+                name: self.name.to_owned(),
+                what: "the number is not between 10^-128 and 10^126",
+            });
+        }
         Ok(())
     }
 }

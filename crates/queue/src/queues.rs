@@ -34,7 +34,7 @@ impl Default for QueuesOptions {
         QueuesOptions {
             durability: Durability::Sync,
             segment_bytes_max: 64 << 20,
-            checkpoint_bytes: 64 << 20,
+            checkpoint_bytes: 32 << 20,
             spare_bytes: 1 << 20,
             write_path: WritePath::Auto,
         }
@@ -56,7 +56,7 @@ impl QueuesOptions {
     }
 
     /// After how many journaled bytes the state is written out, so that opening need not read them: at least 64 KiB,
-    /// default 64 MiB. Less makes opening after a crash faster and costs writes.
+    /// default 32 MiB. Less makes opening after a crash faster and costs writes.
     pub const fn checkpoint_bytes(mut self, bytes: u64) -> Self {
         self.checkpoint_bytes = bytes;
         self

@@ -122,6 +122,15 @@ impl Ready {
         self.lanes.get(id)
     }
 
+    pub(crate) fn find_lane(&self, id: LaneId) -> Option<&Lane> {
+        self.lanes.find(id)
+    }
+
+    /// No lane has this id or a larger one.
+    pub(crate) fn lanes_end(&self) -> LaneId {
+        self.lanes.end()
+    }
+
     pub(crate) fn group(&self, id: GroupId) -> Option<&Group> {
         (id != NO_GROUP).then(|| self.groups.get(id))
     }
@@ -192,8 +201,13 @@ impl Ready {
     /// Adds a message without a past.
     #[inline]
     pub(crate) fn push(&mut self, lane: LaneId, item: Item) {
-        self.lanes.get_mut(lane).run.insert(item);
-        self.refresh(lane);
+        let run = &mut self.lanes.get_mut(lane).run;
+        let first = run.front().map(|item| item.sequence);
+        run.insert(item);
+        // Behind others it changes no order.
+        if first.is_none_or(|first| item.sequence < first) {
+            self.refresh(lane);
+        }
     }
 
     /// Adds a message with a past.

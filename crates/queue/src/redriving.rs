@@ -1,9 +1,9 @@
 //! The steps of a redrive.
 //!
 //! A step takes the next messages off a list, so that it costs what it moves. The list is gathered by looking at all
-//! messages of the queue, a part of them at a time, so that it needs little memory and that all gathering together costs
-//! no more than a few looks at each message. It is not stored: a step that has none, or failed, gathers it anew from where
-//! the redrive has come to.
+//! messages of the queue, for a part of them at a time, so that it needs little memory and that all gathering together costs
+//! no more than a few looks at each message. It is not stored: after a crash or a step that failed it is gathered anew from
+//! where the redrive has come to.
 //!
 //! Whether a message is one that the redrive is about, its bytes say. They are read before the step, while nobody waits.
 
@@ -20,17 +20,18 @@ use crate::entry::{Entry, Fact, message_in};
 use crate::envelope::{DeathReason, Envelope};
 use crate::error::{Error, Result};
 use crate::held::State;
-use crate::ready::{Group, GroupId, Lane, LaneId};
+use crate::ready::{Group, GroupId, LaneId};
 use crate::redrive::{MoveTask, RedriveFilter, RedriveStatus};
+use crate::redriving::gathering::{Gathering, LOOKED_AT};
+use crate::run::Item;
 use crate::shared::{Level, Shared};
 use crate::state::QueueState;
+
+mod gathering;
 
 /// Messages that one step looks at, and their bytes beyond the first.
 const STEP: usize = 500;
 const STEP_BYTES: u64 = 4 << 20;
-/// Messages that are gathered at once: so many, or a sixteenth of those that are looked at for it if that is more.
-const GATHERED: usize = 16 << 10;
-const GATHERINGS: u64 = 16;
 /// Finished redrives that are remembered, as in SQS.
 const REMEMBERED: usize = 10;
 
@@ -43,6 +44,12 @@ pub(crate) struct Ahead {
     more: bool,
     /// The bytes at these locations, for the next step.
     read: HashMap<u64, Bytes>,
+}
+
+impl Ahead {
+    fn is_of_use(&self, task: &MoveTask) -> bool {
+        self.task == task.id && !(self.found.is_empty() && self.more)
+    }
 }
 
 /// Where a message was when it was gathered: in the run of this lane, or held.
@@ -83,21 +90,69 @@ impl Shared {
         let now = self.now();
         let running = engine.slots.iter().filter(|(_, slot)| slot.state.running_task().is_some());
         let queues: Vec<u32> = running.map(|(queue, _)| *queue).collect();
+        let mut outcome = Ok(());
         for queue in queues {
-            let Some(slot) = engine.slots.get_mut(&queue) else { continue };
-            let Some(task) = slot.state.running_task() else { continue };
-            let Ok(most) = most_now(task, now) else { continue };
-            let ahead = looked_ahead(slot.ahead.take(), &slot.state, task);
-            let candidates = next(&slot.state, &ahead.found, most).0;
-            slot.ahead = Some(ahead);
-            let locations: Vec<u64> = candidates.iter().map(|one| one.location).collect();
-            let read = MutexGuard::unlocked(&mut engine, || self.read_undamaged(&locations))?;
-            if let Some(ahead) = engine.slots.get_mut(&queue).and_then(|slot| slot.ahead.as_mut()) {
-                let whole = locations.into_iter().zip(read);
-                ahead.read = whole.filter_map(|(at, bytes)| Some((at, bytes?))).collect();
-            }
+            outcome = outcome.and(self.read_for_redrive(&mut engine, queue, now));
+        }
+        outcome
+    }
+
+    fn read_for_redrive(
+        &self,
+        engine: &mut MutexGuard<'_, Engine>,
+        queue: u32,
+        now: Now,
+    ) -> Result<()> {
+        let task = engine.slots.get(&queue).and_then(|slot| slot.state.running_task());
+        let Some(Ok(most)) = task.map(|task| most_now(task, now)) else { return Ok(()) };
+        self.gather(engine, queue, || {});
+        let Some(slot) = engine.slots.get(&queue) else { return Ok(()) };
+        let Some(ahead) = &slot.ahead else { return Ok(()) };
+        let candidates = next(&slot.state, &ahead.found, most).0;
+        let locations: Vec<u64> = candidates.iter().map(|one| one.location).collect();
+        let read = MutexGuard::unlocked(engine, || self.read_undamaged(&locations))?;
+        if let Some(ahead) = engine.slots.get_mut(&queue).and_then(|slot| slot.ahead.as_mut()) {
+            let whole = locations.into_iter().zip(read);
+            ahead.read = whole.filter_map(|(at, bytes)| Some((at, bytes?))).collect();
         }
         Ok(())
+    }
+
+    /// Has the list of a queue's redrive, unless that ends meanwhile. The lock is let go of now and then, and `between` is
+    /// called each time.
+    fn gather(
+        &self,
+        engine: &mut MutexGuard<'_, Engine>,
+        queue: u32,
+        mut between: impl FnMut(),
+    ) -> Option<()> {
+        let slot = engine.slots.get_mut(&queue)?;
+        let task = slot.state.running_task()?;
+        if slot.ahead.as_ref().is_some_and(|ahead| ahead.is_of_use(task)) {
+            return Some(());
+        }
+        slot.ahead = None;
+        let mut gathering = Gathering::of(&slot.state, task);
+        loop {
+            let state = &engine.slots.get(&queue)?.state;
+            // Another thread may have gathered, and made a step.
+            if !gathering.is_for(state.running_task()?) {
+                return None;
+            }
+            if gathering.look_on(state, LOOKED_AT) {
+                break;
+            }
+            MutexGuard::unlocked_fair(engine, || {
+                gathering.thin();
+                between();
+            });
+        }
+        MutexGuard::unlocked_fair(engine, || gathering.finish());
+        let slot = engine.slots.get_mut(&queue)?;
+        if gathering.is_for(slot.state.running_task()?) {
+            slot.ahead = Some(gathering.into());
+        }
+        Some(())
     }
 
     fn step(
@@ -109,7 +164,10 @@ impl Shared {
         most: usize,
     ) -> Result<Option<i64>> {
         let Some(slot) = engine.slots.get_mut(&queue) else { return Ok(None) };
-        let mut ahead = looked_ahead(slot.ahead.take(), &slot.state, task);
+        let Some(mut ahead) = slot.ahead.take().filter(|ahead| ahead.is_of_use(task)) else {
+            // The next round gathers one first.
+            return Ok(Some(now.time));
+        };
         let (candidates, looked_at) = next(&slot.state, &ahead.found, most);
         if let Some(last) = ahead.found.drain(..looked_at).next_back() {
             task.cursor = last.sequence + 1;
@@ -165,13 +223,6 @@ fn most_now(task: &MoveTask, now: Now) -> std::result::Result<usize, i64> {
         ..=0 => Err(task.started.saturating_add(moved.saturating_mul(1000) / rate)),
         left => Ok(usize::try_from(left).unwrap_or(STEP).min(STEP)),
     }
-}
-
-/// The list of a task: as it is known, or gathered.
-fn looked_ahead(known: Option<Ahead>, state: &QueueState, task: &MoveTask) -> Ahead {
-    let is_of_use =
-        |ahead: &Ahead| ahead.task == task.id && !(ahead.found.is_empty() && ahead.more);
-    known.filter(is_of_use).unwrap_or_else(|| gather(state, task))
 }
 
 /// What moves those of the candidates that the task is about, and the queues that they come to.
@@ -233,72 +284,17 @@ fn freed(state: &QueueState, task: &MoveTask, moves: &[Entry<'_>]) -> Vec<Arc<st
         })
         .collect();
     let goes = |sequence: u64| sequence >= task.below || taken.contains(&sequence);
+    let was_there = |item: &Item| item.sequence < task.below;
     let is_taken = |id: GroupId, group: &Group| {
         let elsewhere = group.delayed + group.dead + u64::from(group.in_flight + group.holding);
         elsewhere == 0
             && state.ready.lanes_of(id).all(|lane| {
                 lane.returned.keys().all(|(_, sequence)| goes(*sequence))
-                    && lane.run.iter().all(|item| goes(item.sequence))
+                    && lane.run.iter().take_while(was_there).all(|item| goes(item.sequence))
             })
     };
     let parked = state.ready.groups().filter(|(_, group)| group.parked);
     parked.filter(|(id, group)| is_taken(*id, group)).map(|(_, g)| Arc::clone(&g.name)).collect()
-}
-
-/// The first messages from the task's cursor on that it may be about.
-fn gather(state: &QueueState, task: &MoveTask) -> Ahead {
-    // Of one group the others need not be read to be passed over.
-    let group = &task.filter.group;
-    let only = (!group.is_empty()).then(|| state.ready.group_named(group));
-    let is_asked_for = |lane: &Lane| only.is_none_or(|only| only == Some(lane.group));
-    let in_lane = |lane: &Lane| lane.run.len().min(GATHERED as u64);
-    let in_lanes: u64 = state.ready.lanes().map(|(_, lane)| in_lane(lane)).sum();
-    let looked_at = in_lanes + state.held.len() as u64;
-    let most = usize::try_from(looked_at / GATHERINGS).unwrap_or(usize::MAX).max(GATHERED);
-    let mut first = First { most, found: Vec::new(), more: false };
-    for (id, lane) in state.ready.lanes().filter(|(_, lane)| is_asked_for(lane)) {
-        let run = lane.run.iter_from(task.cursor).take_while(|item| item.sequence < task.below);
-        for item in run.take(most + 1) {
-            first.add(Seen { sequence: item.sequence, lane: Some(id) });
-        }
-    }
-    for slot in state.held.all() {
-        let held = state.held.get(slot);
-        let here = matches!(held.state, State::Ready | State::Dead);
-        if here
-            && is_asked_for(state.ready.lane(held.lane))
-            && (task.cursor..task.below).contains(&held.sequence)
-        {
-            first.add(Seen { sequence: held.sequence, lane: None });
-        }
-    }
-    first.cut();
-    first.found.sort_unstable_by_key(|seen| seen.sequence);
-    Ahead { task: task.id, found: first.found.into(), more: first.more, read: HashMap::new() }
-}
-
-/// The first `most` of what is added.
-struct First {
-    most: usize,
-    found: Vec<Seen>,
-    more: bool,
-}
-
-impl First {
-    fn add(&mut self, seen: Seen) {
-        self.found.push(seen);
-        if self.found.len() >= 2 * self.most {
-            self.cut();
-        }
-    }
-
-    fn cut(&mut self) {
-        if self.found.len() > self.most {
-            self.found.select_nth_unstable_by_key(self.most, |seen| seen.sequence);
-            self.found.truncate(self.most);
-            self.more = true;
-        }
-    }
 }
 
 /// The first messages of a list that are still there, and how much of the list was looked at for them.
@@ -440,5 +436,34 @@ mod tests {
             assert_eq!(reads(), read, "step {step}");
         }
         assert_eq!(queue.counts().unwrap().ready, 1_200);
+    }
+
+    #[test]
+    fn a_send_has_its_turn_while_a_list_is_gathered() {
+        let disk = SimDisk::new(1);
+        let options = DataDirOptions::new().threads(0).clock(Arc::new(ManualClock::at(0)));
+        let dir = options.open_with(disk.io()).unwrap();
+        let queues = Queues::open(&dir, QueuesOptions::default()).unwrap();
+        let queue = queues.create("q", &QueueConfig::standard()).unwrap();
+        queues.create("other", &QueueConfig::standard()).unwrap();
+        let messages = vec![Message::new(b"x"); 1000];
+        for _ in 0..20 {
+            queue.send_batch(&messages).unwrap();
+        }
+        queue.redrive(&RedriveOptions::new().to("other")).unwrap();
+        let mut turns = 0;
+        let mut engine = queues.shared.lock();
+        let gathered = queues.shared.gather(&mut engine, queue.id, || {
+            queue.send(&Message::new(b"x")).unwrap();
+            turns += 1;
+        });
+        assert_eq!(gathered, Some(()));
+        drop(engine);
+        assert!(turns > 3, "{turns}");
+        while queue.redrives().unwrap()[0].ended_at.is_none() {
+            queues.shared.keep();
+        }
+        assert_eq!(queue.redrives().unwrap()[0].moved, 20_000);
+        assert_eq!(queue.counts().unwrap().ready, turns as u64, "what came later stays");
     }
 }

@@ -13,7 +13,8 @@ use std::collections::{VecDeque, vec_deque};
 
 use crate::codec::{Decoded, Input, Malformed, put_varint, put_zigzag};
 
-const CHUNK_BYTES: usize = 2048;
+/// A chunk has no more items than bytes.
+pub(crate) const CHUNK_BYTES: usize = 2048;
 const RETIMED: u64 = 1;
 const RESIZED: u64 = 2;
 const IRREGULAR: u64 = 4;

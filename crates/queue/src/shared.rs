@@ -185,7 +185,7 @@ impl Shared {
         let bytes = scratch.len() as u64 + ENTRY_OVERHEAD * entries.len() as u64;
         engine.unchecked_bytes += bytes;
         engine.reclaimed.journaled_bytes += bytes;
-        if engine.unchecked_bytes > self.options.checkpoint_bytes && engine.space_due.is_none() {
+        if engine.unchecked_bytes > self.checkpoint_interval(engine) && engine.space_due.is_none() {
             self.wake_keeper(engine, i64::MIN);
         }
         Ok(base)

@@ -17,7 +17,9 @@ use crate::receipt::Receipt;
 pub struct StoredMessage {
     pub(crate) id: MessageId,
     pub(crate) sequence: u64,
-    /// The journal entry that holds it.
+    /// Where its entry was when it was looked at.
+    pub(crate) location: u64,
+    /// The journal entry that holds it; empty until it is read.
     pub(crate) entry: Bytes,
     /// Where in the entry its envelope begins.
     pub(crate) envelope_at: usize,
@@ -62,24 +64,44 @@ impl MessageState {
 }
 
 impl StoredMessage {
-    /// Reads a message out of the entry that holds it; `None` if the entry holds none.
-    pub(crate) fn read(entry: Bytes, queue: u32, sequence: u64) -> Option<StoredMessage> {
-        let own = MessageId { queue, sequence };
-        let (envelope_at, envelope) = message_in(&entry).ok()?;
-        let body_at = entry.len() - envelope.body.len();
-        let Envelope { wall, priority, origin, past, .. } = envelope;
-        Some(StoredMessage {
-            id: origin.unwrap_or(own),
+    /// What is known of a message before its entry is read.
+    pub(crate) fn unread(
+        queue: u32,
+        sequence: u64,
+        location: u64,
+        past: Past,
+        state: MessageState,
+    ) -> StoredMessage {
+        StoredMessage {
+            id: MessageId { queue, sequence },
             sequence,
-            envelope_at,
-            body_at,
-            priority,
-            sent_at: wall,
-            past: Past::default(),
-            earlier: past,
-            state: MessageState::Ready,
-            entry,
-        })
+            location,
+            entry: Bytes::new(),
+            envelope_at: 0,
+            body_at: 0,
+            priority: 0,
+            sent_at: 0,
+            past,
+            earlier: None,
+            state,
+        }
+    }
+
+    /// Takes in the entry that holds the message; whether it holds one.
+    pub(crate) fn read(&mut self, entry: Bytes) -> bool {
+        let Ok((envelope_at, Envelope { wall, priority, origin, past, body, .. })) =
+            message_in(&entry)
+        else {
+            return false;
+        };
+        self.id = origin.unwrap_or(self.id);
+        self.envelope_at = envelope_at;
+        self.body_at = entry.len() - body.len();
+        self.priority = priority;
+        self.sent_at = wall;
+        self.earlier = past;
+        self.entry = entry;
+        true
     }
 
     pub(crate) fn envelope(&self) -> Envelope<'_> {

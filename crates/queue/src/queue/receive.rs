@@ -12,7 +12,7 @@ use crate::engine::Engine;
 use crate::entry::{Fact, Lease, Mark};
 use crate::envelope::Past;
 use crate::error::{Error, Result};
-use crate::held::{Details, State};
+use crate::held::{Details, Held, State};
 use crate::limits::{self, Limit, within};
 use crate::message::MessageId;
 use crate::receipt::Receipt;
@@ -85,20 +85,11 @@ pub(crate) struct Ask<'a> {
 
 /// What came of looking once.
 pub(crate) enum Turn {
-    Messages(Vec<Taken>),
+    /// These were taken; their bodies are to be read.
+    Messages(Vec<ReceivedMessage>),
     /// The wait is over.
     Over,
     Wait(Duration),
-}
-
-/// A message that was taken, before its body is read.
-pub(crate) struct Taken {
-    sequence: u64,
-    location: u64,
-    receipt: Receipt,
-    until: i64,
-    past: Past,
-    entry: Option<Bytes>,
 }
 
 pub(crate) fn past_of(details: &Details) -> Past {
@@ -199,8 +190,13 @@ impl Queue {
         let shared = &self.shared;
         let now = shared.now();
         shared.expire(engine, self.id, now)?;
-        let taken = self.take(engine, ask.max, now, ask.lease_ms, ask.attempt_id)?;
+        let mut taken = self.take(engine, ask.max, now, ask.lease_ms, ask.attempt_id)?;
         if !taken.is_empty() {
+            for message in &mut taken {
+                if let Some(entry) = engine.recent.find(message.location) {
+                    message.stored.entry = Bytes::copy_from_slice(entry);
+                }
+            }
             return Ok(Turn::Messages(taken));
         }
         let slot = engine.slot(self.id)?;
@@ -224,106 +220,92 @@ impl Queue {
         now: Now,
         lease_ms: i64,
         attempt_id: Option<&str>,
-    ) -> Result<Vec<Taken>> {
+    ) -> Result<Vec<ReceivedMessage>> {
         let shared = &self.shared;
         let until = now.time.saturating_add(lease_ms);
-        if let Some(id) = attempt_id
-            && let Some(marks) = engine.slot(self.id)?.state.plan_repeat(id)
-        {
-            let marks: Vec<Mark> = marks.to_vec();
-            let lease = self.lease(engine, now, until)?;
-            let again = Fact::Received { lease, attempt: id, marks: Cow::Borrowed(&marks) };
-            shared.commit_lease(engine, self.id, again, now)?;
-            return Ok(self.taken(engine, &marks));
+        let epoch = shared.journal.epoch();
+        let lease = |back| Lease { time: now.time, until, epoch, session: 0, back };
+        if let Some(id) = attempt_id {
+            let state = &engine.slot(self.id)?.state;
+            if let Some(marks) = state.plan_repeat(id) {
+                let (marks, lease) = (marks.to_vec(), lease(state.next_sequence));
+                let again = Fact::Received { lease, attempt: id, marks: Cow::Borrowed(&marks) };
+                shared.commit_lease(engine, self.id, again, now)?;
+                return Ok(taken(&engine.slot(self.id)?.state, &marks));
+            }
         }
         loop {
             let durable = shared.durable();
+            let marks = std::mem::take(&mut engine.marks);
             let slot = engine.slot(self.id)?;
             while slot.unsynced.pop_front_if(|at| *at < durable).is_some() {}
             let hidden_from = slot.unsynced.front().copied().unwrap_or(u64::MAX);
             let visible = |at: u64| at < hidden_from || at & crate::location::COLD != 0;
-            let plan = slot.state.plan_receive(max, visible);
+            let back = slot.state.next_sequence;
+            let plan = slot.state.plan_receive(max, visible, marks);
             let cleared = plan.exhausted.is_empty() && plan.park.is_empty();
             if !cleared && shared.clear_exhausted(engine, self.id, &plan, now)? {
                 continue;
             }
             if plan.take.is_empty() {
+                engine.marks = plan.take;
                 return Ok(Vec::new());
             }
             let fact = Fact::Received {
-                lease: self.lease(engine, now, until)?,
+                lease: lease(back),
                 attempt: attempt_id.unwrap_or_default(),
                 marks: Cow::Borrowed(&plan.take),
             };
             shared.commit_lease(engine, self.id, fact, now)?;
-            engine.slot(self.id)?.tally.received += plan.take.len() as u64;
-            return Ok(self.taken(engine, &plan.take));
+            let slot = engine.slot(self.id)?;
+            slot.tally.received += plan.take.len() as u64;
+            let taken = taken(&slot.state, &plan.take);
+            engine.marks = plan.take;
+            return Ok(taken);
         }
     }
 
-    fn lease(&self, engine: &mut Engine, now: Now, until: i64) -> Result<Lease> {
-        let back = engine.slot(self.id)?.state.next_sequence;
-        Ok(Lease { time: now.time, until, epoch: self.shared.journal.epoch(), session: 0, back })
-    }
-
-    /// What is known of messages that have just been received.
-    fn taken(&self, engine: &Engine, marks: &[Mark]) -> Vec<Taken> {
-        let Some(slot) = engine.slots.get(&self.id) else { return Vec::new() };
-        let table = &slot.state.held;
-        let known = |mark: &Mark| {
-            let id = table.find(mark.sequence)?;
-            let held = table.get(id);
-            let details = table.details(id)?;
-            Some(Taken {
-                sequence: mark.sequence,
-                location: held.location,
-                receipt: Receipt {
-                    queue: self.id,
-                    sequence: mark.sequence,
-                    epoch: details.epoch,
-                    generation: details.receives,
-                    session: details.session,
-                },
-                until: held.at,
-                past: past_of(details),
-                entry: engine.recent.find(held.location).map(Bytes::copy_from_slice),
-            })
-        };
-        marks.iter().filter_map(known).collect()
-    }
-
-    pub(crate) fn read_bodies(&self, taken: Vec<Taken>) -> Result<Vec<ReceivedMessage>> {
+    /// Reads the bodies of messages that were taken. Those that are gone by now are left out.
+    pub(crate) fn read_bodies(
+        &self,
+        mut messages: Vec<ReceivedMessage>,
+    ) -> Result<Vec<ReceivedMessage>> {
         let shared = &self.shared;
-        let missing: Vec<u64> = match &taken[..] {
+        let missing: Vec<u64> = match &messages[..] {
             // Read below, by itself.
             [_] => Vec::new(),
-            many => many.iter().filter(|one| one.entry.is_none()).map(|one| one.location).collect(),
+            many => {
+                let unread = many.iter().filter(|message| message.entry.is_empty());
+                unread.map(|message| message.location).collect()
+            }
         };
         // If one of them cannot be read, each is tried by itself.
         let mut read = shared.read_all(&missing).unwrap_or_default().into_iter();
-        let mut messages = Vec::with_capacity(taken.len());
         let mut unreadable = Vec::new();
-        for Taken { sequence, location, receipt, until, past, entry } in taken {
-            let entry = match entry.or_else(|| read.next().flatten()) {
-                Some(entry) => entry,
-                // It was carried away, or deleted, between the receive and the reading.
-                None => match shared.read_message(self.id, sequence, location) {
-                    Ok(Some(entry)) => entry,
-                    Ok(None) => continue,
-                    Err(error) => {
-                        unreadable.push(self.unreadable(sequence, error));
-                        continue;
-                    }
-                },
-            };
-            let Some(mut stored) = StoredMessage::read(entry, self.id, sequence) else {
+        messages.retain_mut(|message| {
+            let stored = &mut message.stored;
+            let (sequence, location) = (stored.sequence, stored.location);
+            let mut entry = std::mem::take(&mut stored.entry);
+            if entry.is_empty() {
+                entry = match read.next().flatten() {
+                    Some(entry) => entry,
+                    // It was carried away, or deleted, between the receive and the reading.
+                    None => match shared.read_message(self.id, sequence, location) {
+                        Ok(Some(entry)) => entry,
+                        Ok(None) => return false,
+                        Err(error) => {
+                            unreadable.push(self.unreadable(sequence, error));
+                            return false;
+                        }
+                    },
+                };
+            }
+            let is_read = stored.read(entry);
+            if !is_read {
                 unreadable.push(self.unreadable(sequence, without_message(location)));
-                continue;
-            };
-            stored.past = past;
-            stored.state = MessageState::InFlight { until };
-            messages.push(ReceivedMessage { stored, receipt });
-        }
+            }
+            is_read
+        });
         if unreadable.is_empty() {
             return Ok(messages);
         }
@@ -355,13 +337,33 @@ impl Queue {
             self.with_state(|state| facts_about(state, sequence))?.ok_or_else(missing)?;
         let read = self.shared.read_message(self.id, sequence, location);
         let entry = read.map_err(|error| self.unreadable(sequence, error))?.ok_or_else(missing)?;
-        let stored = StoredMessage::read(entry, self.id, sequence);
-        let mut stored =
-            stored.ok_or_else(|| self.unreadable(sequence, without_message(location)))?;
-        stored.past = past;
-        stored.state = state;
+        let mut stored = StoredMessage::unread(self.id, sequence, location, past, state);
+        if !stored.read(entry) {
+            return Err(self.unreadable(sequence, without_message(location)));
+        }
         Ok(stored)
     }
+}
+
+/// What is known of messages that have just been received.
+fn taken(state: &QueueState, marks: &[Mark]) -> Vec<ReceivedMessage> {
+    let mut taken = Vec::with_capacity(marks.len());
+    for mark in marks {
+        let Some(id) = state.held.find(mark.sequence) else { continue };
+        let Some(details) = state.held.details(id) else { continue };
+        let Held { sequence, location, at: until, .. } = state.held.get(id);
+        let place = MessageState::InFlight { until };
+        let receipt = Receipt {
+            queue: state.id,
+            sequence,
+            epoch: details.epoch,
+            generation: details.receives,
+            session: details.session,
+        };
+        let stored = StoredMessage::unread(state.id, sequence, location, past_of(details), place);
+        taken.push(ReceivedMessage { stored, receipt });
+    }
+    taken
 }
 
 fn without_message(location: u64) -> Error {

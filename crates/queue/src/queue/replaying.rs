@@ -8,10 +8,11 @@ use logmill_storage::{Part, Place, Reader, Visibility};
 use super::Queue;
 use crate::engine::Engine;
 use crate::entry::{Entry, Fact};
+use crate::envelope::Past;
 use crate::error::{Error, Result};
 use crate::location;
 use crate::shared::{OWNER, Shared};
-use crate::stored::StoredMessage;
+use crate::stored::{MessageState, StoredMessage};
 
 /// From where to read again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -141,7 +142,9 @@ fn message(queue: &Queue, bytes: &[u8], at: u64) -> Result<Option<StoredMessage>
         Fact::Moved { target, target_sequence, .. } if *target == queue.id => *target_sequence,
         _ => return Ok(None),
     };
-    Ok(StoredMessage::read(Bytes::copy_from_slice(bytes), queue.id, sequence))
+    let mut message =
+        StoredMessage::unread(queue.id, sequence, at, Past::default(), MessageState::Ready);
+    Ok(message.read(Bytes::copy_from_slice(bytes)).then_some(message))
 }
 
 impl Iterator for Replay {

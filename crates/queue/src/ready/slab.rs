@@ -51,6 +51,11 @@ impl<T> Slab<T> {
         self.slots[id as usize].take().expect("an id that is in use")
     }
 
+    /// No thing has this id or a larger one.
+    pub(super) fn end(&self) -> u32 {
+        u32::try_from(self.slots.len()).unwrap_or(u32::MAX)
+    }
+
     pub(super) fn ids(&self) -> impl Iterator<Item = u32> + '_ {
         (0u32..).zip(&self.slots).filter_map(|(id, slot)| slot.is_some().then_some(id))
     }

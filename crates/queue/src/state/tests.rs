@@ -53,7 +53,7 @@ impl Bench {
 
     fn plan(&mut self, max: usize) -> ReceivePlan {
         self.queue.advance(self.now);
-        self.queue.plan_receive(max, |_| true)
+        self.queue.plan_receive(max, |_| true, Vec::new())
     }
 
     fn receive(&mut self, max: usize) -> Vec<u64> {

@@ -255,12 +255,16 @@ fn set_apart(queue: &Queue) {
     queue.delete(receive_one(queue).receipt()).unwrap();
 }
 
-/// Damages the latest entry with a body that nobody has in memory.
+const SEGMENT: &str = "0/00000000000000000000.log";
+
+/// Where the latest entry with a body is, that nobody has in memory.
+fn position(store: &Store, body: &[u8]) -> u64 {
+    let bytes = store.disk.read_file(SEGMENT).unwrap();
+    (0..bytes.len()).rev().find(|at| bytes[*at..].starts_with(body)).unwrap() as u64
+}
+
 fn damage(store: &Store, body: &[u8]) {
-    let path = "0/00000000000000000000.log";
-    let bytes = store.disk.read_file(path).unwrap();
-    let at = (0..bytes.len()).rev().find(|at| bytes[*at..].starts_with(body)).unwrap();
-    store.disk.flip_bit(path, at as u64 * 8).unwrap();
+    store.disk.flip_bit(SEGMENT, position(store, body) * 8).unwrap();
 }
 
 /// What lay behind a damaged message, up to the next entry of the segment's index, could not be read.
@@ -279,6 +283,36 @@ fn a_damaged_message_hides_none_that_was_sent_with_it_or_right_after_it() {
     let queue = store.queue("q");
     assert_eq!(bodies(&queue, 4), ["first", "last"]);
     assert_eq!(queue.tally().unwrap().unreadable, 2);
+}
+
+/// A head says where its frame ends: without it, what follows up to the next entry of an index is out of reach.
+#[test]
+fn what_a_damaged_head_hides_is_named_and_counted_and_nothing_is_passed_over() {
+    let mut store = Store::with(1, small_segments());
+    let queue = store.create("q", QueueConfig::standard());
+    let sent: Vec<String> = (0..100).map(|at| format!("{at:03} {}", "x".repeat(96))).collect();
+    let ids: Vec<_> =
+        sent.iter().map(|body| queue.send(&Message::new(body.as_bytes())).unwrap().id).collect();
+    drop(queue);
+    // Nobody has them in memory.
+    store.reopen();
+    // A value is followed by an empty list of headers, and that by the next frame's head.
+    let head = position(&store, sent[49].as_bytes()) + 100 + 1;
+    store.disk.flip_bit(SEGMENT, (head + 9) * 8).unwrap();
+    let queue = store.queue("q");
+    let got = bodies(&queue, 100);
+    let hidden = 100 - got.len();
+    assert!(hidden >= 1);
+    assert_eq!((&got[..50], &got[50..]), (&sent[..50], &sent[50 + hidden..]));
+    assert_eq!(queue.tally().unwrap().unreadable, hidden as u64);
+    assert_eq!(queue.counts().unwrap().in_flight, 100, "none is forgotten");
+    for id in &ids[50..50 + hidden] {
+        let refused = queue.find(*id).unwrap_err();
+        assert!(
+            matches!(&refused, Error::Unreadable { id: found, .. } if found == id),
+            "{refused}"
+        );
+    }
 }
 
 #[test]
