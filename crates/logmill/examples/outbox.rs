@@ -18,10 +18,7 @@ type Outcome<T> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
 /// Relays `rows`, and returns how many records the topic has then.
 pub fn run(rows: &[&str], dir: &Path) -> Outcome<u64> {
     let store = Store::open(dir)?;
-    let topic = match store.topic("orders") {
-        Ok(topic) => topic,
-        Err(_) => store.create_topic("orders", TopicConfig::new())?,
-    };
+    let topic = store.ensure_topic("orders", TopicConfig::new())?;
     let producer = store.producer_with(ProducerConfig::new().name("outbox-relay"))?;
     for (id, row) in (1..).zip(rows) {
         // The delivery could be waited for; the flush below waits for all of them.

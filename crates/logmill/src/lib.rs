@@ -1,24 +1,4 @@
-//! Durable message streams inside your process: what Kafka gives, in one directory, with no broker.
-//!
-//! ```
-//! use logmill::{Record, Store, TopicConfig};
-//! # let place = tempfile::tempdir().unwrap();
-//! # let dir = place.path();
-//! let store = Store::open(dir)?;
-//! let topic = store.create_topic("user-events", TopicConfig::new().partitions(3))?;
-//!
-//! let partition = topic.partition_for_key(b"user-7")?;
-//! let offset = partition.append(&Record::value(b"signed up").key(b"user-7"))?; // on the disk when this returns
-//!
-//! let mut reader = partition.reader(offset)?;
-//! while let Some(batch) = reader.next_batch()? {
-//!     for record in batch.records().flatten() {
-//!         assert_eq!(record.value, Some(b"signed up".as_slice()));
-//!     }
-//! }
-//! store.close()?;
-//! # Ok::<(), logmill::Error>(())
-//! ```
+//! Durable message queues and streams inside your process: what SQS and Kafka give, in one directory, with no broker.
 //!
 //! | what happens to a thing that was written | take |
 //! |---|---|
@@ -26,7 +6,53 @@
 //! | many read it, each at its own pace, in order for each key, again if they like | a [`Topic`], a [`Producer`], [`Consumer`]s |
 //! | many read it together and acknowledge each record by itself | a [`Topic`], [`ShareConsumer`]s |
 //!
-//! The [`guide`] has an example of each thing that a store does.
+//! A queue hands work to workers; what is not deleted in time comes again:
+//!
+//! ```
+//! use logmill::{Message, QueueConfig, ReceiveOptions, Store};
+//! # let place = tempfile::tempdir().unwrap();
+//! # let dir = place.path();
+//! let store = Store::open(dir)?;
+//! let mail = store.create_queue("mail", &QueueConfig::standard())?; // made, or found
+//! mail.send(&Message::new(b"welcome user-7"))?; // on the disk when this returns
+//!
+//! for message in mail.receive(&ReceiveOptions::new().max(10))? {
+//!     assert_eq!(message.body(), b"welcome user-7");
+//!     mail.delete(message.receipt())?; // done, durably
+//! }
+//! store.close()?;
+//! # Ok::<(), logmill::Error>(())
+//! ```
+//!
+//! A stream keeps its records for whoever reads them, now or later; each group remembers how far it came:
+//!
+//! ```
+//! use std::time::Duration;
+//! use logmill::{ConsumerConfig, ProducerRecord, StartAt, Store, TopicConfig};
+//! # let place = tempfile::tempdir().unwrap();
+//! # let dir = place.path();
+//! let store = Store::open(dir)?;
+//! store.ensure_topic("user-events", TopicConfig::new().partitions(3))?;
+//! let producer = store.producer()?;
+//! let signed_up = ProducerRecord::new("user-events", b"signed up").key(b"user-7");
+//! producer.send(&signed_up)?.wait()?; // on the disk
+//!
+//! let mut analytics = store.consumer_with("analytics", ConsumerConfig::new().start_at(StartAt::Earliest))?;
+//! analytics.subscribe(&["user-events"])?;
+//! for record in analytics.poll(Duration::from_secs(1))?.iter() {
+//!     assert_eq!(record.value, Some(b"signed up".as_slice()));
+//! }
+//! analytics.commit()?; // the next run goes on from here
+//! store.close()?;
+//! # Ok::<(), logmill::Error>(())
+//! ```
+//!
+//! What `Ok` promises is a [`Durability`], of the store, a topic, a queue or a single call; the default survives power loss.
+//! One process has a store open for writing, others may read beside it. Nothing has to be started: retention, compaction and
+//! delayed messages run on two threads until [`Store::close`].
+//!
+//! Then: the [`guide`] has an example of each thing that a store does, [`Store`] every call from which the others follow,
+//! [`Error`] what can go wrong. [`queue`], [`stream`] and [`storage`] are the crates below, whole.
 //!
 //! Features, all off by default: `serde` (messages and records as JSON of your values), `tokio` (calls for tasks, queues
 //! and consumers as `futures::Stream`, producers as `Sink`), `tracing`, `metrics`, `zstd`.

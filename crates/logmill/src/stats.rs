@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use logmill_queue::{Counts, QueueStats, SpaceReport};
+use logmill_queue::{QueueStats, SpaceReport};
 use logmill_storage::{Activity, Health};
 use logmill_stream::GroupStats;
 
@@ -60,30 +60,7 @@ impl fmt::Display for Stats {
         self.activity.fmt(f)?;
         let problems = self.health.problems.len();
         writeln!(f, "# TYPE logmill_problems gauge\nlogmill_problems {problems}")?;
-        writeln!(f, "# TYPE logmill_group_lag gauge")?;
-        for group in &self.groups {
-            writeln!(f, "logmill_group_lag{{group={}}} {}", label(&group.name), group.lag)?;
-        }
-        writeln!(f, "# TYPE logmill_queue_messages gauge")?;
-        for queue in &self.queues {
-            let Counts { ready, delayed, in_flight, dead, .. } = queue.counts;
-            let states =
-                [("ready", ready), ("delayed", delayed), ("in_flight", in_flight), ("dead", dead)];
-            for (state, count) in states {
-                let name = label(&queue.name);
-                writeln!(f, "logmill_queue_messages{{queue={name},state=\"{state}\"}} {count}")?;
-            }
-        }
-        writeln!(f, "# TYPE logmill_queue_oldest_claimable_seconds gauge")?;
-        for queue in &self.queues {
-            let age = queue.oldest_claimable_age.unwrap_or_default().as_secs_f64();
-            let name = label(&queue.name);
-            writeln!(f, "logmill_queue_oldest_claimable_seconds{{queue={name}}} {age}")?;
-        }
-        Ok(())
+        GroupStats::write_text(&self.groups, f)?;
+        QueueStats::write_text(&self.queues, f)
     }
-}
-
-fn label(name: &str) -> String {
-    format!("\"{}\"", name.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n"))
 }

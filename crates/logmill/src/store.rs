@@ -243,6 +243,15 @@ impl Store {
         Ok(self.streams.create_topic(name, &config)?)
     }
 
+    /// The topic called `name`, created if there is none, as a service wants it that starts for the second time. One that is
+    /// there keeps its partitions and settings, whatever `config` says: see [`Topic::alter`].
+    ///
+    /// # Errors
+    /// As [`Store::create_topic`], but for a topic that exists.
+    pub fn ensure_topic(&self, name: &str, config: TopicConfig) -> Result<Topic> {
+        Ok(self.streams.ensure_topic(name, &config)?)
+    }
+
     /// The topic called `name`. A store that is open for reading finds those that its writer has made meanwhile.
     ///
     /// # Errors

@@ -1,6 +1,9 @@
 //! Every queue's numbers at once.
 
+use std::fmt;
 use std::time::Duration;
+
+use logmill_storage::Label;
 
 use crate::engine::Tally;
 use crate::error::{Error, Result};
@@ -21,21 +24,46 @@ pub struct QueueStats {
     pub tally: Tally,
 }
 
-#[cfg(feature = "metrics")]
 impl QueueStats {
-    /// Tells the recorder of the `metrics` crate (feature `metrics`).
-    pub fn publish(&self) {
+    fn by_state(&self) -> [(&'static str, u64); 4] {
         let Counts { ready, delayed, in_flight, dead, .. } = self.counts;
-        let states =
-            [("ready", ready), ("delayed", delayed), ("in_flight", in_flight), ("dead", dead)];
-        for (state, count) in states {
+        [("ready", ready), ("delayed", delayed), ("in_flight", in_flight), ("dead", dead)]
+    }
+
+    fn oldest_claimable_seconds(&self) -> f64 {
+        self.oldest_claimable_age.unwrap_or_default().as_secs_f64()
+    }
+
+    /// Writes the numbers of `queues` in Prometheus' text format.
+    ///
+    /// # Errors
+    /// Those of `f`.
+    pub fn write_text(queues: &[QueueStats], f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "# TYPE logmill_queue_messages gauge")?;
+        for queue in queues {
+            for (state, count) in queue.by_state() {
+                let name = Label(&queue.name);
+                writeln!(f, "logmill_queue_messages{{queue={name},state=\"{state}\"}} {count}")?;
+            }
+        }
+        writeln!(f, "# TYPE logmill_queue_oldest_claimable_seconds gauge")?;
+        for queue in queues {
+            let (name, age) = (Label(&queue.name), queue.oldest_claimable_seconds());
+            writeln!(f, "logmill_queue_oldest_claimable_seconds{{queue={name}}} {age}")?;
+        }
+        Ok(())
+    }
+
+    /// Tells the recorder of the `metrics` crate (feature `metrics`).
+    #[cfg(feature = "metrics")]
+    pub fn publish(&self) {
+        for (state, count) in self.by_state() {
             let queue = self.name.clone();
             metrics::gauge!("logmill_queue_messages", "queue" => queue, "state" => state)
                 .set(count as f64);
         }
-        let age = self.oldest_claimable_age.unwrap_or_default().as_secs_f64();
         metrics::gauge!("logmill_queue_oldest_claimable_seconds", "queue" => self.name.clone())
-            .set(age);
+            .set(self.oldest_claimable_seconds());
     }
 }
 

@@ -127,6 +127,17 @@ impl fmt::Display for Activity {
     }
 }
 
+/// The value of a label in Prometheus' text format, in its quotation marks.
+#[derive(Clone, Copy, Debug)]
+pub struct Label<'a>(pub &'a str);
+
+impl fmt::Display for Label<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let escaped = self.0.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
+        write!(f, "\"{escaped}\"")
+    }
+}
+
 fn bucket(value: u64) -> usize {
     let small = CLASSES as u64;
     if value < small {

@@ -74,7 +74,7 @@ pub mod verify;
 mod view;
 mod writer;
 
-pub use activity::{Activity, Histogram};
+pub use activity::{Activity, Histogram, Label};
 #[cfg(fuzzing)]
 #[doc(hidden)]
 pub use batch::fuzzing;

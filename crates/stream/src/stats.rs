@@ -1,5 +1,9 @@
 //! Every group's numbers at once.
 
+use std::fmt;
+
+use logmill_storage::Label;
+
 use crate::entry::GroupKind;
 use crate::error::{Error, Result};
 use crate::streams::Streams;
@@ -18,9 +22,20 @@ pub struct GroupStats {
     pub lag: u64,
 }
 
-#[cfg(feature = "metrics")]
 impl GroupStats {
+    /// Writes the numbers of `groups` in Prometheus' text format.
+    ///
+    /// # Errors
+    /// Those of `f`.
+    pub fn write_text(groups: &[GroupStats], f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "# TYPE logmill_group_lag gauge")?;
+        groups.iter().try_for_each(|group| {
+            writeln!(f, "logmill_group_lag{{group={}}} {}", Label(&group.name), group.lag)
+        })
+    }
+
     /// Tells the recorder of the `metrics` crate (feature `metrics`).
+    #[cfg(feature = "metrics")]
     pub fn publish(&self) {
         metrics::gauge!("logmill_group_lag", "group" => self.name.clone()).set(self.lag as f64);
     }

@@ -111,6 +111,18 @@ impl Streams {
         self.topic(name)
     }
 
+    /// The topic called `name`, created if there is none. One that is there keeps its partitions and settings, whatever
+    /// `config` says.
+    ///
+    /// # Errors
+    /// As [`Streams::create_topic`], but for a topic that exists.
+    pub fn ensure_topic(&self, name: &str, config: &TopicConfig) -> Result<Topic> {
+        match self.create_topic(name, config) {
+            Err(Error::TopicExists { .. }) => self.topic(name),
+            created => created,
+        }
+    }
+
     /// The topic called `name`. In a store that is open for reading, one that its writer has created meanwhile is found.
     ///
     /// # Errors

@@ -69,6 +69,21 @@ fn a_new_topic_does_not_take_over_the_records_of_one_that_the_journal_has_lost()
     store.streams.create_topic("new", &TopicConfig::new()).unwrap();
 }
 
+/// A service that creates its topics as it starts failed when it started for the second time.
+#[test]
+fn a_topic_is_made_by_the_first_start_and_found_as_it_is_by_the_second() {
+    let place = tempfile::tempdir().unwrap();
+    for partitions in [3, 5] {
+        let store = TestStore::open(place.path());
+        let config = TopicConfig::new().partitions(partitions);
+        let topic = store.streams.ensure_topic("t", &config).unwrap();
+        assert_eq!((topic.id(), topic.partition_count()), (1, 3));
+        let refused = store.streams.ensure_topic("a b", &config).unwrap_err();
+        assert!(matches!(refused, Error::InvalidName { .. }), "{refused}");
+        store.close();
+    }
+}
+
 #[test]
 fn what_cannot_be_created_is_refused_by_type() {
     let place = tempfile::tempdir().unwrap();
