@@ -3,6 +3,7 @@
 //! A call does here what its twin does, under the same short lock, and only the waiting differs: for a sync, which the
 //! store's commit thread does, or for messages. No thread of a pool is occupied. Dropping a future before it is ready is
 //! safe: a receive has taken nothing while it waits; a send or delete that has begun is done all the same, and nobody is told.
+//! A task whose calls are always ready at once lets the others of its thread have their turn all the same.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -10,6 +11,7 @@ use std::time::Duration;
 
 use futures_util::Stream;
 use logmill_storage::{Durability, Part};
+use tokio::task::coop;
 
 use crate::error::{Error, Result};
 use crate::limits::{self, Limit, within};
@@ -19,11 +21,14 @@ use crate::receipt::Receipt;
 use crate::shared::{Level, Shared};
 use crate::stored::ReceivedMessage;
 
+mod changes;
+
 /// How long a stream of messages waits at a time, unless its options say.
 const STREAM_WAIT: Duration = Duration::from_secs(20);
 
 impl Shared {
     async fn settle_async(&self, level: Level) -> Result<()> {
+        coop::consume_budget().await;
         if level.waits() {
             self.journal.part(Part::Hot).submit_sync()?.await?;
         }
@@ -131,6 +136,7 @@ impl Queue {
         &self,
         options: &ReceiveOptions<'_>,
     ) -> Result<Vec<ReceivedMessage>> {
+        coop::consume_budget().await;
         let ask = self.ask(&mut self.shared.lock(), options)?;
         let signal = Arc::clone(&self.shared.lock().slot(self.id)?.signal);
         loop {
@@ -238,6 +244,9 @@ struct Source {
 impl Source {
     async fn next(&mut self) -> Option<Result<ReceivedMessage>> {
         loop {
+            if !self.received.is_empty() {
+                coop::consume_budget().await;
+            }
             if let Some(message) = self.received.pop_front() {
                 return Some(Ok(message));
             }

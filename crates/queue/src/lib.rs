@@ -2,8 +2,8 @@
 //!
 //! With feature `tokio`, each call that waits for the disk or for messages has a twin whose name ends in `_async`, and
 //! `Queue::messages` makes a queue a `futures::Stream`. The twins need a runtime with its timer on. A call that neither
-//! syncs nor waits (`nack`, `release`, `change_visibility`, `counts`) needs no twin. Those that administer (attributes,
-//! redrive, schedules) may take a sync's time and have none: call them from `spawn_blocking`.
+//! syncs nor waits (`nack`, `release`, `change_visibility`, `counts`) needs no twin. Those that wait for more than a sync have
+//! none, since a task would only hand them to a thread: making, deleting and closing queues, `RunningWorker::shutdown`.
 //!
 //! With feature `serde`, bodies are values: `Queue::send_json`, `Queue::receive_json`, `StoredMessage::json`.
 #![forbid(unsafe_code)]

@@ -373,6 +373,14 @@ impl Queue {
     /// # Errors
     /// As [`Queues::create`](crate::Queues::create); [`Error::Unsupported`]: the type of a queue cannot be changed.
     pub fn set_config(&self, change: impl FnOnce(QueueConfig) -> QueueConfig) -> Result<()> {
+        self.begin_set_config(change)?;
+        self.shared.settle(Level::sync())
+    }
+
+    pub(crate) fn begin_set_config(
+        &self,
+        change: impl FnOnce(QueueConfig) -> QueueConfig,
+    ) -> Result<()> {
         let shared = &self.shared;
         let mut engine = shared.lock();
         let old = engine.slot(self.id)?.state.config.clone();
@@ -384,18 +392,14 @@ impl Queue {
         check_dead_letter(&engine, &self.name, &new)?;
         let fact = Fact::AttributesSet { time: shared.now().time, config: Cow::Owned(new) };
         shared.commit(&mut engine, &[Entry { queue: self.id, fact }], Level::sync())?;
-        self.changed(engine)
+        self.changed(&mut engine)
     }
 
-    /// Lets go of the lock after a change that may make something receivable or expired, and makes it durable.
-    fn changed(
-        &self,
-        mut engine: parking_lot::MutexGuard<'_, crate::engine::Engine>,
-    ) -> Result<()> {
+    /// After a change that may make something receivable or expired.
+    fn changed(&self, engine: &mut Engine) -> Result<()> {
         engine.slot(self.id)?.signal.notify_all();
-        self.shared.wake_keeper(&mut engine, self.shared.now().time);
-        drop(engine);
-        self.shared.settle(Level::sync())
+        self.shared.wake_keeper(engine, self.shared.now().time);
+        Ok(())
     }
 
     /// Its tags.
@@ -411,6 +415,11 @@ impl Queue {
     /// # Errors
     /// [`Error::OutOfBounds`].
     pub fn set_tags(&self, tags: &BTreeMap<String, String>) -> Result<()> {
+        self.begin_set_tags(tags)?;
+        self.shared.settle(Level::sync())
+    }
+
+    pub(crate) fn begin_set_tags(&self, tags: &BTreeMap<String, String>) -> Result<()> {
         within(Limit::Tags, tags.len() as u64, 0, 50)?;
         for (key, value) in tags {
             within(Limit::TagLength, key.chars().count() as u64, 1, 128)?;
@@ -421,7 +430,7 @@ impl Queue {
         engine.slot(self.id)?;
         let entry = Entry { queue: self.id, fact: Fact::Tagged { tags } };
         self.shared.commit(&mut engine, &[entry], Level::sync())?;
-        self.changed(engine)
+        self.changed(&mut engine)
     }
 
     /// Lets a parked group of a FIFO queue go on: its messages that were received too often may be received as often
@@ -430,6 +439,11 @@ impl Queue {
     /// # Errors
     /// [`Error::NotFound`]: the group is not parked.
     pub fn resume(&self, group: &str) -> Result<()> {
+        self.begin_resume(group)?;
+        self.shared.settle(Level::sync())
+    }
+
+    pub(crate) fn begin_resume(&self, group: &str) -> Result<()> {
         let mut engine = self.shared.lock();
         let state = &engine.slot(self.id)?.state;
         let id = state.ready.group_named(group);
@@ -438,7 +452,7 @@ impl Queue {
         }
         let fact = Fact::Resumed { time: self.shared.now().time, group };
         self.shared.commit(&mut engine, &[Entry { queue: self.id, fact }], Level::sync())?;
-        self.changed(engine)
+        self.changed(&mut engine)
     }
 
     /// Wakes all who wait at the queue.

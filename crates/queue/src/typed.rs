@@ -116,6 +116,19 @@ impl Queue {
         self.send_async(&Message::new(&body)).await
     }
 
+    /// As [`send_json_as`](Queue::send_json_as), for tasks.
+    ///
+    /// # Errors
+    /// As [`send_json`](Queue::send_json).
+    pub async fn send_json_as_async<T: Serialize + ?Sized>(
+        &self,
+        value: &T,
+        message: &Message<'_>,
+    ) -> Result<Sent> {
+        let body = encoded(value)?;
+        self.send_async(&Message { body: &body, ..*message }).await
+    }
+
     /// As [`receive_json`](Queue::receive_json), for tasks. Dropped before it is ready it has received nothing. (Of
     /// [`messages`](Queue::messages), `Typed::from` makes typed ones.)
     ///

@@ -1,9 +1,10 @@
 //! Topics, partitions, producers and consumer groups as Kafka has them, inside your process.
 //!
 //! With feature `tokio`, each call that waits for the disk or for records has a twin whose name ends in `_async`, and
-//! `Consumer::records` makes a consumer a `futures::Stream`, `Producer::sink` a producer a `futures::Sink`. The twins need a runtime with its timer on; tickets
-//! (`Partition::submit`, `Producer::send`, `Consumer::commit_async`) are futures without the feature and without a runtime. Calls that
-//! administer (topics, groups) may take a sync's time and have no twin: call them from `spawn_blocking`.
+//! `Consumer::records` makes a consumer a `futures::Stream`, `Producer::sink` a producer a `futures::Sink`. The twins need a
+//! runtime with its timer on; tickets (`Partition::submit`, `Producer::send`, `Consumer::commit_async`) are futures without the
+//! feature and without a runtime. Calls that make, remove or rewrite files (topics, groups, retention, compaction) have no twin,
+//! since a task would only hand them to a thread: call them from `spawn_blocking`.
 //!
 //! With feature `serde`, values of records are values of yours: `Producer::send_json`, `Records::json`, `ConsumerRecord::json`.
 #![forbid(unsafe_code)]

@@ -21,6 +21,9 @@ use crate::shared::Shared;
 use crate::topic::TopicCore;
 use crate::{PartitionId, TopicPartition};
 
+#[cfg(feature = "tokio")]
+mod asynchronous;
+
 /// How often a process that only reads looks whether the writer has made a partition's log.
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
 

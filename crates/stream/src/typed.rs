@@ -8,6 +8,8 @@ use serde::de::Deserialize;
 use crate::TopicPartition;
 use crate::chunk::{ConsumerRecord, Records};
 use crate::error::{Error, Result};
+#[cfg(feature = "tokio")]
+use crate::producer::RecordMetadata;
 use crate::producer::{Delivery, Producer, ProducerRecord};
 
 /// A record that was read, and what its value says.
@@ -82,8 +84,26 @@ impl Producer {
         record: &ProducerRecord<'_>,
         value: &T,
     ) -> Result<Delivery> {
-        let json = serde_json::to_vec(value)
-            .map_err(|source| Error::NotEncoded { topic: record.topic.into(), source })?;
+        let json = encoded(record, value)?;
         self.send(&ProducerRecord { value: Some(&json), ..*record })
     }
+
+    /// As [`send_async`](Producer::send_async), with `value` as JSON in the record's value's place.
+    ///
+    /// # Errors
+    /// [`Error::NotEncoded`]: nothing was sent. As [`Producer::send_async`].
+    #[cfg(feature = "tokio")]
+    pub async fn send_json_async<T: Serialize + ?Sized>(
+        &self,
+        record: &ProducerRecord<'_>,
+        value: &T,
+    ) -> Result<RecordMetadata> {
+        let json = encoded(record, value)?;
+        self.send_async(&ProducerRecord { value: Some(&json), ..*record }).await
+    }
+}
+
+fn encoded(record: &ProducerRecord<'_>, value: &(impl Serialize + ?Sized)) -> Result<Vec<u8>> {
+    serde_json::to_vec(value)
+        .map_err(|source| Error::NotEncoded { topic: record.topic.into(), source })
 }

@@ -135,6 +135,11 @@ impl Queue {
     /// [`Error::MessageDoesNotExist`]; [`Error::Unsupported`]: it is in flight or dead, or a priority or delay was given
     /// in a FIFO queue; and those of [`send`](Queue::send) for the changed message: nothing was changed.
     pub fn edit(&self, id: MessageId, edit: &Edit<'_>) -> Result<()> {
+        self.begin_edit(id, edit)?;
+        self.shared.settle(Level::sync())
+    }
+
+    pub(crate) fn begin_edit(&self, id: MessageId, edit: &Edit<'_>) -> Result<()> {
         let sequence = self.sequence_of(id)?;
         let shared = &self.shared;
         let mut engine = shared.lock();
@@ -178,7 +183,7 @@ impl Queue {
         envelope.attributes = Attributes::encode(&attributes, &mut buffer);
         let fact = Fact::Edited { sequence, time: now.time, standing, envelope };
         shared.commit(&mut engine, &[Entry { queue: self.id, fact }], Level::sync())?;
-        self.changed(engine)
+        self.changed(&mut engine)
     }
 
     /// Deletes a message that waits or is dead, unread, durably.
@@ -186,6 +191,11 @@ impl Queue {
     /// # Errors
     /// [`Error::MessageDoesNotExist`]; [`Error::Unsupported`]: it is in flight.
     pub fn cancel(&self, id: MessageId) -> Result<()> {
+        self.begin_cancel(id)?;
+        self.shared.settle(Level::sync())
+    }
+
+    pub(crate) fn begin_cancel(&self, id: MessageId) -> Result<()> {
         let sequence = self.sequence_of(id)?;
         let shared = &self.shared;
         let mut engine = shared.lock();
@@ -204,7 +214,7 @@ impl Queue {
             Fact::Deleted { time: now.time, reason: Gone::Cancelled, marks: marks(&[sequence]) };
         let level = Level::sync().with_spare();
         shared.commit(&mut engine, &[Entry { queue: self.id, fact }], level)?;
-        self.changed(engine)
+        self.changed(&mut engine)
     }
 
     /// Makes a delayed message receivable now.
@@ -212,6 +222,11 @@ impl Queue {
     /// # Errors
     /// [`Error::MessageDoesNotExist`]; [`Error::Unsupported`]: it is in flight or dead, or the queue is FIFO.
     pub fn fire_now(&self, id: MessageId) -> Result<()> {
+        self.begin_fire_now(id)?;
+        self.shared.settle(Level::sync())
+    }
+
+    pub(crate) fn begin_fire_now(&self, id: MessageId) -> Result<()> {
         let sequence = self.sequence_of(id)?;
         let shared = &self.shared;
         let mut engine = shared.lock();
@@ -226,7 +241,7 @@ impl Queue {
         }
         let fact = Fact::Rescheduled { sequence, time, due: time };
         shared.commit(&mut engine, &[Entry { queue: self.id, fact }], Level::sync())?;
-        self.changed(engine)
+        self.changed(&mut engine)
     }
 
     /// The sequence here of the message called `id`.

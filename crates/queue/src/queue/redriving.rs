@@ -69,6 +69,12 @@ impl Queue {
     /// [`Error::MoveTaskRunning`]: one at a time. [`Error::QueueDoesNotExist`] (the target), [`Error::RedriveRefused`],
     /// [`Error::OutOfBounds`].
     pub fn redrive(&self, options: &RedriveOptions) -> Result<u64> {
+        let id = self.begin_redrive(options)?;
+        self.shared.settle(Level::sync())?;
+        Ok(id)
+    }
+
+    pub(crate) fn begin_redrive(&self, options: &RedriveOptions) -> Result<u64> {
         if options.rate != 0 {
             let rate = if options.rate == u32::MAX { 0 } else { u64::from(options.rate) };
             within(Limit::RedriveRate, rate, 1, 1_000_000)?;
@@ -112,7 +118,7 @@ impl Queue {
         };
         let fact = Fact::MoveTask { task: Cow::Owned(task) };
         shared.commit(&mut engine, &[Entry { queue: self.id, fact }], Level::sync())?;
-        self.changed(engine)?;
+        self.changed(&mut engine)?;
         Ok(id)
     }
 
@@ -138,6 +144,11 @@ impl Queue {
     /// # Errors
     /// [`Error::NotFound`]: no redrive with this number runs.
     pub fn cancel_redrive(&self, id: u64) -> Result<()> {
+        self.begin_cancel_redrive(id)?;
+        self.shared.settle(Level::sync())
+    }
+
+    pub(crate) fn begin_cancel_redrive(&self, id: u64) -> Result<()> {
         let shared = &self.shared;
         let mut engine = shared.lock();
         let time = shared.now().time;
@@ -148,6 +159,6 @@ impl Queue {
         let task = MoveTask { status: RedriveStatus::Cancelled, ended: time, ..task.clone() };
         let fact = Fact::MoveTask { task: Cow::Owned(task) };
         shared.commit(&mut engine, &[Entry { queue: self.id, fact }], Level::sync())?;
-        self.changed(engine)
+        self.changed(&mut engine)
     }
 }

@@ -49,6 +49,17 @@ impl Queue {
         message: &Message<'_>,
         missed: Missed,
     ) -> Result<()> {
+        self.begin_schedule(name, repeat, message, missed)?;
+        self.shared.settle(Level::sync())
+    }
+
+    pub(crate) fn begin_schedule(
+        &self,
+        name: &str,
+        repeat: &Repeat,
+        message: &Message<'_>,
+        missed: Missed,
+    ) -> Result<()> {
         within(Limit::QueueNameLength, name.chars().count() as u64, 1, 80)?;
         if let Repeat::Every(interval) = repeat {
             limits::duration(Limit::ScheduleInterval, *interval, 1, CENTURY_MS)?;
@@ -83,7 +94,7 @@ impl Queue {
         };
         let fact = Fact::Schedule { schedule: Cow::Owned(schedule) };
         shared.commit(&mut engine, &[Entry { queue: self.id, fact }], Level::sync())?;
-        self.changed(engine)
+        self.changed(&mut engine)
     }
 
     /// Ends a schedule.
@@ -91,13 +102,18 @@ impl Queue {
     /// # Errors
     /// [`Error::NotFound`].
     pub fn unschedule(&self, name: &str) -> Result<()> {
+        self.begin_unschedule(name)?;
+        self.shared.settle(Level::sync())
+    }
+
+    pub(crate) fn begin_unschedule(&self, name: &str) -> Result<()> {
         let mut engine = self.shared.lock();
         if !engine.slot(self.id)?.state.schedules.contains_key(name) {
             return Err(Error::NotFound { what: "schedule" });
         }
         let entry = Entry { queue: self.id, fact: Fact::ScheduleRemoved { name } };
         self.shared.commit(&mut engine, &[entry], Level::sync())?;
-        self.changed(engine)
+        self.changed(&mut engine)
     }
 
     /// The schedules of this queue, by name.

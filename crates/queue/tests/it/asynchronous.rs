@@ -1,13 +1,19 @@
 //! Queues for tasks of a runtime: the same answers, and nothing lost when a future is dropped.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
 use futures_util::StreamExt;
-use logmill_queue::{Message, Queue, QueueConfig, Queues, QueuesOptions, ReceiveOptions};
-use logmill_storage::DataDir;
+use logmill_queue::{
+    Edit, Message, Missed, OnFailure, Queue, QueueConfig, Queues, QueuesOptions, ReceiveOptions,
+    RedriveOptions, RedriveStatus, Repeat,
+};
+use logmill_storage::{DataDir, DataDirOptions, Durability, ManualClock};
+
+const HOUR: Duration = Duration::from_secs(3600);
 
 /// A queue on a real directory, with the background's threads and the commit thread.
 fn with_queue(test: impl AsyncFnOnce(Queue)) {
@@ -25,7 +31,7 @@ fn with_queues(test: impl AsyncFnOnce(&Queues, Queue)) {
 }
 
 fn long() -> ReceiveOptions<'static> {
-    ReceiveOptions::new().wait(Duration::from_secs(3600))
+    ReceiveOptions::new().wait(HOUR)
 }
 
 #[test]
@@ -131,5 +137,119 @@ fn a_send_that_nobody_waits_for_any_more_reaches_those_who_wait_for_messages() {
         let options = long();
         let got = queue.receive_async(&options).await.unwrap();
         assert_eq!(got[0].body(), b"orphan", "its send was {polled_once:?} when it was dropped");
+    });
+}
+
+#[test]
+fn a_task_changes_a_queue_and_what_waits_in_it_and_waits_for_the_disk() {
+    let place = tempfile::tempdir().unwrap();
+    // What moves so many messages a second does not get far while the clock stands still.
+    let clock = Arc::new(ManualClock::at(1_700_000_000_000));
+    let dir = DataDirOptions::new().threads(1).clock(clock).open(place.path()).unwrap();
+    let queues = Queues::open(&dir, QueuesOptions::default()).unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    // The answer of a change, after a sync.
+    macro_rules! synced {
+        ($change:expr) => {{
+            let before = dir.activity().syncs;
+            let answer = runtime.block_on($change).unwrap();
+            assert!(dir.activity().syncs > before, "it is ready before any sync");
+            answer
+        }};
+    }
+    let queue = queues.create("work", &QueueConfig::standard()).unwrap();
+    let sent = queue.send(&Message::new(b"draft").delay(HOUR)).unwrap();
+    synced!(queue.edit_async(sent.id, &Edit::new().body(b"final")));
+    synced!(queue.fire_now_async(sent.id));
+    let got = queue.receive(&ReceiveOptions::new()).unwrap();
+    assert_eq!(got[0].body(), b"final");
+    queue.delete(got[0].receipt()).unwrap();
+    let sent = queue.send(&Message::new(b"unwanted")).unwrap();
+    synced!(queue.cancel_async(sent.id));
+    assert_eq!(queue.counts().unwrap(), Default::default());
+
+    let tick = Message::new(b"tick");
+    synced!(queue.schedule_async("hourly", &Repeat::Every(HOUR), &tick, Missed::Skip));
+    assert_eq!(queue.schedules().unwrap()[0].name, "hourly");
+    synced!(queue.unschedule_async("hourly"));
+    assert!(queue.schedules().unwrap().is_empty());
+
+    let tags = BTreeMap::from([("team".to_owned(), "mail".to_owned())]);
+    synced!(queue.set_tags_async(&tags));
+    assert_eq!(queue.tags().unwrap(), tags);
+    synced!(queue.set_config_async(|config| config.delay(HOUR)));
+    assert_eq!(queue.config().unwrap().get_delay(), HOUR);
+
+    let failing = queues.create("failing", &QueueConfig::standard()).unwrap();
+    for _ in 0..5 {
+        failing.send(&Message::new(b"bad")).unwrap();
+        let got = failing.receive(&ReceiveOptions::new()).unwrap();
+        synced!(failing.reject_async(got[0].receipt(), "no"));
+    }
+    let slowly = RedriveOptions::new().messages_per_second(1);
+    let id = synced!(failing.redrive_async(&slowly));
+    assert_eq!(failing.redrives().unwrap()[0].status, RedriveStatus::Running);
+    synced!(failing.cancel_redrive_async(id));
+    assert_eq!(failing.redrives().unwrap()[0].status, RedriveStatus::Cancelled);
+
+    let config = QueueConfig::fifo().on_failure(OnFailure::Park);
+    let parking = queues.create("parking.fifo", &config).unwrap();
+    parking.send(&Message::new(b"stuck").group("g").deduplication_id("1")).unwrap();
+    let got = parking.receive(&ReceiveOptions::new()).unwrap();
+    parking.reject(got[0].receipt(), "no").unwrap();
+    assert_eq!(parking.groups().unwrap(), [("g".to_owned(), true)]);
+    synced!(parking.resume_async("g"));
+    assert_eq!(parking.groups().unwrap(), [("g".to_owned(), false)]);
+    synced!(parking.purge_async());
+    queues.close().unwrap();
+}
+
+/// Whether another task of the same thread had its turn before `always_ready` came to its end.
+async fn others_have_their_turn(always_ready: impl Future<Output = ()>) -> bool {
+    let had_turn = Arc::new(AtomicBool::new(false));
+    let other = Arc::clone(&had_turn);
+    let other = tokio::spawn(async move { other.store(true, Ordering::Relaxed) });
+    always_ready.await;
+    let had_turn = had_turn.load(Ordering::Relaxed);
+    other.await.unwrap();
+    had_turn
+}
+
+/// A worker whose queue was never empty kept its thread for itself: no timer fired and no request was answered meanwhile.
+#[test]
+fn a_task_that_never_has_to_wait_lets_others_have_their_turn() {
+    const MESSAGES: usize = 300;
+    with_queue(async |queue| {
+        queue.set_config(|config| config.durability(Durability::Buffered)).unwrap();
+        let sends = async {
+            for _ in 0..MESSAGES {
+                queue.send_async(&Message::new(b"m")).await.unwrap();
+            }
+        };
+        assert!(others_have_their_turn(sends).await, "sending");
+        let mut received = Vec::new();
+        let receives = async {
+            for _ in 0..MESSAGES {
+                received.extend(queue.receive_async(&long()).await.unwrap());
+            }
+        };
+        assert!(others_have_their_turn(receives).await, "receiving");
+        for message in &received {
+            queue.release(message.receipt()).unwrap();
+        }
+        let mut messages = queue.messages(ReceiveOptions::new().max(1000));
+        let mut again = Vec::new();
+        let nexts = async {
+            for _ in 0..MESSAGES {
+                again.push(messages.next().await.unwrap().unwrap());
+            }
+        };
+        assert!(others_have_their_turn(nexts).await, "a stream of what was received at once");
+        let deletes = async {
+            for message in &again {
+                queue.delete_async(message.receipt()).await.unwrap();
+            }
+        };
+        assert!(others_have_their_turn(deletes).await, "deleting");
     });
 }

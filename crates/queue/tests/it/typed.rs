@@ -98,8 +98,10 @@ fn tasks_send_and_receive_values() {
     with_queue(|queue, _| {
         runtime.block_on(async {
             queue.send_json_async(&resize(5)).await.unwrap();
+            queue.send_json_as_async(&resize(6), &Message::new(b"").priority(9)).await.unwrap();
             let got = queue.receive_json_async::<Resize>(&all()).await.unwrap();
-            assert_eq!(got[0].value.as_ref().unwrap(), &resize(5));
+            let values: Vec<_> = got.into_iter().map(|typed| typed.value.unwrap()).collect();
+            assert_eq!(values, [resize(6), resize(5)]);
         });
     });
 }

@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use futures_util::future::{Either, join, join_all, select};
 use futures_util::{FutureExt, SinkExt, StreamExt};
-use logmill_storage::{DataDirOptions, Durability, Journal, LogConfig, ManualClock};
+use logmill_storage::{
+    AppendOptions, DataDirOptions, Durability, Journal, LogConfig, ManualClock, Record,
+};
 use logmill_stream::{
     Acknowledge, Consumer, ConsumerConfig, Error, ProducerConfig, ProducerRecord, ShareConsumer,
     ShareConsumerConfig, ShareGroupConfig, StartAt, Streams, StreamsOptions, Topic, TopicConfig,
@@ -87,6 +89,53 @@ fn a_task_that_waits_is_woken_by_an_append_from_a_thread() {
         };
         let (records, ()) = join(poll, append).await;
         assert_eq!(texts(&records.unwrap()), ["late"]);
+    });
+}
+
+#[test]
+#[expect(clippy::disallowed_methods, reason = "somebody appends meanwhile")]
+fn a_task_that_reads_a_partition_is_woken_by_an_append_and_by_the_end_of_its_time() {
+    with_topic(1, async |_, topic| {
+        let partition = topic.partition(0).unwrap();
+        let mut reader = partition.reader(0).unwrap();
+        assert!(reader.next_batch_timeout_async(Duration::ZERO).await.unwrap().is_none());
+        drop_while_waiting(reader.next_batch_timeout_async(LONG)).await;
+        let appender = topic.clone();
+        // The reader has been polled before and waits.
+        let append = async { drop(std::thread::spawn(move || append(&appender, 0, &["late"]))) };
+        let (batch, ()) = join(reader.next_batch_timeout_async(LONG), append).await;
+        let batch = batch.unwrap().unwrap();
+        let record = batch.records().next().unwrap().unwrap();
+        assert_eq!((record.offset, record.value), (0, Some(b"late".as_slice())));
+        assert!(partition.wait_for_async(0, LONG).await.unwrap());
+        assert!(!partition.wait_for_async(1, Duration::ZERO).await.unwrap());
+    });
+}
+
+#[test]
+#[expect(clippy::disallowed_methods, reason = "somebody appends meanwhile")]
+fn a_task_of_a_process_that_only_reads_finds_the_log_that_the_writer_makes_meanwhile() {
+    with_topic(1, async |store, topic| {
+        let dir = DataDirOptions::new().read_only(true).open(store.dir.path()).unwrap();
+        let follower = Streams::follow(&dir, &StreamsOptions::default()).unwrap();
+        let partition = follower.topic("t").unwrap().partition(0).unwrap();
+        assert!(!partition.wait_for_async(0, Duration::from_millis(1)).await.unwrap());
+        let append = async { drop(std::thread::spawn(move || append(&topic, 0, &["new", "er"]))) };
+        let (found, ()) = join(partition.wait_for_async(1, LONG), append).await;
+        assert!(found.unwrap());
+    });
+}
+
+#[test]
+fn a_task_makes_a_partition_durable() {
+    with_topic(1, async |_, topic| {
+        let partition = topic.partition(0).unwrap();
+        let buffered =
+            AppendOptions { durability: Some(Durability::Buffered), ..AppendOptions::default() };
+        partition.append_with(&[Record::value(b"v")], &buffered).unwrap();
+        assert_eq!(partition.high_watermark().unwrap(), 0, "readers see what is durable");
+        assert_eq!(partition.sync_async().await.unwrap(), 1);
+        assert_eq!(partition.high_watermark().unwrap(), 1);
     });
 }
 
@@ -271,6 +320,16 @@ fn a_task_sends_and_is_told_where_the_record_went() {
             assert_eq!(topic.partition(0).unwrap().high_watermark().unwrap(), offset + 1);
         }
         producer.close_async().await.unwrap();
+    });
+}
+
+#[test]
+fn a_task_sends_a_value_and_is_told_where_it_went() {
+    with_topic(1, async |store, topic| {
+        let producer = store.streams.producer(ProducerConfig::new()).unwrap();
+        let sent = producer.send_json_async(&ProducerRecord::to("t"), &[1, 2]).await.unwrap();
+        assert_eq!((sent.partition, sent.offset), (named("t", 0), Some(0)));
+        assert_eq!(values(&topic.partition(0).unwrap()), ["[1,2]"]);
     });
 }
 
