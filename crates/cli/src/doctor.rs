@@ -79,21 +79,6 @@ fn examine(disk: &Disk, as_json: bool, failed: &Failed<'_>) -> Outcome {
     let limit = |resource| getrlimit(resource).current;
     let (files, file_bytes) = (limit(Resource::Nofile), limit(Resource::Fsize));
     let us = |quantile| syncs.value_at_quantile(quantile) / 1_000;
-    let mut out = BufWriter::new(stdout().lock());
-    if as_json {
-        let line = json!({
-            "file_system": file_system,
-            "buffered_writes": writes,
-            "fdatasync_us": {"p50": us(0.5), "p99": us(0.99), "max": syncs.max() / 1_000},
-            "free_bytes": free,
-            "open_files_max": files,
-            "file_bytes_max": file_bytes,
-        });
-        write_line(&mut out, &line)?;
-        return out.flush().map_err(Failure::output);
-    }
-    let unlimited =
-        |limit: Option<u64>| limit.map_or_else(|| "unlimited".into(), |n| n.to_string());
     let mut warnings = Vec::new();
     if file_system == "tmpfs" {
         warnings.push("tmpfs is memory: nothing here survives power loss, whatever is synced");
@@ -118,6 +103,22 @@ fn examine(disk: &Disk, as_json: bool, failed: &Failed<'_>) -> Outcome {
     if free < 1 << 30 {
         warnings.push("less than 1 GiB is free");
     }
+    let mut out = BufWriter::new(stdout().lock());
+    if as_json {
+        let line = json!({
+            "file_system": file_system,
+            "buffered_writes": writes,
+            "fdatasync_us": {"p50": us(0.5), "p99": us(0.99), "max": syncs.max() / 1_000},
+            "free_bytes": free,
+            "open_files_max": files,
+            "file_bytes_max": file_bytes,
+            "warnings": warnings,
+        });
+        write_line(&mut out, &line)?;
+        return out.flush().map_err(Failure::output);
+    }
+    let unlimited =
+        |limit: Option<u64>| limit.map_or_else(|| "unlimited".into(), |n| n.to_string());
     let facts = [
         ("file system", file_system.to_owned()),
         ("buffered appends", format!("{writes} writes")),

@@ -42,6 +42,14 @@ use crate::failure::Outcome;
 /// Exit codes: 0 done, 1 failed, 2 bad usage, 3 corruption found.
 #[derive(Debug, Parser)]
 #[command(name = "logmill", version, max_term_width = 100, arg_required_else_help = true)]
+#[command(after_help = "\
+Examples:
+  logmill --dir store produce events --file access.log     append each line to a topic
+  logmill --dir store consume events                       print what is in it
+  logmill --dir store queue create jobs
+  echo 'resize 17' | logmill --dir store queue send jobs
+  logmill --dir store queue receive jobs --delete
+  logmill --dir store top                                  watch it")]
 struct Cli {
     #[command(flatten)]
     place: open::Place,

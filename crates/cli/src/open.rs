@@ -11,14 +11,17 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use crate::failure::{Failure, Outcome};
 use crate::{duration, ends};
 
+/// Over the options that every command takes, which its own would be lost among.
+const EVERYWHERE: &str = "Options of every command";
+
 /// Where the store is.
 #[derive(Debug, clap::Args)]
 pub struct Place {
-    /// The store's directory; `produce` makes it if it is not there
-    #[arg(long, global = true, value_name = "DIR")]
+    /// The store's directory; `produce` and `create` make it if it is not there
+    #[arg(long, global = true, value_name = "DIR", help_heading = EVERYWHERE)]
     dir: Option<PathBuf>,
     /// How long a command that writes waits for another writer to finish, such as 500ms, 5s, 2m
-    #[arg(long, global = true, value_name = "TIME", default_value = "5s", value_parser = duration::parse)]
+    #[arg(long, global = true, value_name = "TIME", default_value = "5s", value_parser = duration::parse, help_heading = EVERYWHERE)]
     lock_wait: Duration,
 }
 

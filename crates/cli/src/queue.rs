@@ -39,7 +39,7 @@ pub struct Arguments {
 enum Command {
     /// Create a queue, or find it if it is there with the same settings
     #[command(
-        after_long_help = "Examples:\n  logmill --dir store queue create jobs --visibility-timeout 2m --dead-letter failed --max-receives 5\n  logmill --dir store queue create orders.fifo --fifo"
+        after_long_help = "Examples:\n  logmill --dir store queue create failed\n  logmill --dir store queue create jobs --dead-letter failed --max-receives 5\n  logmill --dir store queue create orders.fifo --fifo"
     )]
     Create(Create),
     /// Send each line of a file or of standard input as a message

@@ -50,6 +50,7 @@ pub fn run_man(mut root: Command, arguments: &ManArguments) -> Outcome {
     }
     let title = ["logmill"].into_iter().chain(arguments.subcommand.iter().map(String::as_str));
     let title = title.collect::<Vec<_>>().join("-");
-    let page = Man::new(command.clone()).title(title.to_uppercase());
+    let source = format!("logmill {}", root.get_version().unwrap_or_default());
+    let page = Man::new(command.clone()).title(title.to_uppercase()).source(source);
     page.render(&mut stdout()).map_err(Failure::output)
 }

@@ -239,6 +239,7 @@ fn completions_and_manual_pages_are_made_of_the_command_itself() {
         page.contains("LOGMILL\\-QUEUE\\-SEND") || page.contains("LOGMILL-QUEUE-SEND"),
         "{page}"
     );
+    assert!(page.contains("\"logmill "), "it does not say of which version it is: {page}");
     let failed: Finished = store.run(&["man", "frobnicate"]);
     assert_eq!(failed.code, 2);
 }

@@ -144,6 +144,7 @@ fn doctor_says_what_it_finds_and_leaves_nothing() {
     let mapped = ["ext4", "tmpfs"].contains(&found["file_system"].as_str().unwrap());
     assert_eq!(found["buffered_writes"], if mapped { "mapped" } else { "positional" });
     let text = logmill(&["doctor", dir]).ok_text();
+    assert!(found["warnings"].is_array(), "a program is warned as a reader is: {found}");
     assert!(text.contains("fdatasync of 4 KiB") && text.contains("free space"), "{text}");
     assert_eq!(std::fs::read_dir(place.path()).unwrap().count(), 0);
     logmill(&["doctor", &format!("{dir}/absent")]).failed(1);
