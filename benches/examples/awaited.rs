@@ -1,6 +1,11 @@
 //! What waiting in a task adds to a call, beside the same call that blocks: `cargo run --release -p logmill-benches --example awaited`.
-//! The two take turns, call by call, so that a machine that drifts drifts for both. Tasks run on a runtime of one thread.
+//! The two take turns, call by call, so that a machine that drifts drifts for both. Tasks run on a runtime of one thread. The last
+//! row has nothing of logmill in it: a sync by the thread that wants it, and by another one that is asked and answers.
 
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use logmill::{
@@ -12,6 +17,19 @@ use logmill_benches::{Scratch, payload};
 
 /// Calls of each kind; a thirtieth of it where each waits for the disk.
 const CALLS: usize = 60_000;
+
+/// Times an expression and gives back its value.
+macro_rules! timed {
+    ($spent:expr, $call:expr) => {{
+        let begin = Instant::now();
+        let value = $call;
+        $spent.push(begin.elapsed());
+        value.expect("call")
+    }};
+}
+
+const PAGE: usize = 4096;
+const PAGES: usize = 4096;
 
 fn main() {
     let scratch = Scratch::new("awaited");
@@ -27,6 +45,32 @@ fn main() {
         runtime.block_on(sides.run());
     }
     store.close().expect("close");
+    bare(&scratch.path().join("bare"));
+}
+
+/// What two hand-overs between sleeping threads add to a sync: no awaited call can add less.
+fn bare(path: &Path) {
+    let file = File::create(path).expect("create");
+    file.write_all_at(&vec![0; PAGE * PAGES], 0).expect("write");
+    file.sync_all().expect("sync");
+    let sync = |n: usize| {
+        file.write_all_at(&[1; 150], (n % PAGES * PAGE) as u64).and_then(|()| file.sync_data())
+    };
+    let (ask, asked) = mpsc::channel();
+    let (answer, answered) = mpsc::channel();
+    let mut spent = Spent::default();
+    std::thread::scope(|threads| {
+        threads.spawn(move || asked.iter().try_for_each(|n| answer.send(sync(n))));
+        for n in 0..CALLS / 30 {
+            timed!(spent.blocking, sync(n));
+            timed!(spent.awaited, {
+                ask.send(n).expect("a thread");
+                answered.recv().expect("a thread")
+            });
+        }
+        drop(ask);
+    });
+    spent.print("bare", "write and sync");
 }
 
 struct Sides {
@@ -62,16 +106,6 @@ impl Spent {
             false => println!(" {:>11.2}", p50(&mut self.pooled)),
         }
     }
-}
-
-/// Times an expression and gives back its value.
-macro_rules! timed {
-    ($spent:expr, $call:expr) => {{
-        let begin = Instant::now();
-        let value = $call;
-        $spent.push(begin.elapsed());
-        value.expect("call")
-    }};
 }
 
 impl Sides {
