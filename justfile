@@ -27,6 +27,10 @@ torture-nightly:
 deny:
     .ci/run deny
 
+# Before a release: what of the API of BASELINE, a tag or any commit, this tree breaks.
+semver BASELINE *RELEASE:
+    .ci/semver {{BASELINE}} {{RELEASE}}
+
 # Counts instructions on the hot paths; `just instructions --write` keeps the counts that the gate compares with.
 instructions *ARGUMENTS:
     .ci/instructions {{ARGUMENTS}}
