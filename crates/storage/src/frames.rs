@@ -145,9 +145,9 @@ impl Frames {
     fn buffered_frame(&self, bytes: &[u8; HEAD_LEN]) -> Option<FrameHead> {
         let head = FrameHead::unverified(bytes)?;
         let start = usize::try_from(self.position - self.buffer_at).ok()?;
+        // What was read ends before the limit.
         let frame = self.buffer.get(start..start.checked_add(head.frame_len())?)?;
-        let fits = frame.len() as u64 <= self.limit - self.position;
-        (fits && head.verify(&self.scope, frame).is_ok()).then_some(head)
+        head.verify(&self.scope, frame).is_ok().then_some(head)
     }
 
     /// The batch of the frame that was just peeked at.
@@ -208,6 +208,14 @@ impl Frames {
         Ok(batch)
     }
 
+    /// The batch at the position if a whole frame is there that decodes; then goes to the next frame.
+    pub fn next_valid(&mut self) -> io::Result<Option<Batch<'_>>> {
+        Ok(match self.peek()? {
+            Step::Frame(head) => self.take(head).ok(),
+            Step::End | Step::Damaged(_) => None,
+        })
+    }
+
     /// Fewer bytes than a head are left: they must be zero.
     fn rest_is_zero(&mut self) -> io::Result<Step> {
         #[expect(clippy::cast_possible_truncation, reason = "less than a head")]
@@ -256,5 +264,107 @@ impl Frames {
         self.buffer.truncate(*got.as_ref().unwrap_or(&0));
         self.buffer_at = self.position;
         got.map(|_| ())
+    }
+}
+
+#[cfg(all(test, feature = "sim"))]
+mod tests {
+    use super::*;
+    use crate::batch::{Encoder, FrameSpec};
+    use crate::io::Open;
+    use crate::io::sim::SimDisk;
+    use crate::record::Record;
+
+    fn scope() -> Scope {
+        Scope::new(&[7; 16], 1, 0, 0)
+    }
+
+    /// Frames of one record each, from offset 0 on.
+    fn frames(values: &[&[u8]]) -> Vec<Vec<u8>> {
+        let frame = |(offset, value): (u64, &&[u8])| {
+            let mut out = Vec::new();
+            let spec = FrameSpec { base_offset: offset, ..FrameSpec::default() };
+            Encoder::default().dense(&mut out, &scope(), &spec, &[Record::value(value)], 0);
+            out
+        };
+        (0..).zip(values).map(frame).collect()
+    }
+
+    fn walk(bytes: &[u8], limit: u64) -> Frames {
+        let disk = SimDisk::new(1);
+        disk.write_file("a", bytes).unwrap();
+        let file = disk.io().open("a".as_ref(), Open::Read).unwrap();
+        Frames::new(file, scope(), 0, limit)
+    }
+
+    #[test]
+    fn damage_is_passed_only_to_a_whole_frame_at_or_before_what_is_looked_for() {
+        let sound = frames(&[b"zero", b"one", b"two"]);
+        let damaged = |n: usize, at: usize| {
+            let mut bytes = sound.clone();
+            bytes[n][at] ^= 1;
+            bytes.concat()
+        };
+        let (one, two) = (sound[0].len() as u64, (sound[0].len() + sound[1].len()) as u64);
+        let pass = |bytes: &[u8], limit: u64, from: u64, delta: u64| {
+            let mut walk = walk(bytes, limit);
+            walk.seek(from);
+            assert!(matches!(walk.peek().unwrap(), Step::Damaged(_)));
+            let passed = walk.pass_damage(delta).unwrap();
+            (passed, walk.position())
+        };
+        let body = damaged(0, 20);
+        for limit in [u64::MAX, body.len() as u64] {
+            assert_eq!(pass(&body, limit, 0, 0), (false, 0), "offset 0 was in what is damaged");
+            assert_eq!(pass(&body, limit, 0, 1), (true, one));
+            assert_eq!(pass(&body, limit, 0, 2), (true, one));
+        }
+        let mut two_damaged = body.clone();
+        two_damaged[one as usize + 20] ^= 1;
+        assert_eq!(pass(&two_damaged, u64::MAX, 0, 1), (false, 0));
+        assert_eq!(pass(&two_damaged, u64::MAX, 0, 2), (true, two));
+        // Nothing says where a damaged head's frame ends, and behind the last frame there is nothing.
+        assert_eq!(pass(&damaged(0, 5), u64::MAX, 0, 9), (false, 0));
+        assert_eq!(pass(&damaged(2, 20), u64::MAX, two, 9), (false, two));
+        assert_eq!(pass(&damaged(2, 20), body.len() as u64, two, 9), (false, two));
+        assert_eq!(pass(&body, one, 0, 9), (false, 0), "the walk ends with the damage");
+        assert_eq!(pass(&sound[0][..5], 5, 0, 9), (false, 0));
+    }
+
+    #[test]
+    fn a_frame_that_ends_behind_the_limit_or_the_file_is_cut_short_and_costs_no_buffer() {
+        let long = &frames(&[&[7; 2 * BUFFER_MAX]])[0];
+        let expected = long.len() as u64;
+        for (bytes, limit, found) in [
+            (&long[..], expected - 1, expected - 1),
+            (&long[..1_000], u64::MAX, 1_000),
+            (&long[..1_000], expected, 1_000),
+            (&long[..], HEAD_LEN as u64, HEAD_LEN as u64),
+        ] {
+            let mut walk = walk(bytes, limit);
+            let cut = Corruption::Truncated { expected, found };
+            assert_eq!(walk.peek().unwrap(), Step::Damaged(cut), "limit {limit}");
+            assert!(walk.buffer.capacity() <= BUFFER_MAX, "{} bytes", walk.buffer.capacity());
+        }
+        assert!(matches!(walk(long, expected).peek().unwrap(), Step::Frame(_)));
+        let short = &frames(&[b"in the buffer as a whole"])[0];
+        let limit = short.len() as u64 - 1;
+        let cut = Corruption::Truncated { expected: limit + 1, found: limit };
+        assert_eq!(walk(short, limit).peek().unwrap(), Step::Damaged(cut));
+    }
+
+    #[test]
+    fn bytes_too_few_for_a_frame_are_the_end_if_they_are_zero() {
+        for len in 0..HEAD_LEN {
+            assert_eq!(walk(&vec![0; len], len as u64).peek().unwrap(), Step::End, "{len}");
+        }
+        for len in 1..HEAD_LEN {
+            for at in 0..len {
+                let mut bytes = vec![0; len];
+                bytes[at] = 1;
+                let damage = Corruption::Field("bytes too few for a frame");
+                assert_eq!(walk(&bytes, len as u64).peek().unwrap(), Step::Damaged(damage));
+            }
+        }
     }
 }

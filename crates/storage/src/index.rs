@@ -151,10 +151,9 @@ fn crc(head: &[u8; HEAD_LEN], entries: &[u8]) -> u32 {
 }
 
 fn seal(bytes: &mut [u8]) {
-    if let Some((head, entries)) = bytes.split_first_chunk_mut() {
-        let crc = crc(head, entries);
-        LE::write_u32(&mut head[40..], crc);
-    }
+    let (head, entries) = bytes.split_first_chunk_mut().expect("a file begins with its head");
+    let crc = crc(head, entries);
+    LE::write_u32(&mut head[40..], crc);
 }
 
 fn entries<'a, const WIDTH: usize>(
@@ -274,12 +273,32 @@ mod tests {
     }
 
     #[test]
+    fn what_is_cut_off_was_as_good_as_never_noted_and_nothing_is_noted_beyond_4_gib() {
+        for kept in 0..=400u32 {
+            let mut cut = sample();
+            cut.truncate(u64::from(kept) * 1000 + 128);
+            let mut noted = Index::default();
+            for n in 0..kept {
+                noted.note(n * 3, u64::from(n) * 1000 + 128, i64::from(n) * 10);
+            }
+            assert_eq!(cut, noted, "{kept} frames");
+        }
+        let mut index = sample();
+        index.note(2000, 1 << 32, 5000);
+        assert_eq!(index, sample());
+        index.note(2000, (1 << 32) - 1, 5000);
+        assert_ne!(index, sample());
+    }
+
+    #[test]
     fn a_time_look_up_never_begins_after_the_first_record_that_fits() {
         let index = sample();
         for ms in [-1, 0, 5, 1234, 3990, 9999] {
             let first_that_fits =
                 (0..400u32).find(|n| i64::from(*n) * 10 >= ms).map_or(1200, |n| n * 3);
-            assert!(index.before_time(ms).unwrap_or(0) <= first_that_fits);
+            let begun = index.before_time(ms).unwrap_or(0);
+            assert!(begun <= first_that_fits);
+            assert!(begun + 3 * 70 > first_that_fits, "an entry for each 64 KiB");
         }
     }
 

@@ -54,21 +54,18 @@ fn check_writable(features: u32) -> Result<(), Corruption> {
 }
 
 fn check(bytes: &[u8], magic: &[u8; 8], version: Option<u16>) -> Result<(), Corruption> {
-    if !bytes.starts_with(magic) {
-        return Err(Corruption::Magic);
-    }
+    let body = bytes.split_last_chunk().filter(|_| bytes.starts_with(magic));
+    let (body, crc) = body.ok_or(Corruption::Magic)?;
     if let Some(found) = version.filter(|version| *version != VERSION) {
         return Err(Corruption::Version { found });
     }
-    let Some((body, crc)) = bytes.split_last_chunk() else { return Err(Corruption::Magic) };
     let (expected, found) = (crc32fast::hash(body), u32::from_le_bytes(*crc));
     if expected == found { Ok(()) } else { Err(Corruption::Checksum { expected, found }) }
 }
 
 pub(crate) fn seal(bytes: &mut [u8]) {
-    if let Some((body, crc)) = bytes.split_last_chunk_mut() {
-        *crc = crc32fast::hash(body).to_le_bytes();
-    }
+    let (body, crc) = bytes.split_last_chunk_mut().expect("a structure ends with its checksum");
+    *crc = crc32fast::hash(body).to_le_bytes();
 }
 
 fn array16(bytes: &[u8]) -> [u8; 16] {

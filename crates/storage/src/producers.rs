@@ -377,6 +377,22 @@ mod tests {
     }
 
     #[test]
+    fn of_too_many_whose_batches_were_taken_back_one_is_forgotten_for_each_that_comes() {
+        let mut state = Producers::default();
+        for id in (0..).take(PRODUCERS_MAX) {
+            state.note(Producer { id, epoch: 0, sequence: 0 }, 1, 5, false, 0);
+        }
+        state.truncate(5);
+        let behind =
+            |state: &Producers, id| state.check(Producer { id, epoch: 0, sequence: 1 }, 1).is_err();
+        assert!(behind(&state, 0) && behind(&state, 1));
+        state.note(Producer { id: i64::MAX, epoch: 0, sequence: 0 }, 1, 5, false, 0);
+        state.truncate(5);
+        assert_eq!(state.taken_back.len(), PRODUCERS_MAX);
+        assert_eq!([0, 1, i64::MAX].map(|id| behind(&state, id)), [false, true, true]);
+    }
+
+    #[test]
     fn a_snapshot_survives_a_round_trip_and_no_flipped_bit() {
         let mut state = Producers::default();
         state.note(producer(0, 0), 5, 100, false, u64::MAX);

@@ -266,15 +266,17 @@ impl Known<'_> {
             let fits = match (segment.footer(file.as_ref())?, next) {
                 (Some(footer), Some(next)) => footer.end_offset == next,
                 (Some(footer), None) => {
-                    (footer.end_offset, footer.data_end) == (end.offset, end.position)
+                    (segment.base_offset(), footer.end_offset, footer.data_end)
+                        == (end.segment, end.offset, end.position)
                 }
                 (None, Some(_)) => true,
                 (None, None) => {
-                    file.len().map_err(segment.failed("stat"))? == end.position
+                    let len = file.len().map_err(segment.failed("stat"))?;
+                    (segment.base_offset(), len) == (end.segment, end.position)
                         && self.is_borne_out(segment, &file, &end)?
                 }
             };
-            if !fits || (next.is_none() && segment.base_offset() != end.segment) {
+            if !fits {
                 return Ok(None);
             }
             reached = next.unwrap_or(end.offset);
@@ -359,9 +361,7 @@ impl Known<'_> {
                 }
                 let at = from + i as u64;
                 let mut frames = segment.frames(Arc::clone(file), at, point.position)?;
-                if let Step::Frame(head) = frames.peek().map_err(segment.failed("read"))?
-                    && let Ok(batch) = frames.take(head)
-                {
+                if let Some(batch) = frames.next_valid().map_err(segment.failed("read"))? {
                     return Ok(batch.last_offset() + 1 == point.offset);
                 }
             }
@@ -658,13 +658,10 @@ fn last_non_zero(file: &dyn File, from: u64, end: u64) -> std::io::Result<u64> {
         while position < end {
             let want = usize::try_from(end - position).unwrap_or(buffer.len()).min(buffer.len());
             let got = read_full(file, &mut buffer[..want], position)?;
-            if got == 0 {
-                break;
-            }
             if let Some(i) = last_set(&buffer[..got]) {
                 last = position + i as u64 + 1;
             }
-            position += got as u64;
+            position += want as u64;
         }
     }
     Ok(last - from)
@@ -692,9 +689,7 @@ fn find_witness(segment: &Segment, file: &Arc<dyn File>, end: Proven, len: u64) 
     let mut witness = 0;
     while let Some(at) = resync.next(frames.position()).map_err(segment.failed("read"))? {
         frames.seek(at);
-        while let Step::Frame(head) = frames.peek().map_err(segment.failed("read"))?
-            && let Ok(batch) = frames.take(head)
-        {
+        while let Some(batch) = frames.next_valid().map_err(segment.failed("read"))? {
             witness = witness.max(batch.durable_upto().unwrap_or(0));
         }
         frames.seek(frames.position().max(at + 1));
@@ -872,10 +867,8 @@ fn quarantine(known: &Known<'_>, scan: &mut Scan) -> Result<Vec<PathBuf>> {
         })?;
         quarantined.push(path);
     }
-    if scan.rest_bytes > 0
-        && let Some(last) = scan.unsealed.last()
-        && let Some(end_position) = last.end_position
-    {
+    let rest = scan.unsealed.last().and_then(|last| Some((last, last.end_position?)));
+    if let Some((last, end_position)) = rest.filter(|_| scan.rest_bytes > 0) {
         let path =
             dir.join(format!("{:020}-{epoch}-{}.bytes", last.segment.base_offset(), end_position));
         let temporary = dir.join("bytes.tmp");
@@ -911,13 +904,10 @@ fn copy_to(
     while position < range.end {
         let want = piece(range.end - position);
         let got = read_full(from, &mut buffer[..want], position).map_err(segment.failed("read"))?;
-        if got == 0 {
-            break;
-        }
         if let Err(e) = write_full(to, &buffer[..got], position - range.start) {
             return Err(not_written(e));
         }
-        position += got as u64;
+        position += want as u64;
     }
     Ok(())
 }

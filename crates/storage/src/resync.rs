@@ -8,7 +8,7 @@ use std::io;
 use std::sync::Arc;
 
 use crate::batch::{FrameHead, HEAD_LEN, Scope};
-use crate::frames::{Frames, Step};
+use crate::frames::Frames;
 use crate::io::{File, read_full};
 
 const WINDOW: usize = 256 << 10;
@@ -56,9 +56,9 @@ impl<'a> Resync<'a> {
     /// Has a head's bytes at `position` in the window, if the file has them; returns their index.
     #[inline]
     fn fill(&mut self, position: u64) -> io::Result<usize> {
-        if let Some(i) = position.checked_sub(self.window_at)
-            && i + HEAD_LEN as u64 <= self.window.len() as u64
-        {
+        // Before the window is as far from it as can be.
+        let i = position.wrapping_sub(self.window_at);
+        if i.saturating_add(HEAD_LEN as u64) <= self.window.len() as u64 {
             #[expect(clippy::cast_possible_truncation, reason = "inside the window")]
             return Ok(i as usize);
         }
@@ -76,10 +76,7 @@ impl<'a> Resync<'a> {
         }
         self.budget -= len;
         let mut frames = Frames::new(Arc::clone(self.file), self.scope.clone(), at, at + len);
-        match frames.peek()? {
-            Step::Frame(head) => Ok(frames.batch(head).is_ok()),
-            Step::End | Step::Damaged(_) => Ok(false),
-        }
+        Ok(frames.next_valid()?.is_some())
     }
 }
 
@@ -121,6 +118,28 @@ mod tests {
                 assert_eq!(Resync::new(&file, &scope, limit - 1).next(0).unwrap(), None);
             }
         }
+    }
+
+    /// A head's checksum holds for whatever follows it, so a file may be full of heads of long frames.
+    #[test]
+    fn a_file_of_false_heads_costs_no_more_than_so_many_bytes_for_each_of_its_own() {
+        let scope = Scope::new(&[7; 16], 1, 0, 0);
+        let len = 4 << 20;
+        let long = frame(&scope, &vec![0; len]);
+        let sound = frame(&scope, b"here");
+        // Each false head costs 4 MiB; 64 MiB and eight times what the file has is what may be spent.
+        for (heads, is_found) in [(24, true), (28, false)] {
+            let mut bytes = long[..HEAD_LEN].repeat(heads);
+            let at = bytes.len();
+            bytes.extend_from_slice(&sound);
+            bytes.resize(len + HEAD_LEN * 40, 0xAB);
+            let (_disk, file) = file_of(&bytes);
+            let mut search = Resync::new(&file, &scope, bytes.len() as u64);
+            search.budget = 25 * long.len() as u64;
+            let found = search.next(0).unwrap();
+            assert_eq!(found, is_found.then_some(at as u64), "{heads}");
+        }
+        assert!(Resync::new(&file_of(&[]).1, &scope, 1 << 20).budget == (8 << 20) + (64 << 20));
     }
 
     #[test]

@@ -105,10 +105,8 @@ pub(super) fn seal(scope: &Scope, frame: &mut [u8]) {
 /// Makes an encoded frame the last one of its commit.
 pub(crate) fn end_commit(scope: &Scope, frame: &mut [u8]) {
     let flags = LE::read_u16(&frame[12..14]);
-    if flags & CONTINUATION != 0 {
-        LE::write_u16(&mut frame[12..14], flags & !CONTINUATION);
-        seal(scope, frame);
-    }
+    LE::write_u16(&mut frame[12..14], flags & !CONTINUATION);
+    seal(scope, frame);
 }
 
 /// What the records of a frame come to.

@@ -398,3 +398,106 @@ fn keys_and_values_of_every_length_about_that_of_a_short_key_read_back() {
         }
     }
 }
+
+/// A reader may stand anywhere in a batch. What it passes is only looked at; what makes no sense it meets as everybody does.
+#[test]
+fn records_below_a_position_are_passed_up_to_the_first_that_does_not_decode() {
+    let from = |offset: u64, flags: u16, body: &[u8]| {
+        let bytes = frame(0, flags, body);
+        let (head, mut scratch) = (head_of(&scope(), &bytes).unwrap(), Vec::new());
+        let batch = Batch::decode(&scope(), head, &bytes, &mut scratch).unwrap();
+        let records = batch.starting_at(offset).records();
+        records.map(|record| record.map(|record| record.offset)).collect::<Vec<_>>()
+    };
+    // Two records, the second at this offset delta, of this length.
+    let second = |delta: u8, len: u8| {
+        let bytes = [len, 0, 0, delta, 1, 2, b'b', 0];
+        body(&[0, 2, 0, 1], &[ONE, bytes].concat())
+    };
+    let sound = second(4, 0x0E);
+    for (offset, left) in [
+        (0, &[BASE, BASE + 2][..]),
+        (BASE, &[BASE, BASE + 2]),
+        (BASE + 1, &[BASE + 2]),
+        (BASE + 2, &[BASE + 2]),
+        (BASE + 3, &[]),
+        (u64::MAX, &[]),
+    ] {
+        let left: Vec<_> = left.iter().copied().map(Ok).collect();
+        assert_eq!(from(offset, COUNT | SPAN, &sound), left, "from {offset}");
+    }
+    let order = "a record's offset delta out of order";
+    for (what, delta, len) in [
+        ("a record longer than its frame", 4, 0x7E),
+        (order, 0, 0x0E),
+        (order, 1, 0x0E),
+        (order, 6, 0x0E),
+    ] {
+        let found = from(BASE + 9, COUNT | SPAN, &second(delta, len));
+        assert_eq!(found, [Err(Corruption::Field(what))], "delta {delta}, length {len}");
+    }
+}
+
+/// Flags of which this version writes none: Kafka's transactional, control and log-append-time batches.
+#[test]
+fn a_copy_of_a_batch_carries_the_flags_that_have_no_group_and_no_meaning_yet() {
+    for carried in [1 << 7, 1 << 8, 1 << 11, 1 << 7 | 1 << 8 | 1 << 11] {
+        let bytes = frame(0, carried, &body(&[0], &ONE));
+        let (spec, _) = read(&bytes, |batch| batch.copied()).unwrap();
+        let mut out = Vec::new();
+        Encoder::default().dense(&mut out, &scope(), &spec, &[Record::value(b"a")], BASE_MS);
+        assert_eq!(out, bytes, "{carried:#x}");
+    }
+}
+
+#[test]
+fn a_head_with_no_length_or_a_longer_one_than_any_is_refused() {
+    let decode = |length: u32| {
+        let mut head = [0; HEAD_LEN];
+        LE::write_u32(&mut head[4..8], length);
+        LE::write_u32(&mut head[8..12], 1);
+        let crc = scope().head_crc(&head);
+        LE::write_u16(&mut head[14..16], crc);
+        FrameHead::decode(&scope(), &head).map(|head| head.map(|head| head.frame_len()))
+    };
+    // The largest record, and what goes with it.
+    let most = (1 << 30) + (64 << 10) + (64 << 10);
+    assert_eq!(decode(1), Ok(Some(17)));
+    assert_eq!(decode(most), Ok(Some(most as usize + 16)));
+    for length in [0, most + 1, u32::MAX] {
+        assert_eq!(decode(length), Err(Corruption::Field("frame head")), "{length}");
+    }
+}
+
+#[test]
+fn what_unfolds_to_more_than_any_frame_holds_is_refused_before_there_is_memory_for_it() {
+    let compressed = vec![0; 5 << 20];
+    let refused = compress::decode(3, &compressed, (1 << 30) + (64 << 10) + 1, &mut Vec::new());
+    assert_eq!(refused, Err(Corruption::Field("uncompressed length")));
+}
+
+#[test]
+fn the_writer_counts_at_least_what_a_record_takes_however_many_headers_it_has() {
+    for count in [0, 1, 1_000] {
+        let headers = vec![Header { name: "a", value: b"" }; count];
+        let record = Record::value(b"v").headers(&headers);
+        let mut out = Vec::new();
+        record.encode(&mut out, i64::MIN, u32::MAX);
+        assert!(out.len() as u64 <= record.encoded_len_max(), "{count} headers");
+    }
+}
+
+#[test]
+fn a_record_in_memory_takes_its_parts_and_what_holds_them() {
+    let record = RecordBuf {
+        offset: 1,
+        timestamp: 2,
+        key: Some(Bytes::from_static(b"seven..")),
+        value: Some(Bytes::from_static(b"thirteen.....")),
+        headers: vec![("eleven.....".into(), Bytes::from_static(b"seventeen........")); 3],
+    };
+    let header = size_of::<(String, Bytes)>() + 11 + 17;
+    assert_eq!(record.len_in_memory(), size_of::<RecordBuf>() + 7 + 13 + 3 * header);
+    let bare = RecordBuf { key: None, value: None, headers: Vec::new(), ..record };
+    assert_eq!(bare.len_in_memory(), size_of::<RecordBuf>());
+}

@@ -1,7 +1,7 @@
-//! A look at another [`Io`], with an identity that is the same in every run.
+//! A look at another [`Io`], with an identity that is the same in every run, in which one file may refuse to be opened.
 
-use std::io::Result;
-use std::path::Path;
+use std::io::{ErrorKind, Result};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use logmill_storage::io::{Entry, File, FileSystem, Io, Lock, LockKind, Open};
@@ -12,17 +12,26 @@ pub const BOOT_ID: [u8; 16] = *b"golden boot id16";
 #[derive(Debug)]
 pub struct Lens {
     inner: Arc<dyn Io>,
+    refused: Option<(PathBuf, ErrorKind)>,
 }
 
 impl Lens {
     pub fn on(inner: Arc<dyn Io>) -> Arc<Lens> {
-        Arc::new(Lens { inner })
+        Arc::new(Lens { inner, refused: None })
+    }
+
+    /// The file `path` is listed, and opening it ends in `kind`.
+    pub fn refusing(inner: Arc<dyn Io>, path: &str, kind: ErrorKind) -> Arc<Lens> {
+        Arc::new(Lens { inner, refused: Some((path.into(), kind)) })
     }
 }
 
 impl Io for Lens {
     fn open(&self, path: &Path, how: Open) -> Result<Arc<dyn File>> {
-        self.inner.open(path, how)
+        match &self.refused {
+            Some((refused, kind)) if path == refused => Err((*kind).into()),
+            _ => self.inner.open(path, how),
+        }
     }
     fn create_dir(&self, path: &Path) -> Result<()> {
         self.inner.create_dir(path)

@@ -23,6 +23,7 @@ mod lens;
 mod lock;
 mod model;
 mod producers;
+mod recovery;
 mod retention;
 mod salvage;
 mod segments;
