@@ -31,6 +31,11 @@ deny:
 semver BASELINE *RELEASE:
     .ci/semver {{BASELINE}} {{RELEASE}}
 
+# Changes recovery and the codec in each of a thousand ways (.cargo/mutants.toml), and says which no quick test notices. A build for each:
+# hours. `just mutants --list` names them, `just mutants --file crates/storage/src/varint.rs` or `--shard 0/20` runs a part.
+mutants *ARGUMENTS:
+    CARGO_PROFILE_DEV_DEBUG=0 cargo mutants --package logmill-storage --timeout 300 {{ARGUMENTS}} -- --lib --test it -- --skip bitflip:: --skip crash:: --skip model::
+
 # Counts instructions on the hot paths; `just instructions --write` keeps the counts that the gate compares with.
 instructions *ARGUMENTS:
     .ci/instructions {{ARGUMENTS}}
