@@ -1,6 +1,8 @@
 //! Topics: created, described, altered, grown, deleted, and there again after a restart.
 
+use std::collections::HashSet;
 use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use logmill_storage::{AppendOptions, Durability, Error as StorageError, Record};
@@ -282,6 +284,43 @@ fn no_more_partitions_are_open_than_permitted_unless_they_are_in_use() {
     for partition in topic.partitions() {
         assert_eq!(values(&partition), ["x"]);
     }
+}
+
+/// While one thread closed logs to make room nobody knew that they were still open, and the others opened as many again: a group
+/// of four had 1,362 files open of 1,024.
+#[cfg(target_os = "linux")]
+#[test]
+#[expect(clippy::disallowed_methods, reason = "what other threads do meanwhile is the matter")]
+fn threads_that_make_room_at_the_same_time_have_one_partition_more_open_each() {
+    const THREADS: usize = 4;
+    let place = tempfile::tempdir().unwrap();
+    let store = TestStore::with(place.path(), &StreamsOptions::default().open_partitions_max(8));
+    let topic = store.topic("t", 64);
+    let root = place.path().canonicalize().unwrap();
+    let open = || {
+        let links = std::fs::read_dir("/proc/self/fd").unwrap();
+        let files = links.filter_map(|link| std::fs::read_link(link.unwrap().path()).ok());
+        let logs = files
+            .filter(|file| file.starts_with(&root) && file.extension().is_some_and(|e| e == "log"));
+        logs.map(|log| log.parent().unwrap().to_owned()).collect::<HashSet<_>>().len()
+    };
+    let most = AtomicUsize::new(0);
+    std::thread::scope(|scope| {
+        for first in 0..THREADS {
+            let (topic, most, open) = (&topic, &most, &open);
+            scope.spawn(move || {
+                for n in 0..160 {
+                    let partition = (n * THREADS + first) % 64;
+                    topic.partitions()[partition].append(&Record::value(b"x")).unwrap();
+                    most.fetch_max(open(), Ordering::Relaxed);
+                }
+            });
+        }
+    });
+    assert_eq!(all_values(&topic).len(), THREADS * 160);
+    // And the journal's own log.
+    let most = most.into_inner();
+    assert!((8..=8 + THREADS + 1).contains(&most), "{most}");
 }
 
 /// A partition whose log had been closed to make room could not be opened again while a ticket of its was waited for by
