@@ -48,7 +48,15 @@ impl Place {
             // Where standard error is closed, `verify` still says it.
             let _ = writeln!(stderr(), "logmill: {line}");
         }
-        done.and(store.close().map_err(Failure::from))
+        match (done, store.close().map_err(Failure::from)) {
+            // What the command was given is stored: whoever sent it again for an exit code would have it twice.
+            (Ok(()), Err(Failure::Corrupt(message))) => {
+                let _ =
+                    writeln!(stderr(), "logmill: all of this is stored, beside damage: {message}");
+                Ok(())
+            }
+            (done, closed) => done.and(closed),
+        }
     }
 
     /// Opens the store for reading beside whatever writes to it, and shows it to `look`.

@@ -214,6 +214,38 @@ fn damage_to_acknowledged_records_of_a_killed_producer_ends_consume_with_3() {
     assert_eq!(is_found(&store, &segment).stdout, b"");
 }
 
+/// The segment in which it lay could not be sealed, so each `produce` stored its lines, printed their offsets and exited with 3;
+/// whoever sent them again had them twice.
+#[test]
+fn who_met_damage_after_everything_of_his_own_was_stored_says_so_and_exits_with_0() {
+    let store = Store::new();
+    let mut producer = store.live_producer(&["events"]);
+    let mut stdin = producer.stdin.take().unwrap();
+    let mut stdout = BufReader::new(producer.stdout.take().unwrap());
+    for line in ["the first\n", "the second\n", "the third\n"] {
+        stdin.write_all(line.as_bytes()).unwrap();
+        stdout.read_line(&mut String::new()).unwrap();
+    }
+    // Idle, it notes that all of it is durable, so that the next writer trusts what it does not read.
+    let manifest = || fs::read(store.partition().join("manifest")).unwrap();
+    let before = manifest();
+    while manifest() == before {
+        std::thread::yield_now();
+    }
+    producer.kill().unwrap();
+    producer.wait().unwrap();
+    let segment = store.files("log").remove(0);
+    damage(&segment, position_of(&segment, "the second"));
+    for (offset, line) in [("0 3\n", "the fourth"), ("0 4\n", "the fifth")] {
+        let produced = store.run_with(&["produce", "events", "--print-offsets"], line.as_bytes());
+        assert_eq!(produced.code, 0, "{}", produced.stderr);
+        assert_eq!(produced.stdout, offset.as_bytes());
+        assert!(produced.stderr.contains(segment.to_str().unwrap()), "{}", produced.stderr);
+        assert!(produced.stderr.contains("verify"), "{}", produced.stderr);
+    }
+    assert_eq!(is_found(&store, &segment).stdout, b"the first\n");
+}
+
 /// A log of which a file was lost was read as an empty one.
 #[test]
 fn a_lost_segment_and_a_lost_manifest_are_corruption() {
