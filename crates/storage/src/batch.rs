@@ -38,6 +38,8 @@ pub(crate) const HEAD_LEN: usize = 16;
 /// No frame is longer: it holds the largest record and what goes with it at the most.
 #[expect(clippy::cast_possible_truncation, reason = "little more than 1 GiB")]
 const LENGTH_MAX: u32 = (compress::UNCOMPRESSED_MAX + (64 << 10)) as u32;
+/// No frame has more bytes.
+pub(crate) const FRAME_MAX: u64 = LENGTH_MAX as u64 + HEAD_LEN as u64;
 
 const CODEC_MASK: u16 = 0b111;
 const COUNT: u16 = 1 << 3;

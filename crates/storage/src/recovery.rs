@@ -649,7 +649,7 @@ fn zero_at(file: &dyn File, position: u64, len: u64, end: u64) -> std::io::Resul
 }
 
 /// How many bytes lie between `from` and the last byte before `end` that is not zero.
-fn last_non_zero(file: &dyn File, from: u64, end: u64) -> std::io::Result<u64> {
+pub(crate) fn last_non_zero(file: &dyn File, from: u64, end: u64) -> std::io::Result<u64> {
     let most = usize::try_from(end.saturating_sub(from)).unwrap_or(usize::MAX);
     let mut buffer = vec![0; most.min(256 << 10)];
     let mut last = from;

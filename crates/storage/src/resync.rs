@@ -7,11 +7,19 @@
 use std::io;
 use std::sync::Arc;
 
-use crate::batch::{FrameHead, HEAD_LEN, Scope};
+use crate::batch::{FRAME_MAX, FrameHead, HEAD_LEN, Scope};
 use crate::frames::Frames;
 use crate::io::{File, read_full};
+use crate::layout::SEGMENT_BYTES_MAX;
 
 const WINDOW: usize = 256 << 10;
+
+/// Where frames end at the latest in a file without a footer, however long a hole it ends with. The last one may end in
+/// zeros that the file system keeps as a hole, too.
+pub(crate) fn frames_end(file: &dyn File) -> io::Result<u64> {
+    let written = file.written_from(0)?.last().map_or(0, |last| last.end);
+    Ok(file.len()?.min(written.saturating_add(FRAME_MAX)).min(SEGMENT_BYTES_MAX))
+}
 
 /// A search in one segment file.
 #[derive(Debug)]

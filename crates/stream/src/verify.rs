@@ -45,14 +45,37 @@ fn compare(dir: &DataDir, listed: &[String], report: &mut VerifyReport) -> Resul
             report.add(error);
         }
     }
-    for name in listed {
-        // What is gone by now was deleted with its topic.
-        if !is_known(&shared, name) && dir.has_log(name).unwrap_or(false) {
-            let what = Corruption::Field("a log that the journal does not know");
-            report.add(damaged(dir, name, what));
-        }
-    }
+    unknown_logs(&shared, listed).into_iter().for_each(|error| report.add(error));
     Ok(())
+}
+
+/// The logs of a store that are not as its journal says: partitions that have had a log and have none now or another one,
+/// and logs of which the journal does not know. Looks at names and manifests only; [`verify`] tells the same of a store,
+/// beside all else.
+///
+/// # Errors
+/// [`Error::Storage`]: the journal is damaged or gone, so that nobody knows which logs there should be; or the store
+/// directory cannot be listed.
+/// # Cost
+/// Reads the journal once, and the manifest of each log.
+pub fn misplaced_logs(dir: &DataDir) -> Result<Vec<logmill_storage::Error>> {
+    let listed = dir.logs()?;
+    let shared = Shared::open(dir, None, &StreamsOptions::default())?;
+    let mut misplaced: Vec<_> = lost_logs(&shared)?.into_iter().map(|(_, error)| error).collect();
+    misplaced.extend(unknown_logs(&shared, &listed));
+    Ok(misplaced)
+}
+
+/// What to say of each log among the `listed` that the journal does not know.
+fn unknown_logs(shared: &Shared, listed: &[String]) -> Vec<logmill_storage::Error> {
+    let dir = &shared.dir;
+    let what = || Corruption::Field("a log that the journal does not know");
+    listed
+        .iter()
+        // What is gone by now was deleted with its topic.
+        .filter(|name| !is_known(shared, name) && dir.has_log(name).unwrap_or(false))
+        .map(|name| damaged(dir, name, what()))
+        .collect()
 }
 
 /// The partitions that have had a log, as the journal says, and have none now or another one; and why.

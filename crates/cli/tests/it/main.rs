@@ -15,6 +15,7 @@ mod kill_upkeep;
 mod operate;
 mod produce;
 mod queue;
+mod salvage;
 mod support;
 mod terminal;
 mod topic;

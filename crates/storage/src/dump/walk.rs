@@ -1,5 +1,6 @@
 //! The walk over one file.
 
+use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -14,7 +15,7 @@ use crate::layout::{
     self, FOOTER_LEN, Footer, HEAD_LEN, LIVE_LEN, Live, Manifest, SLOT_LEN, SegmentHead,
 };
 use crate::producers::{self, Producers};
-use crate::resync::Resync;
+use crate::resync::{Resync, frames_end};
 
 /// Index, producer and checkpoint files are read as a whole up to this size.
 const WHOLE_MAX: u64 = 1 << 30;
@@ -90,12 +91,18 @@ impl<E: From<Error>> Dump<'_, E> {
         let head = decoded.map_err(|what| self.corrupt(0, 0, what))?;
         (self.each)(Item::SegmentHead(&head))?;
         let footer = self.footer(&head)?;
-        let limit = footer.as_ref().map_or(self.len, |footer| footer.data_end);
+        let (limit, end) = match &footer {
+            Some(footer) => (footer.data_end, footer.data_end),
+            None => {
+                let limit = frames_end(self.file.as_ref());
+                (limit.map_err(|e| Error::io("read", &self.shown, e))?, self.len)
+            }
+        };
         let scope = Scope::new(&head.log_id, head.epoch, head.base_offset, head.base_timestamp);
-        self.frames(&scope, limit)?;
+        self.frames(&scope, limit, end)?;
         if let Some(footer) = &footer {
             let position = Footer::position(footer.data_end);
-            self.unused(footer.data_end, position, footer.end_offset)?;
+            self.unused(footer.data_end..position, position, footer.end_offset)?;
             (self.each)(Item::Footer { position, footer })?;
         }
         Ok(())
@@ -114,7 +121,8 @@ impl<E: From<Error>> Dump<'_, E> {
         Ok(own.then_some(footer))
     }
 
-    fn frames(&mut self, scope: &Scope, limit: u64) -> Result<(), E> {
+    /// What follows the frames goes up to `end`; between `limit` and that, nothing was ever written.
+    fn frames(&mut self, scope: &Scope, limit: u64, end: u64) -> Result<(), E> {
         let file = Arc::clone(&self.file);
         let mut frames = Frames::new(Arc::clone(&file), scope.clone(), HEAD_LEN as u64, limit);
         let mut resync = Resync::new(&file, scope, limit);
@@ -144,10 +152,10 @@ impl<E: From<Error>> Dump<'_, E> {
             };
             let found = resync.next(position + u64::from(what.is_some()));
             let found = found.map_err(|e| Error::io("read", &self.shown, e))?;
-            let end = found.unwrap_or(limit);
+            let end = found.unwrap_or(end);
             match what {
                 Some(what) => self.damaged(position, end, next_offset, what)?,
-                None => self.unused(position, end, next_offset)?,
+                None => self.unused(position..limit, end, next_offset)?,
             }
             match found {
                 Some(at) => frames.seek(at),
@@ -167,12 +175,14 @@ impl<E: From<Error>> Dump<'_, E> {
         Ok(None)
     }
 
-    /// Bytes that should be zero.
-    fn unused(&mut self, from: u64, end: u64, offset: u64) -> Result<(), E> {
+    /// Bytes up to `end` that should be zero, of which only some have to be `read`.
+    fn unused(&mut self, read: Range<u64>, end: u64, offset: u64) -> Result<(), E> {
         let mut buffer = [0; 4096];
-        let mut position = from;
-        while position < end {
-            let want = usize::try_from(end - position).unwrap_or(buffer.len()).min(buffer.len());
+        let from = read.start;
+        let (mut position, read_end) = (from, read.end.min(end));
+        while position < read_end {
+            let want =
+                usize::try_from(read_end - position).unwrap_or(buffer.len()).min(buffer.len());
             let got = self.read(&mut buffer[..want], position)?;
             if let Some(i) = buffer[..got].iter().position(|b| *b != 0) {
                 let at = position + i as u64;
@@ -187,7 +197,10 @@ impl<E: From<Error>> Dump<'_, E> {
             }
             position += got as u64;
         }
-        match position - from {
+        if position == read_end {
+            position = end;
+        }
+        match position.saturating_sub(from) {
             0 => Ok(()),
             bytes => (self.each)(Item::Unused { position: from, bytes }),
         }

@@ -147,6 +147,15 @@ impl<'a> Copy<'a> {
     fn segment(&mut self, base: u64, next_base: Option<u64>) -> Result<()> {
         let readable = match self.source.segment(base) {
             Ok(readable) => readable,
+            // Nothing was ever stored in it.
+            Err(Problem::Corruption(_))
+                if next_base.is_none()
+                    && base == self.next
+                    && base >= self.source.witness
+                    && self.source.is_blank(base) =>
+            {
+                return Ok(());
+            }
             Err(problem) => {
                 let end = next_base.unwrap_or(base).max(self.next);
                 self.end_commit();

@@ -56,6 +56,10 @@ impl File for Patient {
         self.file.len()
     }
 
+    fn written_from(&self, position: u64) -> io::Result<Vec<Range<u64>>> {
+        self.file.written_from(position)
+    }
+
     fn drop_cache(&self) -> io::Result<()> {
         self.file.drop_cache()
     }

@@ -15,7 +15,8 @@ use crate::io::{File, Kind, Open, read_full};
 use crate::layout::{FOOTER_LEN, Footer, HEAD_LEN, Manifest, SEGMENT_BYTES_MAX, SegmentHead};
 use crate::live_page;
 use crate::manifest;
-use crate::resync::Resync;
+use crate::recovery::last_non_zero;
+use crate::resync::{Resync, frames_end};
 use crate::segment::{file_name, parse_name};
 use crate::verify::Problem;
 
@@ -60,19 +61,17 @@ impl<'a> Source<'a> {
             .filter_map(|entry| Some((parse_name(&entry.name, "log")?, entry.len)))
             .collect();
         segments.sort_unstable();
-        // A damaged manifest is as good as none.
-        let manifest = manifest::load(io, name, dir.path(), Open::Read)
-            .ok()
-            .flatten()
-            .map(|(manifest, _)| manifest);
-        if manifest.is_none() && segments.is_empty() {
-            let path = dir.path().join(name);
-            return Err(Error::Io {
-                op: "open",
-                path,
-                source: std::io::ErrorKind::NotFound.into(),
-            });
-        }
+        let manifest = match manifest::load(io, name, dir.path(), Open::Read) {
+            Ok(Some((manifest, _))) => Some(manifest),
+            // A damaged manifest is as good as none.
+            _ if !segments.is_empty() => None,
+            Ok(None) => {
+                let path = dir.path().join(name);
+                let source = std::io::ErrorKind::NotFound.into();
+                return Err(Error::Io { op: "open", path, source });
+            }
+            Err(error) => return Err(error),
+        };
         let mut source = Source {
             dir,
             name,
@@ -118,6 +117,15 @@ impl<'a> Source<'a> {
         self.dir.io().open(&self.name.join(file_name(base, "log")), Open::Read)
     }
 
+    /// Whether there is nothing but zeros in the segment, as in one that a writer had begun to reserve when it died.
+    pub fn is_blank(&self, base: u64) -> bool {
+        let last = || {
+            let file = self.open(base)?;
+            last_non_zero(file.as_ref(), 0, file.len()?)
+        };
+        last().is_ok_and(|last| last == 0)
+    }
+
     /// Opens a segment and finds out how to read it.
     pub fn segment(&self, base: u64) -> Result<Readable, Problem> {
         let failed = |op| move |e: std::io::Error| Problem::Io { op, message: e.to_string() };
@@ -125,9 +133,10 @@ impl<'a> Source<'a> {
         let file: Arc<dyn File> = Arc::<Patient>::clone(&patient);
         // What counts is what the device has; if the system will not forget, so be it.
         let _ = file.drop_cache();
+        let end = frames_end(file.as_ref()).map_err(failed("stat"))?;
         let len = file.len().map_err(failed("stat"))?.min(SEGMENT_BYTES_MAX);
         let footer = self.footer(file.as_ref(), base, len).map_err(failed("read"))?;
-        let limit = footer.as_ref().map_or(len, |footer| footer.data_end);
+        let limit = footer.as_ref().map_or(end, |footer| footer.data_end);
         let (head, is_guessed) = match read_head(file.as_ref()).map_err(failed("read"))? {
             Ok(head) if Some(head.log_id) == self.log_id && head.base_offset == base => {
                 (head, false)

@@ -1,0 +1,195 @@
+//! `salvage` of a store of which whole logs are gone, or refused, or in each other's places.
+
+use std::fs;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::support::{Finished, Store};
+
+/// A topic of two partitions with 1000 records, and one of a single partition with 10.
+fn store() -> Store {
+    let store = Store::new();
+    store.create_topic("a", 2);
+    let lines: String = (0..1_000).map(|n| format!("{n}\n")).collect();
+    let produced = store.run_with(&["produce", "a", "--key-field", "1"], lines.as_bytes());
+    assert_eq!(produced.ok_text(), "");
+    store.produce("b", b"0\n1\n2\n3\n4\n5\n6\n7\n8\n9\n");
+    store
+}
+
+fn rescued(store: &Store) -> PathBuf {
+    store.dir().with_file_name("rescued")
+}
+
+/// Salvages the store, which must come to its end in spite of what is lost, and tells what it printed.
+fn salvage(store: &Store) -> String {
+    let salvaged = store.run(&["salvage", rescued(store).to_str().unwrap()]);
+    let printed = String::from_utf8_lossy(&salvaged.stdout).into_owned();
+    assert_eq!(salvaged.code, 3, "{printed}{}", salvaged.stderr);
+    assert!(salvaged.stderr.contains("something of"), "{}", salvaged.stderr);
+    printed
+}
+
+/// Runs a command on what was rescued.
+fn after(store: &Store, arguments: &[&str]) -> Finished {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_logmill"));
+    command.arg("--dir").arg(rescued(store)).args(arguments).output().unwrap().into()
+}
+
+/// How many records the rescued logs of these names hold together, as `salvage` says.
+fn records(printed: &str, logs: &[&str]) -> u64 {
+    let of = |log: &str| {
+        let line = printed.lines().find_map(|line| line.strip_prefix(&format!("{log}: ")));
+        let line = line.unwrap_or_else(|| panic!("nothing of {log} was rescued: {printed}"));
+        line.split(' ').next().unwrap().parse::<u64>().unwrap()
+    };
+    logs.iter().map(|log| of(log)).sum()
+}
+
+fn is_lost(printed: &str, log: &str, why: &str) {
+    let start = format!("lost: {log}: ");
+    let line = printed.lines().find(|line| line.starts_with(&start));
+    assert!(line.is_some_and(|line| line.contains(why)), "{log}: {printed}");
+}
+
+fn swap(a: &Path, b: &Path) {
+    let aside = a.with_extension("aside");
+    fs::rename(a, &aside).unwrap();
+    fs::rename(b, a).unwrap();
+    fs::rename(&aside, b).unwrap();
+}
+
+/// It went through the directories that are there, exited with 0 and said that 0 offsets were lost, whatever was not there.
+#[test]
+fn logs_that_are_gone_are_named_as_lost_and_all_others_are_rescued() {
+    for (gone, lost, kept) in [
+        ("1/0", &["1/0"][..], &["1/1", "2/0"][..]),
+        ("1", &["1/0", "1/1"], &["2/0"]),
+        ("2", &["2/0"], &["1/0", "1/1"]),
+    ] {
+        let store = store();
+        assert_eq!(records(&whole(&store), &["1/0", "1/1", "2/0"]), 1_010);
+        fs::remove_dir_all(store.dir().join(gone)).unwrap();
+        let printed = salvage(&store);
+        for log in lost {
+            is_lost(&printed, log, "is gone");
+        }
+        assert_eq!(printed.matches("lost: ").count(), lost.len(), "{printed}");
+        assert!(records(&printed, kept) > 0, "{printed}");
+    }
+}
+
+/// What is printed of the store while nothing is lost.
+fn whole(store: &Store) -> String {
+    let place = rescued(store);
+    let printed = store.run(&["salvage", place.to_str().unwrap()]).ok_text();
+    fs::remove_dir_all(place).unwrap();
+    printed
+}
+
+#[test]
+fn a_journal_that_is_gone_is_named_as_lost_and_every_partition_is_rescued() {
+    let store = store();
+    fs::remove_dir_all(store.dir().join("0")).unwrap();
+    let printed = salvage(&store);
+    is_lost(&printed, "0", "is gone");
+    assert_eq!(records(&printed, &["1/0", "1/1", "2/0"]), 1_010);
+}
+
+#[test]
+fn partitions_in_each_others_places_are_both_named() {
+    let store = store();
+    swap(&store.dir().join("1/0"), &store.dir().join("1/1"));
+    let printed = salvage(&store);
+    is_lost(&printed, "1/0", "belongs here");
+    is_lost(&printed, "1/1", "belongs here");
+    assert_eq!(records(&printed, &["1/0", "1/1", "2/0"]), 1_010);
+}
+
+/// Its segments say all that the manifest said.
+#[test]
+fn a_partition_that_lost_its_manifest_only_is_rescued_whole() {
+    let store = store();
+    fs::remove_file(store.dir().join("1/0/manifest")).unwrap();
+    assert_eq!(
+        records(
+            &store.run(&["salvage", rescued(&store).to_str().unwrap()]).ok_text(),
+            &["1/0", "1/1"]
+        ),
+        1_000
+    );
+    assert_eq!(after(&store, &["verify"]).code, 0);
+}
+
+/// A second name of a file is refused, since who knows what else is written through it. That ended the salvage before the
+/// first partition, although there is nothing in that log.
+#[test]
+fn a_refused_file_in_one_log_is_named_and_all_others_are_rescued() {
+    type Refuse = fn(&Path);
+    let cases: [Refuse; 2] = [
+        |manifest| fs::hard_link(manifest, manifest.with_extension("second")).unwrap(),
+        |manifest| {
+            fs::remove_file(manifest).unwrap();
+            assert!(Command::new("mkfifo").arg(manifest).status().unwrap().success());
+        },
+    ];
+    for refuse in cases {
+        let store = store();
+        refuse(&store.dir().join("0/1/manifest"));
+        let printed = salvage(&store);
+        is_lost(&printed, "0/1", "manifest");
+        assert_eq!(printed.matches("lost: ").count(), 1, "{printed}");
+        is_seen(&store);
+    }
+}
+
+/// Commands that only read see all that was rescued.
+fn is_seen(store: &Store) {
+    assert_eq!(after(store, &["topic", "list"]).ok_text(), "a\nb\n");
+    let lines = after(store, &["consume", "b", "--from", "earliest"]).ok_text();
+    assert_eq!(lines.lines().count(), 10, "{lines}");
+    assert_eq!(after(store, &["verify"]).code, 0);
+}
+
+/// It said that nothing was lost, and then there was no topic in the result.
+#[test]
+fn without_the_journals_cold_part_what_was_rescued_is_seen_by_who_only_reads() {
+    let store = store();
+    fs::remove_file(store.dir().join("0/1/manifest")).unwrap();
+    let printed = salvage(&store);
+    is_lost(&printed, "0/1", "is gone");
+    assert_eq!(printed.matches("lost: ").count(), 1, "{printed}");
+    is_seen(&store);
+}
+
+/// Every byte of the hole was looked at, several times over.
+#[test]
+fn a_segment_with_a_hole_of_a_tebibyte_behind_its_end_is_dumped_and_salvaged() {
+    let store = store();
+    let path = store.dir().join("2/0/00000000000000000000.log");
+    let segment = fs::OpenOptions::new().write(true).open(&path).unwrap();
+    let len = segment.metadata().unwrap().len();
+    segment.set_len(1 << 40).unwrap();
+    let printed = store.run(&["salvage", rescued(&store).to_str().unwrap()]).ok_text();
+    assert_eq!(records(&printed, &["1/0", "1/1", "2/0"]), 1_010);
+    let dumped = store.run(&["dump", path.to_str().unwrap()]).ok_text();
+    let unused = format!("zero bytes at position {len}: {}\n", (1u64 << 40) - len);
+    assert!(dumped.ends_with(&unused), "{dumped}");
+    // What is no zero is met, wherever it lies in what is read.
+    segment.write_all_at(b"x", len + 100).unwrap();
+    assert_eq!(store.run(&["dump", path.to_str().unwrap()]).code, 3);
+}
+
+/// A writer that died when it had begun its next segment left one without a byte in it; `verify` calls that sound.
+#[test]
+fn a_next_segment_that_is_empty_or_zero_is_no_loss() {
+    for content in [&b""[..], &[0; 4096]] {
+        let store = store();
+        fs::write(store.dir().join("2/0/00000000000000000010.log"), content).unwrap();
+        assert_eq!(store.run(&["verify"]).code, 0);
+        let printed = store.run(&["salvage", rescued(&store).to_str().unwrap()]).ok_text();
+        assert_eq!(records(&printed, &["2/0"]), 10);
+        is_seen(&store);
+    }
+}
