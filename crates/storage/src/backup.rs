@@ -25,6 +25,7 @@ use crate::journal::{COLD_NAME as COLD, NAME as HOT};
 use crate::segment::parse_name;
 use catalogue::{Catalogue, LogCopy};
 use copy::Copier;
+use pin::Pinned;
 
 /// The catalogue's name.
 const CATALOGUE: &str = "BACKUP";
@@ -74,7 +75,8 @@ pub struct BackupReport {
 ///
 /// # Errors
 /// [`Error::Corrupt`]: the store, or what is in `target`, is damaged; the earlier backup, if any, stays.
-/// [`Error::ReadOnly`]: the target. [`Error::Io`], [`Error::DiskFull`].
+/// [`Error::ReadOnly`]: the target. [`Error::Io`], also where `target` holds something else, or the backup of another store.
+/// [`Error::DiskFull`].
 /// # Cost
 /// Reads and verifies all that is new, and writes it. Of a log that is appended to, the active segment is copied each time.
 pub fn backup(
@@ -95,9 +97,11 @@ pub fn backup(
     for name in names.iter().map(String::as_str).chain([HOT, COLD]) {
         total += segment_bytes(source, name);
     }
+    let journal = pin::journal(source)?;
+    refuse_another_stores(target, old.as_ref(), &journal)?;
     let mut copier = Copier::new(target, total, progress)?;
     let mut logs = Vec::new();
-    for pinned in pin::journal(source)? {
+    for pinned in journal {
         logs.push(copier.log(pinned)?);
     }
     for name in &names {
@@ -126,6 +130,27 @@ fn prepare(target: &DataDir, is_backup: bool) -> Result<()> {
     }
     io.create_dir(Path::new(FILES)).map_err(|e| Error::io("create", root.join(FILES), e))?;
     io.sync_dir(Path::new("")).map_err(|e| Error::io("sync", root, e))
+}
+
+/// A store is known by its journal's id, which a restored one has too.
+fn refuse_another_stores(
+    target: &DataDir,
+    old: Option<&Catalogue>,
+    journal: &[Pinned],
+) -> Result<()> {
+    let theirs = old.and_then(|old| old.logs.iter().find(|log| log.name == HOT));
+    let ours = journal.iter().find(|log| log.name == HOT);
+    match (theirs, ours) {
+        (Some(theirs), Some(ours)) if theirs.log_id != ours.manifest.log_id => {
+            let (theirs, ours) = (hex(&theirs.log_id), hex(&ours.manifest.log_id));
+            let what = format!(
+                "it holds the backup of another store, of journal {theirs} and not {ours}; give each store a directory of its own"
+            );
+            let source = std::io::Error::new(std::io::ErrorKind::AlreadyExists, what);
+            Err(Error::Io { op: "back up into", path: target.path().to_owned(), source })
+        }
+        _ => Ok(()),
+    }
 }
 
 fn refuse_unless_empty(target: &DataDir, op: &'static str, permitted: &[&str]) -> Result<()> {

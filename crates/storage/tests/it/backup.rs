@@ -242,6 +242,30 @@ fn a_store_is_restored_only_into_an_empty_directory() {
     );
 }
 
+/// It was taken for an earlier one of the same store: its files were needed no more, and removed.
+#[test]
+fn a_backup_of_another_store_is_not_replaced() {
+    let store = |seed| {
+        let bench = Bench::new(seed);
+        let journal = Journal::open(&bench.dir(), "0", config()).unwrap();
+        journal.append(&[Entry { owner: 7, bytes: b"said" }], &AppendOptions::default()).unwrap();
+        drop(journal);
+        bench
+    };
+    let (ours, theirs) = (store(1), store(2));
+    let kept = target(&ours, 3);
+    back_up(&ours, &kept).unwrap();
+    let before = restored(&kept);
+    let error = back_up(&theirs, &kept).unwrap_err();
+    assert!(error.to_string().contains("the backup of another store"), "{error}");
+    assert_eq!(restored(&kept), before);
+    // What was restored of it is the same store.
+    let again = target(&ours, 4);
+    bring_back(&kept, &again).unwrap();
+    drop(Journal::open(&again.dir(), "0", config()).unwrap());
+    back_up(&again, &kept).unwrap();
+}
+
 #[test]
 fn a_crash_during_a_restore_leaves_no_store_or_a_whole_one() {
     let bench = Bench::new(1);
