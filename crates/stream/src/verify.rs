@@ -50,7 +50,7 @@ fn compare(dir: &DataDir, listed: &[String], report: &mut VerifyReport) -> Resul
 }
 
 /// The logs of a store that are not as its journal says: partitions that have had a log and have none now or another one,
-/// and logs of which the journal does not know. Looks at names and manifests only; [`verify`] tells the same of a store,
+/// and logs of which the journal does not know. Looks at names and manifests only; [`verify()`] tells the same of a store,
 /// beside all else.
 ///
 /// # Errors
