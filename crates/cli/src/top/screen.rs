@@ -138,7 +138,8 @@ fn draw_table<const N: usize>(
         let cells = rows.iter().filter_map(|row| row.get(i)).map(|cell| cell.chars().count());
         let widest = cells.max().unwrap_or(0).max(columns[i].len());
         let widest = u16::try_from(widest).unwrap_or(u16::MAX).saturating_add(1);
-        if i == 0 { Constraint::Min(widest) } else { Constraint::Length(widest) }
+        // A name that is cut can be told from others; a figure that has lost its first digits is another figure.
+        if i == 0 { Constraint::Fill(1) } else { Constraint::Length(widest) }
     });
     let head = columns.iter().map(|title| (*title).to_owned()).enumerate().map(cell);
     let body = rows.into_iter().map(|row| Row::new(row.into_iter().enumerate().map(cell)));
@@ -204,6 +205,17 @@ mod tests {
         }
         let golden = std::fs::read(&path).unwrap();
         assert_eq!(seen, String::from_utf8(golden).unwrap(), "{name}");
+    }
+
+    #[test]
+    fn a_long_name_is_cut_and_never_a_figure() {
+        let mut figures = figures();
+        figures.topics[0].name = "orders-of-the-whole-company-in-all-of-its-regions-by-hour".into();
+        let shown = text(&figures, &[], 80, 28);
+        assert!(shown.contains("orders-of-the-whole"), "{shown}");
+        for whole in [" 1234567 ", " PARTITIONS ", " RECORDS "] {
+            assert!(shown.contains(whole), "{whole}: {shown}");
+        }
     }
 
     #[test]
