@@ -182,6 +182,8 @@ impl Consumer {
             self.assigned.clear();
         }
         self.subscription = subscription;
+        // What was seen of the group was seen with the subscription before.
+        self.seen_version = 0;
         self.keep_up(self.now())
     }
 

@@ -33,6 +33,26 @@ fn a_consumer_reads_its_topic_in_order_and_goes_on_where_it_committed() {
     );
 }
 
+/// The group had not changed, so the consumer had nothing to do, and went on reading what it read before.
+#[test]
+fn a_member_that_subscribes_again_reads_the_new_topics_and_no_more_the_old_ones() {
+    let place = tempfile::tempdir().unwrap();
+    let store = TestStore::open(place.path());
+    let (old, new) = (store.topic("old", 1), store.topic("new", 1));
+    let mut consumer = store.subscriber("g", "old");
+    append(&old, 0, &["a"]);
+    assert_eq!(drain(&mut consumer), ["a"]);
+    consumer.subscribe(&["new"]).unwrap();
+    append(&old, 0, &["b"]);
+    append(&new, 0, &["c"]);
+    assert_eq!(drain(&mut consumer), ["c"]);
+    consumer.subscribe_pattern("old|new").unwrap();
+    append(&new, 0, &["d"]);
+    let mut both = drain(&mut consumer);
+    both.sort_unstable();
+    assert!(both.contains(&"d".to_owned()) && both.contains(&"b".to_owned()), "{both:?}");
+}
+
 #[test]
 fn positions_survive_a_restart_and_a_crash() {
     let place = tempfile::tempdir().unwrap();
