@@ -4,6 +4,7 @@ use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::process::Child;
 
 use crate::support::{Finished, Store};
 
@@ -157,18 +158,24 @@ fn a_store_without_its_journal_is_corruption_and_takes_nothing_until_it_is_back(
     assert_eq!(store.run(&["verify"]).code, 0);
 }
 
+/// A live producer that has acknowledged these lines.
+fn fed(store: &Store, arguments: &[&str], lines: &[&str]) -> Child {
+    let mut producer = store.live_producer(arguments);
+    let mut stdout = BufReader::new(producer.stdout.take().unwrap());
+    for line in lines {
+        producer.stdin.as_mut().unwrap().write_all(line.as_bytes()).unwrap();
+        stdout.read_line(&mut String::new()).unwrap();
+    }
+    producer
+}
+
 /// A buffered producer that was killed, whose last line is damaged afterwards: nothing can say whether that line had been
 /// acknowledged, or was being written when the producer died.
 #[test]
 fn bytes_that_may_have_been_acknowledged_are_reported_before_and_after_they_are_set_aside() {
     let store = Store::new();
-    let mut producer = store.live_producer(&["events", "--durability", "buffered"]);
-    let mut stdin = producer.stdin.take().unwrap();
-    let mut stdout = BufReader::new(producer.stdout.take().unwrap());
-    for line in ["the first\n", "the second\n"] {
-        stdin.write_all(line.as_bytes()).unwrap();
-        stdout.read_line(&mut String::new()).unwrap();
-    }
+    let mut producer =
+        fed(&store, &["events", "--durability", "buffered"], &["the first\n", "the second\n"]);
     producer.kill().unwrap();
     producer.wait().unwrap();
     let segment = store.files("log").remove(0);
@@ -198,13 +205,7 @@ fn bytes_that_may_have_been_acknowledged_are_reported_before_and_after_they_are_
 #[test]
 fn damage_to_acknowledged_records_of_a_killed_producer_ends_consume_with_3() {
     let store = Store::new();
-    let mut producer = store.live_producer(&["events"]);
-    let mut stdin = producer.stdin.take().unwrap();
-    let mut stdout = BufReader::new(producer.stdout.take().unwrap());
-    for line in ["the first\n", "the second\n", "the third\n"] {
-        stdin.write_all(line.as_bytes()).unwrap();
-        stdout.read_line(&mut String::new()).unwrap();
-    }
+    let mut producer = fed(&store, &["events"], &["the first\n", "the second\n", "the third\n"]);
     producer.kill().unwrap();
     producer.wait().unwrap();
     let segment = store.files("log").remove(0);
@@ -219,13 +220,7 @@ fn damage_to_acknowledged_records_of_a_killed_producer_ends_consume_with_3() {
 #[test]
 fn who_met_damage_after_everything_of_his_own_was_stored_says_so_and_exits_with_0() {
     let store = Store::new();
-    let mut producer = store.live_producer(&["events"]);
-    let mut stdin = producer.stdin.take().unwrap();
-    let mut stdout = BufReader::new(producer.stdout.take().unwrap());
-    for line in ["the first\n", "the second\n", "the third\n"] {
-        stdin.write_all(line.as_bytes()).unwrap();
-        stdout.read_line(&mut String::new()).unwrap();
-    }
+    let mut producer = fed(&store, &["events"], &["the first\n", "the second\n", "the third\n"]);
     // Idle, it notes that all of it is durable, so that the next writer trusts what it does not read.
     let manifest = || fs::read(store.partition().join("manifest")).unwrap();
     let before = manifest();
@@ -441,13 +436,8 @@ fn doubt_about_the_end_of_the_journal_is_told_by_who_reads_and_by_who_sets_it_as
 #[test]
 fn a_group_that_sets_bytes_aside_is_told_once_that_they_may_have_been_records() {
     let store = Store::new();
-    let mut producer = store.live_producer(&["events", "--durability", "buffered"]);
-    let mut stdin = producer.stdin.take().unwrap();
-    let mut stdout = BufReader::new(producer.stdout.take().unwrap());
-    for line in ["the first\n", "the second\n"] {
-        stdin.write_all(line.as_bytes()).unwrap();
-        stdout.read_line(&mut String::new()).unwrap();
-    }
+    let mut producer =
+        fed(&store, &["events", "--durability", "buffered"], &["the first\n", "the second\n"]);
     producer.kill().unwrap();
     producer.wait().unwrap();
     let segment = store.files("log").remove(0);
