@@ -26,6 +26,7 @@
 //! 20 share deliveries    group, topic, partition, list of (offset, deliveries)
 //! 21 logs made           topic, ranges: these partitions have had a log, durably, before this was said
 //! 22 logs named          topic, list of (partition, log id of 16 bytes): as 21, and no other log is theirs
+//! 23 producer route      producer, topic, sequence, partitions: from there on it spreads its records over so many
 //!
 //! settings = list of (number, signed value)      ranges = list of (first - end of the range before, length)
 //! ```
@@ -170,6 +171,12 @@ pub(crate) enum Entry<'a> {
         topic: u32,
         logs: Vec<(u32, LogId)>,
     },
+    ProducerRoute {
+        producer: u64,
+        topic: u32,
+        from: u64,
+        partitions: u32,
+    },
 }
 
 impl Entry<'_> {
@@ -197,6 +204,7 @@ impl Entry<'_> {
             Entry::ShareDeliveries { .. } => 20,
             Entry::LogsMade { .. } => 21,
             Entry::LogsNamed { .. } => 22,
+            Entry::ProducerRoute { .. } => 23,
         }
     }
 
@@ -313,6 +321,12 @@ impl Entry<'_> {
                     out.extend_from_slice(id);
                 }
             }
+            Entry::ProducerRoute { producer, topic, from, partitions } => {
+                put_varint(out, *producer);
+                put_varint(out, u64::from(*topic));
+                put_varint(out, *from);
+                put_varint(out, u64::from(*partitions));
+            }
         }
     }
 }
@@ -407,6 +421,12 @@ impl<'a> Entry<'a> {
             22 => Entry::LogsNamed {
                 topic: w.varint32()?,
                 logs: take_list(w, |w| Ok((w.varint32()?, w.array()?)))?,
+            },
+            23 => Entry::ProducerRoute {
+                producer: w.varint()?,
+                topic: w.varint32()?,
+                from: w.varint()?,
+                partitions: take_partitions(w)?,
             },
             _ => return Err("an entry kind that this build does not know"),
         };

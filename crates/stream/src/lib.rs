@@ -31,6 +31,7 @@ mod partition;
 mod partitioner;
 mod producer;
 mod range_set;
+mod routes;
 mod settings;
 mod share;
 mod shared;

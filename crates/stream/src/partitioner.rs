@@ -1,7 +1,8 @@
 //! Which partition a record goes to: Kafka's default partitioner, bit for bit.
 //!
 //! A keyed record goes to `toPositive(murmur2(key)) % partitions`, so a key keeps its partition when a producer moves
-//! here from Kafka. A record without a key goes to the sticky partition: one after the other, a batch at a time.
+//! here from Kafka. A record without a key goes to the sticky partition: one after the other, a batch at a time; but a named
+//! producer's numbered one by its number, since whoever sends it again knows nothing of batches.
 
 const SEED: u32 = 0x9747_b28c;
 const M: u32 = 0x5bd1_e995;
@@ -43,6 +44,14 @@ pub fn murmur2(data: &[u8]) -> i32 {
 pub fn partition_for_key(key: &[u8], partitions: u32) -> u32 {
     assert!(partitions > 0);
     (murmur2(key) & i32::MAX).cast_unsigned() % partitions
+}
+
+/// So many consecutive sequences go to one partition, to make batches there.
+const RUN: u64 = 64;
+
+/// The partition of `0..partitions` for a named producer's record without a key: the same, however often it is sent.
+pub(crate) fn partition_for_sequence(sequence: u64, partitions: u32) -> u32 {
+    partition_for_key(&(sequence / RUN).to_le_bytes(), partitions)
 }
 
 /// Where records without a key go: to one partition until its batch is done, then to the next.

@@ -15,7 +15,7 @@ use std::task::{Context, Poll, Wake as TaskWake, Waker};
 use std::time::Duration;
 
 use logmill_storage::{AppendOptions, Task};
-use parking_lot::{Mutex, RwLock};
+use parking_lot::{Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use crate::TopicPartition;
 use crate::config::TimestampType;
@@ -41,6 +41,8 @@ use lane::{Lane, LaneState, Sequences, TopicLanes};
 
 /// A batch that is submitted and not acknowledged, with its lane and its bytes.
 type InFlight = (Arc<Lane>, Arc<Batch>, usize);
+/// The lanes of the topics that were sent to, by name.
+type Topics = HashMap<Arc<str>, TopicLanes>;
 /// What a duplicate waits for; `None`: the partition has the record.
 type Behind = Option<Arc<Batch>>;
 
@@ -49,7 +51,7 @@ struct Core {
     shared: Arc<Shared>,
     config: ProducerConfig,
     identity: Option<Identity>,
-    topics: RwLock<HashMap<Arc<str>, TopicLanes>>,
+    topics: RwLock<Topics>,
     /// Lanes whose batches the background appends once they have lingered.
     lingering: Mutex<Vec<Arc<Lane>>>,
     /// Batches that are submitted and not acknowledged, oldest first, with their bytes.
@@ -159,6 +161,14 @@ impl Future for DeliveryFuture {
     }
 }
 
+/// Where a record goes.
+fn lane<'a>(topics: &'a Topics, record: &ProducerRecord<'_>) -> Result<&'a Arc<Lane>> {
+    match topics.get(record.topic) {
+        Some(lanes) => lanes.lane(record),
+        None => Err(Error::UnknownTopic { name: record.topic.into() }),
+    }
+}
+
 /// Appends a batch that is still being collected.
 fn finish_collecting(batch: &Arc<Batch>) {
     if batch.is_open()
@@ -248,11 +258,12 @@ impl Producer {
     /// # Errors
     /// [`Error::UnknownTopic`], [`Error::UnknownPartition`]; [`Error::Storage`] if what was on its way cannot be found out.
     pub fn give_up(&self, topic: &str, partition: u32, sequence: u64) -> Result<Vec<u64>> {
-        let lane = self.core.lane(&ProducerRecord::new(topic, &[]).partition(partition))?;
+        let (topics, _) = self.core.topics(topic)?;
+        let lane = lane(&topics, &ProducerRecord::new(topic, &[]).partition(partition))?;
         let mut state = lane.state.lock();
-        self.core.sequences(&lane, &mut state)?;
+        self.core.sequences(lane, &mut state)?;
         if state.collected_before().is_some() {
-            self.core.submit(&lane, &mut state);
+            self.core.submit(lane, &mut state);
         }
         Ok(state.give_up(sequence))
     }
@@ -296,48 +307,101 @@ impl Core {
     fn send_now(
         &self,
         record: &ProducerRecord<'_>,
-        callback: Option<Callback>,
+        mut callback: Option<Callback>,
     ) -> Result<Delivery> {
-        // What has no name calls nobody back and asks no log while it is being collected.
-        if self.identity.is_none() {
-            let topics = self.topics.read();
-            if let Some(lanes) = topics.get(record.topic).filter(|lanes| lanes.is_current()) {
-                return self.collect(lanes.lane(record)?, record, callback);
-            }
+        let (topics, routed) = self.topics(record.topic)?;
+        let lane = lane(&topics, record)?;
+        routed.inspect_err(|_| lane.state.lock().refused(record.sequence))?;
+        let delivery = self.collect(lane, record, &mut callback)?;
+        drop(topics);
+        if let (Some(callback), DeliveryKind::Duplicate { metadata, .. }) =
+            (callback, &delivery.kind)
+        {
+            callback(Ok(metadata.clone()));
         }
-        self.collect(&self.lane(record)?, record, callback)
+        Ok(delivery)
     }
 
-    fn lane(&self, record: &ProducerRecord<'_>) -> Result<Arc<Lane>> {
+    /// The topics, of which the one of this name is known as it is now; and whether its records may go where its lanes say. While
+    /// this is held, none of them changes its way.
+    fn topics(&self, name: &str) -> Result<(RwLockReadGuard<'_, Topics>, Result<()>)> {
         let topics = self.topics.read();
-        match topics.get(record.topic).filter(|lanes| lanes.is_current()) {
-            Some(lanes) => lanes.lane(record).cloned(),
-            None => {
-                drop(topics);
-                self.new_lane(record)
-            }
+        if topics.get(name).is_some_and(TopicLanes::is_current) {
+            return Ok((topics, Ok(())));
         }
-    }
-
-    /// The lane for a record of a topic that is not known yet, or not as it is now.
-    fn new_lane(&self, record: &ProducerRecord<'_>) -> Result<Arc<Lane>> {
+        drop(topics);
         let mut topics = self.topics.write();
-        if topics.get(record.topic).is_some_and(TopicLanes::is_deleted)
-            && let Some(gone) = topics.remove(record.topic)
+        if topics.get(name).is_some_and(TopicLanes::is_deleted)
+            && let Some(gone) = topics.remove(name)
         {
             // What was collected for it fails, and is said to have failed.
             gone.lanes().iter().for_each(|lane| self.submit(lane, &mut lane.state.lock()));
         }
-        if !topics.contains_key(record.topic) {
-            let unknown = || Error::UnknownTopic { name: record.topic.into() };
-            let topic = self.shared.topic_by_name(record.topic).ok_or_else(unknown)?;
+        let unknown = || Error::UnknownTopic { name: name.into() };
+        if !topics.contains_key(name) {
+            let topic = self.shared.topic_by_name(name).ok_or_else(unknown)?;
             let seed = self.seed.fetch_add(1, Ordering::Relaxed);
             topics.insert(topic.shared_name(), TopicLanes::new(topic, seed));
         }
-        let unknown = || Error::UnknownTopic { name: record.topic.into() };
-        let lanes = topics.get_mut(record.topic).ok_or_else(unknown)?;
-        lanes.grow(&self.shared, &self.this)?;
-        lanes.lane(record).cloned()
+        let lanes = topics.get_mut(name).ok_or_else(unknown)?;
+        let partitions = lanes.topic().partition_count();
+        let routed = match &self.identity {
+            Some(identity) => self.find_routes(identity, lanes, partitions),
+            None => Ok(()),
+        };
+        if routed.is_ok() {
+            lanes.grow(&self.shared, &self.this, partitions)?;
+            lanes.set_routed();
+        }
+        Ok((RwLockWriteGuard::downgrade(topics), routed))
+    }
+
+    /// Finds out where a named producer's records go, and writes it down for those that no partition can have yet: sent
+    /// again, whenever that is, each goes the same way. After an error the lanes are those of before.
+    fn find_routes(
+        &self,
+        identity: &Identity,
+        lanes: &mut TopicLanes,
+        partitions: u32,
+    ) -> Result<()> {
+        let topic = lanes.topic().id();
+        let mut routes = identity.routes(&self.shared, topic);
+        if routes.latest().is_none() {
+            // What was refused when this could not be written down is remembered where it was to go.
+            let first = lanes.partitions_to_come().unwrap_or(partitions);
+            routes.add(0, first);
+            lanes.grow(&self.shared, &self.this, first)?;
+            lanes.set_routes(routes);
+            identity.add_route(&self.shared, lanes.topic(), 0, first)?;
+            routes = identity.routes(&self.shared, topic);
+        }
+        let before = routes.latest().unwrap_or(partitions);
+        lanes.grow(&self.shared, &self.this, before)?;
+        lanes.set_routes(routes);
+        if before < partitions {
+            let mut sent = None;
+            for lane in lanes.lanes() {
+                sent = sent.max(self.last_sent(identity, lane)?);
+            }
+            // Behind the last of all numbers nothing comes.
+            if let Some(from) = sent.map_or(Some(0), |sent| sent.checked_add(1)) {
+                identity.add_route(&self.shared, lanes.topic(), from, partitions)?;
+                lanes.set_routes(identity.routes(&self.shared, topic));
+            }
+        }
+        Ok(())
+    }
+
+    /// The highest sequence that a partition has, or may get.
+    fn last_sent(&self, identity: &Identity, lane: &Lane) -> Result<Option<u64>> {
+        let mut state = lane.state.lock();
+        // Where nothing was ever, no log is made for the question.
+        let has = if lane.partition.has_log() {
+            self.sequences(lane, &mut state)?.last
+        } else {
+            identity.remembered_sequence(&self.shared, lane.partition.id())
+        };
+        Ok(has.max(state.last_sent()))
     }
 
     /// Puts a record into the batch of its lane, and appends the batch if that is full.
@@ -345,7 +409,7 @@ impl Core {
         &self,
         lane: &Arc<Lane>,
         record: &ProducerRecord<'_>,
-        callback: Option<Callback>,
+        callback: &mut Option<Callback>,
     ) -> Result<Delivery> {
         let clock = self.shared.dir.clock();
         let timestamp = record.timestamp.unwrap_or_else(|| clock.wall_ms());
@@ -383,7 +447,7 @@ impl Core {
             state.reserved += more;
             self.buffered.fetch_add(more, Ordering::Relaxed);
         }
-        if let Some(callback) = callback {
+        if let Some(callback) = callback.take() {
             batch.call_back(index, timestamp, callback);
         }
         if self.config.linger.is_zero() || state.collected.bytes() >= self.config.batch_bytes_max {
@@ -394,12 +458,13 @@ impl Core {
         Ok(Delivery { kind: DeliveryKind::Batched { batch, index, timestamp } })
     }
 
+    /// The callback of one that the partition has is left to whoever holds no lock.
     fn duplicate(
         &self,
         lane: &Lane,
         behind: Behind,
         timestamp: i64,
-        callback: Option<Callback>,
+        callback: &mut Option<Callback>,
     ) -> Delivery {
         let metadata = RecordMetadata {
             partition: lane.name.clone(),
@@ -407,18 +472,13 @@ impl Core {
             timestamp,
             duplicate: true,
         };
-        match (callback, &behind) {
-            (Some(callback), Some(batch)) => {
-                let metadata = metadata.clone();
-                batch.call_back(
-                    0,
-                    timestamp,
-                    Box::new(move |result| callback(result.map(|_| metadata))),
-                );
-                self.look_soon();
-            }
-            (Some(callback), None) => callback(Ok(metadata.clone())),
-            (None, _) => {}
+        if let Some(batch) = &behind
+            && let Some(callback) = callback.take()
+        {
+            let metadata = metadata.clone();
+            let call = move |result: Result<_>| callback(result.map(|_| metadata));
+            batch.call_back(0, timestamp, Box::new(call));
+            self.look_soon();
         }
         Delivery { kind: DeliveryKind::Duplicate { behind, metadata } }
     }

@@ -59,6 +59,7 @@ impl State {
             | Entry::TopicRemoved { .. } => self.topics.apply(entry),
             Entry::ProducerOpened { .. }
             | Entry::ProducerSequence { .. }
+            | Entry::ProducerRoute { .. }
             | Entry::ProducerRemoved { .. } => {
                 self.producers.apply(entry);
             }

@@ -187,8 +187,8 @@ impl Topic {
         self.shared.alter_topic(self.id(), &config)
     }
 
-    /// Raises the number of partitions to `count`. Records of a key may go to another partition than before, and groups
-    /// that read the topic are rebalanced.
+    /// Raises the number of partitions to `count`. Records of a key may go to another partition than before, but for those that a
+    /// producer with a name sends again; and groups that read the topic are rebalanced.
     ///
     /// # Errors
     /// [`Error::PartitionsNotIncreased`] if there are as many already: partitions are never removed.

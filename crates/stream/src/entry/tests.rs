@@ -95,6 +95,10 @@ fn golden() -> Vec<(Entry<'static>, &'static str)> {
             Entry::LogsNamed { topic: 3, logs: vec![(0, [0xA5; 16]), (200, *b"0123456789abcdef")] },
             "1601030200a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5c80130313233343536373839616263646566",
         ),
+        (
+            Entry::ProducerRoute { producer: 5, topic: 3, from: 128, partitions: 300 },
+            "170105038001ac02",
+        ),
     ]
 }
 
@@ -105,7 +109,7 @@ fn hex(bytes: &[u8]) -> String {
 #[test]
 fn every_kind_of_entry_has_the_bytes_that_are_written_down() {
     let kinds: Vec<u8> = golden().iter().map(|(entry, _)| entry.kind()).collect();
-    assert_eq!(kinds, (1..=22).collect::<Vec<u8>>());
+    assert_eq!(kinds, (1..=23).collect::<Vec<u8>>());
     for (entry, bytes) in golden() {
         assert_eq!(hex(&entry.encoded()), bytes, "{entry:?}");
         assert_eq!(Entry::decode(&entry.encoded()), Ok(entry));

@@ -136,7 +136,8 @@ impl<'a> ProducerRecord<'a> {
 
     /// The record's number in the producer's own counting, such as a line number or a database's log position: rising
     /// from record to record, with gaps if it likes. A producer with a name does not append a record to a partition that
-    /// has one of its records with the same or a higher number.
+    /// has one of its records with the same or a higher number. A record that is sent again with its number, its key and its
+    /// partition, if it had one, goes to the same partition as before, though partitions were added.
     pub const fn sequence(mut self, sequence: u64) -> Self {
         self.sequence = Some(sequence);
         self

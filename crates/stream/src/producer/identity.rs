@@ -10,7 +10,9 @@ use super::batch::SEQUENCE_HEADER;
 use crate::entry::Entry;
 use crate::error::{Error, NameKind, Result};
 use crate::partition::OpenLog;
+use crate::routes::Routes;
 use crate::shared::{Level, Shared};
+use crate::topic::TopicCore;
 use crate::{PartitionId, name};
 
 /// Holds the epoch of a named producer that may append now.
@@ -74,6 +76,33 @@ impl Identity {
         Err(Error::ProducerFenced { name: self.name.clone(), epoch: self.epoch, current: *current })
     }
 
+    /// Where it sends its records of a topic, as far as that is written down.
+    pub(super) fn routes(&self, shared: &Shared, topic: u32) -> Routes {
+        shared
+            .look(|state| state.producers.get(self.id)?.routes.get(&topic).cloned())
+            .unwrap_or_default()
+    }
+
+    /// Writes down that its records of a topic are spread over `partitions` from the sequence `from` on. Whoever took the name
+    /// over has looked at other sequences, and decides by himself.
+    pub(super) fn add_route(
+        &self,
+        shared: &Shared,
+        topic: &TopicCore,
+        from: u64,
+        partitions: u32,
+    ) -> Result<()> {
+        let _entered = self.enter()?;
+        shared.change(Durability::Sync, |state| {
+            if state.topics.get(topic.id()).is_none() {
+                return Err(Error::UnknownTopic { name: topic.name().into() });
+            }
+            let route =
+                Entry::ProducerRoute { producer: self.id, topic: topic.id(), from, partitions };
+            Ok((vec![route.encoded()], ()))
+        })
+    }
+
     /// Under which id and epoch a log knows this incarnation.
     pub(super) fn in_log(&self, sequence: i32) -> LogProducer {
         let (id, epoch) = log_producer(self.id, self.epoch);
@@ -96,9 +125,17 @@ impl Identity {
         partition: PartitionId,
         log: &OpenLog,
     ) -> Result<Option<u64>> {
-        let remembered =
-            shared.look(|state| state.producers.get(self.id)?.sequences.get(&partition).copied());
+        let remembered = self.remembered_sequence(shared, partition);
         Ok(remembered.max(sequence_in_log(self.id, self.epoch, log)?))
+    }
+
+    /// The part of that which is written down outside of the partition's log.
+    pub(super) fn remembered_sequence(
+        &self,
+        shared: &Shared,
+        partition: PartitionId,
+    ) -> Option<u64> {
+        shared.look(|state| state.producers.get(self.id)?.sequences.get(&partition).copied())
     }
 }
 

@@ -11,7 +11,8 @@ use super::batch::{Batch, Collected};
 use super::{Core, ProducerRecord};
 use crate::error::{Error, Result};
 use crate::partition::Partition;
-use crate::partitioner::{Sticky, partition_for_key};
+use crate::partitioner::{Sticky, partition_for_key, partition_for_sequence};
+use crate::routes::Routes;
 use crate::shared::Shared;
 use crate::topic::TopicCore;
 use crate::{PartitionId, TopicPartition};
@@ -78,6 +79,11 @@ impl LaneState {
             }
             _ => Some(first),
         }
+    }
+
+    /// The highest sequence that was sent, whatever became of it, beyond what the partition has.
+    pub(super) fn last_sent(&self) -> Option<u64> {
+        self.collected_sequences.last().max(self.undelivered.last()).copied()
     }
 
     /// Says which undelivered sequence the collected records, or some of them, would go before.
@@ -161,30 +167,59 @@ pub(super) struct TopicLanes {
     topic: Arc<TopicCore>,
     sticky: Arc<Mutex<Sticky>>,
     lanes: Vec<Arc<Lane>>,
+    /// By which a named producer's numbered records go.
+    routes: Option<Routes>,
+    /// Whether records may go there: it is written down where that must be.
+    is_routed: bool,
 }
 
 impl TopicLanes {
     pub(super) fn new(topic: Arc<TopicCore>, seed: u32) -> TopicLanes {
-        TopicLanes { topic, sticky: Arc::new(Mutex::new(Sticky::new(seed))), lanes: Vec::new() }
+        let sticky = Arc::new(Mutex::new(Sticky::new(seed)));
+        TopicLanes { topic, sticky, lanes: Vec::new(), routes: None, is_routed: false }
+    }
+
+    pub(super) fn topic(&self) -> &TopicCore {
+        &self.topic
     }
 
     pub(super) fn lanes(&self) -> &[Arc<Lane>] {
         &self.lanes
     }
 
+    pub(super) fn set_routes(&mut self, routes: Routes) {
+        self.routes = Some(routes);
+    }
+
+    /// Over how many partitions what comes next is spread, or will be.
+    pub(super) fn partitions_to_come(&self) -> Option<u32> {
+        self.routes.as_ref().and_then(Routes::latest)
+    }
+
+    pub(super) fn set_routed(&mut self) {
+        self.is_routed = true;
+    }
+
     /// Whether the topic is there, with as many partitions as there are lanes.
     pub(super) fn is_current(&self) -> bool {
-        !self.topic.is_deleted() && self.topic.partition_count() as usize == self.lanes.len()
+        self.is_routed
+            && !self.topic.is_deleted()
+            && self.topic.partition_count() as usize == self.lanes.len()
     }
 
     pub(super) fn is_deleted(&self) -> bool {
         self.topic.is_deleted()
     }
 
-    /// Makes lanes for the partitions that have none.
-    pub(super) fn grow(&mut self, shared: &Arc<Shared>, core: &Weak<Core>) -> Result<()> {
+    /// Makes lanes for those of `partitions` that have none.
+    pub(super) fn grow(
+        &mut self,
+        shared: &Arc<Shared>,
+        core: &Weak<Core>,
+        partitions: u32,
+    ) -> Result<()> {
         let known = u32::try_from(self.lanes.len()).unwrap_or(u32::MAX);
-        for partition in known..self.topic.partition_count() {
+        for partition in known..partitions {
             let handle = shared.partition(PartitionId { topic: self.topic.id(), partition })?;
             self.lanes.push(Arc::new(Lane {
                 core: core.clone(),
@@ -201,10 +236,15 @@ impl TopicLanes {
     /// The lane for a record.
     pub(super) fn lane(&self, record: &ProducerRecord<'_>) -> Result<&Arc<Lane>> {
         let partitions = u32::try_from(self.lanes.len()).unwrap_or(u32::MAX);
-        let partition = match (record.partition, record.key) {
-            (Some(partition), _) => partition,
-            (None, Some(key)) => partition_for_key(key, partitions),
-            (None, None) => self.sticky.lock().current(partitions),
+        let numbered = self.routes.as_ref().zip(record.sequence).map(|(routes, sequence)| {
+            (sequence, routes.partitions(sequence).unwrap_or(partitions))
+        });
+        let spread = numbered.map_or(partitions, |(_, spread)| spread);
+        let partition = match (record.partition, record.key, numbered) {
+            (Some(partition), ..) => partition,
+            (None, Some(key), _) => partition_for_key(key, spread),
+            (None, None, Some((sequence, _))) => partition_for_sequence(sequence, spread),
+            (None, None, None) => self.sticky.lock().current(partitions),
         };
         self.lanes.get(partition as usize).ok_or_else(|| Error::UnknownPartition {
             topic: record.topic.into(),

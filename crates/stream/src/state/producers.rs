@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::PartitionId;
 use crate::entry::Entry;
+use crate::routes::Routes;
 
 /// An idempotent producer as the journal knows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,6 +17,8 @@ pub(crate) struct ProducerState {
     pub(crate) seen_ms: i64,
     /// The last sequence of each partition, as far as it was written down here.
     pub(crate) sequences: BTreeMap<PartitionId, u64>,
+    /// By topic, where its records go.
+    pub(crate) routes: BTreeMap<u32, Routes>,
 }
 
 /// The named producers, by id and by name.
@@ -52,6 +55,7 @@ impl Producers {
     pub(super) fn forget_topic(&mut self, topic: u32) {
         for producer in self.producers.values_mut() {
             producer.sequences.retain(|partition, _| partition.topic != topic);
+            producer.routes.remove(&topic);
         }
     }
 
@@ -70,6 +74,7 @@ impl Producers {
                     epoch: *epoch,
                     seen_ms: *at_ms,
                     sequences: BTreeMap::new(),
+                    routes: BTreeMap::new(),
                 };
                 self.producers.insert(*producer, state);
             }
@@ -77,6 +82,11 @@ impl Producers {
                 if let Some(state) = self.producers.get_mut(producer) {
                     let last = state.sequences.entry(*partition).or_insert(*sequence);
                     *last = (*last).max(*sequence);
+                }
+            }
+            Entry::ProducerRoute { producer, topic, from, partitions } => {
+                if let Some(state) = self.producers.get_mut(producer) {
+                    state.routes.entry(*topic).or_default().add(*from, *partitions);
                 }
             }
             Entry::ProducerRemoved { producer } => {
@@ -90,7 +100,7 @@ impl Producers {
 
     pub(super) fn restate<'a>(&'a self, entries: &mut Vec<Entry<'a>>) {
         for (producer, state) in self.iter() {
-            let ProducerState { name, epoch, seen_ms, sequences } = state;
+            let ProducerState { name, epoch, seen_ms, sequences, routes } = state;
             entries.push(Entry::ProducerOpened { producer, epoch: *epoch, at_ms: *seen_ms, name });
             for (partition, sequence) in sequences {
                 entries.push(Entry::ProducerSequence {
@@ -98,6 +108,14 @@ impl Producers {
                     partition: *partition,
                     sequence: *sequence,
                 });
+            }
+            for (topic, routes) in routes {
+                entries.extend(routes.iter().map(|(from, partitions)| Entry::ProducerRoute {
+                    producer,
+                    topic: *topic,
+                    from,
+                    partitions,
+                }));
             }
         }
     }

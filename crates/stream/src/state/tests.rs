@@ -120,7 +120,7 @@ fn entry() -> impl Strategy<Value = Entry<'static>> {
         settings.set(Setting::RetentionMs, ms);
         settings
     });
-    (0usize..18, 1u32..5, partitions, ranges, settings, 0u64..60).prop_map(
+    (0usize..19, 1u32..5, partitions, ranges, settings, 0u64..60).prop_map(
         |(what, id, partition, ranges, settings, n)| {
             let name = NAMES[id as usize - 1];
             let group = u64::from(id);
@@ -142,6 +142,12 @@ fn entry() -> impl Strategy<Value = Entry<'static>> {
                 14 => Entry::ShareStarted { group, partition, epoch: 1, offset: n % 7 },
                 15 => Entry::ShareAcquired { group, partition, ranges },
                 16 => Entry::ShareDone { group, partition, ranges },
+                17 => Entry::ProducerRoute {
+                    producer: group,
+                    topic: partition.topic,
+                    from: n,
+                    partitions: 1 + id,
+                },
                 _ => Entry::ShareEpoch { group, partition, epoch: 2, offset: n },
             }
         },

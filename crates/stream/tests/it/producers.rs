@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use logmill_storage::{Durability, Header};
 use logmill_stream::{
-    Error, Producer, ProducerConfig, ProducerRecord, TimestampType, Topic, TopicConfig,
+    Delivery, Error, Producer, ProducerConfig, ProducerRecord, TimestampType, Topic, TopicConfig,
     partition_for_key,
 };
 
@@ -401,4 +401,152 @@ fn what_background_retention_removes_while_the_producer_lives_is_kept_across_a_c
     drop((producer, topic, store));
     let store = TestStore::open(place.path());
     assert_eq!(named(&store, "p").last_sequence("t", 0).unwrap(), Some(7));
+}
+
+/// Sends a number, which has the same key each time; each third one has none.
+fn send(producer: &Producer, n: u64) -> Delivery {
+    let (value, key) = (n.to_string(), format!("key-{}", n % 50));
+    let record = ProducerRecord::new("t", value.as_bytes()).sequence(n);
+    producer.send(&if n.is_multiple_of(3) { record } else { record.key(key.as_bytes()) }).unwrap()
+}
+
+fn send_all(producer: &Producer, range: std::ops::Range<u64>) {
+    let sent: Vec<_> = range.map(|n| send(producer, n)).collect();
+    sent.into_iter().for_each(|sent| drop(sent.wait().unwrap()));
+}
+
+fn assert_each_once(topic: &Topic, numbers: u64) {
+    let mut all: Vec<u64> = all_values(topic).iter().map(|value| value.parse().unwrap()).collect();
+    all.sort_unstable();
+    assert_eq!(all, (0..numbers).collect::<Vec<_>>());
+}
+
+/// A record without a key went to whatever partition had the turn. Sent again after a crash, it was appended to another one too,
+/// or it counted as a duplicate in one that had a higher number, and was nowhere.
+#[test]
+fn what_is_sent_again_without_a_key_goes_where_it_went_before() {
+    let keyless = |store: &TestStore, range: std::ops::Range<u64>| {
+        let config = ProducerConfig::new().name("p").batch_bytes_max(20);
+        let producer = store.streams.producer(config).unwrap();
+        let sent: Vec<_> = range
+            .map(|n| {
+                let value = n.to_string();
+                producer.send(&ProducerRecord::new("t", value.as_bytes()).sequence(n)).unwrap()
+            })
+            .collect();
+        let duplicates = sent.into_iter().map(|sent| sent.wait().unwrap().duplicate);
+        duplicates.filter(|duplicate| *duplicate).count()
+    };
+    for crash in [500, 508, 516] {
+        let place = tempfile::tempdir().unwrap();
+        let store = TestStore::open(place.path());
+        store.topic("t", 3);
+        assert_eq!(keyless(&store, 0..crash), 0);
+        drop(store);
+        let store = TestStore::open(place.path());
+        assert_eq!(keyless(&store, 137..1_000) as u64, crash - 137);
+        let topic = store.streams.topic("t").unwrap();
+        assert_each_once(&topic, 1_000);
+        for partition in topic.partitions() {
+            let count = values(&partition).len();
+            assert!(count > 100, "partition {} has {count} of 1,000", partition.number());
+        }
+    }
+}
+
+/// A record went by the number of partitions that there was when it was sent again: into another partition than before, which
+/// had it twice, or lost.
+#[test]
+fn what_is_sent_again_after_partitions_were_added_goes_where_it_went_before_and_what_is_new_does_not()
+ {
+    let place = tempfile::tempdir().unwrap();
+    let store = TestStore::open(place.path());
+    let topic = store.topic("t", 2);
+    let producer = named(&store, "p");
+    send_all(&producer, 0..200);
+    // These are on their way while the partitions come.
+    let collected: Vec<_> = (200..230)
+        .map(|n| {
+            let value = n.to_string();
+            let record = ProducerRecord::new("t", value.as_bytes()).key(value.as_bytes());
+            producer.send(&record.sequence(n)).unwrap()
+        })
+        .collect();
+    topic.add_partitions(5).unwrap();
+    let again = ProducerRecord::new("t", b"229").key(b"229").sequence(229);
+    assert!(producer.send(&again).unwrap().wait().unwrap().duplicate);
+    for sent in collected {
+        assert!(!sent.wait().unwrap().duplicate);
+    }
+    send_all(&producer, 150..200);
+    send_all(&producer, 230..300);
+    assert_each_once(&topic, 300);
+    let key = (0..)
+        .map(|n| format!("key-{n}"))
+        .find(|key| partition_for_key(key.as_bytes(), 5) > 1)
+        .unwrap();
+    let record = ProducerRecord::new("t", b"300").key(key.as_bytes()).sequence(300);
+    let sent = producer.send(&record).unwrap().wait().unwrap();
+    assert_eq!(sent.partition.partition, partition_for_key(key.as_bytes(), 5));
+    drop((producer, topic, store));
+
+    let store = TestStore::open(place.path());
+    let producer = named(&store, "p");
+    assert!(producer.send(&record).unwrap().wait().unwrap().duplicate);
+    assert!(producer.send(&again).unwrap().wait().unwrap().duplicate);
+    send_all(&producer, 0..200);
+    assert_each_once(&store.streams.topic("t").unwrap(), 301);
+}
+
+#[test]
+fn however_often_partitions_are_added_and_the_process_dies_each_number_is_there_once() {
+    for seed in 1..=20u64 {
+        let mut random = seed;
+        let mut below = |end: u64| {
+            // Knuth's, of which the upper half is good.
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            (random >> 33) % end
+        };
+        let place = tempfile::tempdir().unwrap();
+        let mut store = TestStore::open(place.path());
+        store.topic("t", 1 + u32::try_from(below(3)).unwrap());
+        let mut producer = named(&store, "p");
+        let (mut acknowledged, mut next, mut highest) = (0, 0, 0);
+        for _ in 0..25 {
+            let topic = store.streams.topic("t").unwrap();
+            match below(6) {
+                0 => topic.add_partitions(topic.partition_count() + 1).unwrap(),
+                1 => {
+                    drop((producer, topic, store));
+                    store = TestStore::open(place.path());
+                    producer = named(&store, "p");
+                    next = acknowledged;
+                }
+                2 => {
+                    // What the other one had on its way is refused.
+                    producer = named(&store, "p");
+                    next = acknowledged;
+                }
+                3 => {
+                    let end = next + below(40);
+                    (next..end).for_each(|n| drop(send(&producer, n)));
+                    next = end;
+                }
+                _ => {
+                    next += below(80);
+                    send_all(&producer, below(acknowledged + 1)..next);
+                    acknowledged = next;
+                }
+            }
+            highest = highest.max(next);
+        }
+        send_all(&producer, 0..highest);
+        assert_each_once(&store.streams.topic("t").unwrap(), highest);
+        // Journaled, and in the snapshot that stands for the journal.
+        drop(producer);
+        store.close();
+        let store = TestStore::open(place.path());
+        send_all(&named(&store, "p"), 0..highest);
+        assert_each_once(&store.streams.topic("t").unwrap(), highest);
+    }
 }

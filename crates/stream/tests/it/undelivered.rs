@@ -7,9 +7,10 @@ use logmill_storage::io::sim::{CrashPlan, Fault, Op, SimDisk};
 use logmill_storage::{Durability, Error as StorageError};
 use logmill_stream::{
     Delivery, Error, Producer, ProducerConfig, ProducerRecord, RecordMetadata, Result, TopicConfig,
+    partition_for_key,
 };
 
-use crate::support::{TestStore, all_values};
+use crate::support::{TestStore, all_values, values};
 
 /// A named producer whose records make a batch each.
 fn one_by_one(store: &TestStore) -> Producer {
@@ -337,20 +338,70 @@ fn what_can_never_be_delivered_is_given_up_by_its_sequence() {
     assert!(matches!(producer.give_up("u", 0, 1), Err(Error::UnknownTopic { .. })));
 }
 
-/// The first record of a partition did not get as far as a batch, since there was no space for the partition's first files.
+/// The first record of a partition did not get as far as a batch, since there was no space for the partition's first files, or
+/// to write down where the producer's records go.
 #[test]
 fn a_record_that_was_refused_for_want_of_space_counts_as_one_that_was_not_delivered() {
+    for is_known in [false, true] {
+        let disk = SimDisk::new(1);
+        let store = TestStore::on(&disk);
+        let topic = store.topic("t", 2);
+        let producer = one_by_one(&store);
+        if is_known {
+            let elsewhere = ProducerRecord::new("t", b"0").partition(1).sequence(0);
+            producer.send(&elsewhere).unwrap().wait().unwrap();
+        }
+        let to_first = |n: u64| {
+            let value = n.to_string();
+            producer.send(&ProducerRecord::new("t", value.as_bytes()).partition(0).sequence(n))
+        };
+        let refused = without_space(&disk, || to_first(1).unwrap_err());
+        assert!(matches!(refused, Error::Storage(StorageError::DiskFull { .. })), "{refused}");
+        assert_behind(to_first(2), 1, Some(2));
+        for n in [1, 2] {
+            assert!(!to_first(n).unwrap().wait().unwrap().duplicate);
+        }
+        assert_eq!(values(&topic.partition(0).unwrap()), ["1", "2"]);
+    }
+}
+
+/// Where it is to go is not known before that is written down, and yet nothing goes before it.
+#[test]
+fn a_record_that_was_refused_since_its_way_could_not_be_written_down_holds_up_what_comes_behind_it()
+{
     let disk = SimDisk::new(1);
     let store = TestStore::on(&disk);
-    let topic = store.topic("t", 1);
+    let topic = store.topic("t", 2);
     let producer = one_by_one(&store);
-    let refused = without_space(&disk, || send(&producer, 1).unwrap_err());
-    assert!(matches!(refused, Error::Storage(StorageError::DiskFull { .. })), "{refused}");
-    assert_behind(send(&producer, 2), 1, Some(2));
-    for n in [1, 2] {
-        assert!(!deliver(&producer, n).unwrap().duplicate);
+    let mut next = 0;
+    // At the first record, and at the first after each time that partitions were added, also while it could not be written.
+    for (partitions, then) in [(2, None), (3, Some(4)), (6, None), (7, Some(9))] {
+        if partitions > topic.partition_count() {
+            topic.add_partitions(partitions).unwrap();
+        }
+        let refused = without_space(&disk, || send(&producer, next).unwrap_err());
+        assert!(matches!(refused, Error::Storage(StorageError::DiskFull { .. })), "{refused}");
+        if let Some(more) = then {
+            topic.add_partitions(more).unwrap();
+        }
+        // These are of one run of numbers, and so of one partition, unless the second goes by more partitions.
+        match send(&producer, next + 1).and_then(Delivery::wait) {
+            Err(Error::BehindUndelivered { undelivered, .. }) => assert_eq!(undelivered, next),
+            Ok(sent) => assert!(partitions > 2 && !sent.duplicate, "{next}: {sent:?}"),
+            Err(other) => panic!("{other}"),
+        }
+        assert!(!deliver(&producer, next).unwrap().duplicate, "{next}");
+        for n in next + 1..next + 64 {
+            deliver(&producer, n).unwrap();
+        }
+        next += 64;
     }
-    assert_eq!(all_values(&topic), ["1", "2"]);
+    for n in 0..next {
+        assert!(deliver(&producer, n).unwrap().duplicate);
+    }
+    let mut all: Vec<u64> = all_values(&topic).iter().map(|n| n.parse().unwrap()).collect();
+    all.sort_unstable();
+    assert_eq!(all, (0..next).collect::<Vec<_>>());
 }
 
 #[test]
@@ -513,4 +564,33 @@ fn whatever_a_careless_producer_does_nothing_is_lost_doubled_or_out_of_order() {
     }
     assert!(refusals > 500, "{refusals} refusals");
     assert!(faults > 500, "{faults} faults");
+}
+
+/// What failed before partitions were added is sent again where it failed: there it holds up what comes behind it.
+#[test]
+fn a_retry_after_partitions_were_added_goes_to_the_partition_that_it_failed_in() {
+    let disk = SimDisk::new(1);
+    let store = TestStore::on(&disk);
+    let topic = store.topic("t", 2);
+    let producer = one_by_one(&store);
+    let moves = |key: &String| {
+        let of = |partitions| partition_for_key(key.as_bytes(), partitions);
+        of(2) != of(3)
+    };
+    let key = (0..).map(|n| format!("key-{n}")).find(moves).unwrap();
+    let deliver = |n: u64| {
+        let value = n.to_string();
+        let record = ProducerRecord::new("t", value.as_bytes()).key(key.as_bytes()).sequence(n);
+        producer.send(&record)?.wait()
+    };
+    deliver(1).unwrap();
+    assert_full(without_space(&disk, || deliver(2)));
+    topic.add_partitions(3).unwrap();
+    for n in [1, 2] {
+        let sent = deliver(n).unwrap();
+        assert_eq!(sent.partition.partition, partition_for_key(key.as_bytes(), 2));
+        assert_eq!(sent.duplicate, n == 1);
+    }
+    assert_eq!(deliver(3).unwrap().partition.partition, partition_for_key(key.as_bytes(), 3));
+    assert_eq!(all_values(&topic).len(), 3);
 }
