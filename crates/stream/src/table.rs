@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use logmill_storage::RecordBuf;
+use logmill_storage::{RecordBuf, RecordView};
 
 use crate::consumer::damaged;
 use crate::error::{Error, Result};
@@ -10,21 +10,18 @@ use crate::partition::{Partition, PartitionReader};
 use crate::partition_for_key;
 use crate::topic::Topic;
 
+/// So many deleted keys are remembered without asking for how long.
+const DELETED_KEPT: usize = 1_024;
+
 /// Finds the latest record of a key. Made by [`Topic::table`].
 ///
-/// It keeps every key and the place of its latest record in memory, not the values. What was appended since is read
-/// when it is asked.
+/// It keeps every key and the place of its latest record in memory, not the values; of a deleted key too, as long as the
+/// topic's `delete.retention.ms` says. What was appended since is read when it is asked.
 #[derive(Debug)]
 pub struct Table {
     topic: Topic,
-    partitions: Vec<Part>,
-}
-
-#[derive(Debug)]
-struct Part {
-    partition: Partition,
-    reader: PartitionReader,
-    latest: HashMap<Box<[u8]>, u64>,
+    partitions: Vec<(Partition, PartitionReader)>,
+    latest: Latest,
 }
 
 impl Topic {
@@ -35,7 +32,8 @@ impl Topic {
     /// # Cost
     /// One pass over all records; memory for all keys.
     pub fn table(&self) -> Result<Table> {
-        let mut table = Table { topic: self.clone(), partitions: Vec::new() };
+        let mut table =
+            Table { topic: self.clone(), partitions: Vec::new(), latest: Latest::default() };
         table.refresh()?;
         Ok(table)
     }
@@ -47,36 +45,46 @@ impl Table {
     /// # Errors
     /// [`Error::Storage`].
     pub fn refresh(&mut self) -> Result<()> {
-        let known = self.partitions.len();
-        for partition in self.topic.partitions().into_iter().skip(known) {
+        for partition in self.topic.partitions().into_iter().skip(self.partitions.len()) {
             let reader = partition.reader(partition.start_offset()?)?;
-            self.partitions.push(Part { partition, reader, latest: HashMap::new() });
+            self.partitions.push((partition, reader));
         }
-        self.partitions.iter_mut().try_for_each(Part::refresh)
+        let count = u32::try_from(self.partitions.len()).unwrap_or(u32::MAX);
+        for (partition, reader) in &mut self.partitions {
+            let number = partition.number();
+            read_on(partition, reader, |record| self.latest.take_in(record, number, count))?;
+        }
+        let kept = self.topic.core.settings().tombstone_retention.as_millis();
+        let now = self.topic.shared.dir.clock().wall_ms();
+        let kept = i64::try_from(kept).unwrap_or(i64::MAX);
+        self.latest.forget_deleted_before(now.saturating_sub(kept));
+        Ok(())
     }
 
-    /// The latest record of `key`; `None` if it has none or was deleted by a tombstone. Looks in the partition that the
-    /// key goes to now, and, since that changes when partitions are added, in the others if it finds nothing there.
+    /// The latest record of `key`; `None` if it has none or was deleted by a tombstone.
+    ///
+    /// In a partition the record with the highest offset is the latest. If several partitions have records of the key, which
+    /// happens when partitions were added, or a record's partition was chosen by hand, it is the last one of the partition that has
+    /// the newest timestamp of the key; of equal ones, of the partition that the key goes to now.
     ///
     /// # Errors
     /// [`Error::Storage`].
     pub fn get(&mut self, key: &[u8]) -> Result<Option<RecordBuf>> {
         self.refresh()?;
-        let count = u32::try_from(self.partitions.len()).unwrap_or(u32::MAX);
-        let home = partition_for_key(key, count.max(1)) as usize;
-        let others = (0..self.partitions.len()).filter(|index| *index != home);
-        for index in std::iter::once(home).chain(others) {
-            let Some(part) = self.partitions.get_mut(index) else { continue };
-            if let Some(record) = part.get(key)? {
-                return Ok(Some(record));
+        let Some((number, offset)) = self.latest.place_of(key) else { return Ok(None) };
+        let Some((partition, _)) = self.partitions.get(number as usize) else { return Ok(None) };
+        match partition.get(offset) {
+            Err(Error::Storage(logmill_storage::Error::OffsetOutOfRange { .. })) => {
+                self.latest.forget(key);
+                Ok(None)
             }
+            found => found,
         }
-        Ok(None)
     }
 
     /// How many keys have a value.
     pub fn len(&self) -> usize {
-        self.partitions.iter().map(|part| part.latest.len()).sum()
+        self.latest.places.len() - self.latest.deleted
     }
 
     /// Whether no key has a value.
@@ -86,48 +94,104 @@ impl Table {
 
     /// The keys that have a value, in no particular order.
     pub fn keys(&self) -> impl Iterator<Item = &[u8]> {
-        self.partitions.iter().flat_map(|part| part.latest.keys()).map(|key| &**key)
+        self.latest.places.iter().filter(|(_, place)| !place.is_deleted).map(|(key, _)| &**key)
     }
 }
 
-impl Part {
-    fn refresh(&mut self) -> Result<()> {
-        loop {
-            let name = self.partition.name();
-            match self.reader.next_batch() {
-                Ok(None) => return Ok(()),
-                Ok(Some(batch)) => {
-                    for record in batch.records() {
-                        let record =
-                            record.map_err(|what| damaged(&name, batch.base_offset(), what))?;
-                        let Some(key) = record.key else { continue };
-                        if record.value.is_none() {
-                            self.latest.remove(key);
-                        } else if let Some(offset) = self.latest.get_mut(key) {
-                            *offset = record.offset;
-                        } else {
-                            self.latest.insert(key.into(), record.offset);
-                        }
-                    }
+/// Shows `each` what was appended to a partition since it was last read.
+fn read_on(
+    partition: &Partition,
+    reader: &mut PartitionReader,
+    mut each: impl FnMut(&RecordView<'_>),
+) -> Result<()> {
+    loop {
+        match reader.next_batch() {
+            Ok(None) => return Ok(()),
+            Ok(Some(batch)) => {
+                for record in batch.records() {
+                    each(
+                        &record.map_err(|what| {
+                            damaged(&partition.name(), batch.base_offset(), what)
+                        })?,
+                    );
                 }
-                Err(Error::Storage(logmill_storage::Error::OffsetOutOfRange { start, .. })) => {
-                    // Retention was faster.
-                    self.reader.seek(start)?;
-                }
-                Err(error) => return Err(error),
             }
+            Err(Error::Storage(logmill_storage::Error::OffsetOutOfRange { start, .. })) => {
+                // Retention was faster.
+                reader.seek(start)?;
+            }
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// Where the latest record of each key is.
+#[derive(Debug, Default)]
+struct Latest {
+    places: HashMap<Box<[u8]>, Place>,
+    /// How many of these are of tombstones.
+    deleted: usize,
+    /// With how many of them it is time to look which are still needed.
+    deleted_max: usize,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    partition: u32,
+    offset: u64,
+    /// The newest that the partition has of the key.
+    timestamp: i64,
+    /// A deleted key is remembered, since another partition may still have an older value.
+    is_deleted: bool,
+}
+
+impl Latest {
+    /// Takes in a record of a topic with so many partitions. Those of one partition come in order, but one partition may come
+    /// before or after another.
+    fn take_in(&mut self, record: &RecordView<'_>, partition: u32, partitions: u32) {
+        let Some(key) = record.key else { return };
+        let is_deleted = record.value.is_none();
+        let mut found =
+            Place { partition, offset: record.offset, timestamp: record.timestamp, is_deleted };
+        let Some(known) = self.places.get_mut(key) else {
+            self.places.insert(key.into(), found);
+            self.deleted += usize::from(is_deleted);
+            return;
+        };
+        if known.partition == partition {
+            found.timestamp = found.timestamp.max(known.timestamp);
+        } else {
+            let home = partition_for_key(key, partitions);
+            let age = |place: &Place| (place.timestamp, place.partition == home, place.partition);
+            if age(&found) < age(known) {
+                return;
+            }
+        }
+        self.deleted -= usize::from(known.is_deleted);
+        self.deleted += usize::from(is_deleted);
+        *known = found;
+    }
+
+    /// The partition and the offset of the latest value.
+    fn place_of(&self, key: &[u8]) -> Option<(u32, u64)> {
+        let place = self.places.get(key).filter(|place| !place.is_deleted)?;
+        Some((place.partition, place.offset))
+    }
+
+    fn forget(&mut self, key: &[u8]) {
+        if let Some(place) = self.places.remove(key) {
+            self.deleted -= usize::from(place.is_deleted);
         }
     }
 
-    fn get(&mut self, key: &[u8]) -> Result<Option<RecordBuf>> {
-        let Some(offset) = self.latest.get(key) else { return Ok(None) };
-        match self.partition.get(*offset) {
-            Err(Error::Storage(logmill_storage::Error::OffsetOutOfRange { .. })) => {
-                self.latest.remove(key);
-                Ok(None)
-            }
-            found => found,
+    /// Forgets the keys that were deleted before `ms`, once they have become as many again as there were left.
+    fn forget_deleted_before(&mut self, ms: i64) {
+        if self.deleted <= self.deleted_max.max(DELETED_KEPT) {
+            return;
         }
+        self.places.retain(|_, place| !place.is_deleted || place.timestamp >= ms);
+        self.deleted = self.places.values().filter(|place| place.is_deleted).count();
+        self.deleted_max = 2 * self.deleted;
     }
 }
 
@@ -190,5 +254,44 @@ impl RangeReader {
             Ok::<(), Error>(())
         })?;
         Ok(records)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use logmill_storage::{DataDir, Journal, Record};
+
+    use super::*;
+    use crate::{Streams, StreamsOptions, TopicConfig};
+
+    #[test]
+    fn deleted_keys_take_no_more_memory_than_those_of_the_time_that_tombstones_are_kept() {
+        let place = tempfile::tempdir().unwrap();
+        let dir = DataDir::open(place.path()).unwrap();
+        let journal = Journal::open(&dir, "0", Default::default()).unwrap();
+        let streams = Streams::open(&dir, &journal, &StreamsOptions::default()).unwrap();
+        let topic = streams.create_topic("t", &TopicConfig::new()).unwrap();
+        let partition = topic.partition(0).unwrap();
+        let now = dir.clock().wall_ms();
+        let day_ms = 86_400_000;
+        let mut table = topic.table().unwrap();
+        partition.append(&Record::value(b"v").key(b"stays")).unwrap();
+        for round in 0..20u32 {
+            let keys: Vec<String> = (0..500).map(|n| format!("{round} {n}")).collect();
+            let tombstones: Vec<Record<'_>> = keys
+                .iter()
+                .map(|key| Record::tombstone(key.as_bytes()).timestamp(now - 2 * day_ms))
+                .collect();
+            partition.append_batch(&tombstones).unwrap();
+            table.refresh().unwrap();
+            assert!(table.latest.deleted <= DELETED_KEPT, "{}", table.latest.deleted);
+            assert_eq!((table.len(), table.latest.places.len()), (1, 1 + table.latest.deleted));
+        }
+        let keys: Vec<String> = (0..5_000).map(|n| format!("today {n}")).collect();
+        let tombstones: Vec<Record<'_>> =
+            keys.iter().map(|key| Record::tombstone(key.as_bytes()).timestamp(now)).collect();
+        partition.append_batch(&tombstones).unwrap();
+        table.refresh().unwrap();
+        assert_eq!((table.len(), table.latest.deleted), (1, 5_000));
     }
 }

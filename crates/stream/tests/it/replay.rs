@@ -1,5 +1,8 @@
 //! Reading without a group: readers, ranges, snapshots, and the latest value of a key.
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
 use logmill_storage::Record;
 use logmill_stream::{Cleanup, Error, TopicConfig};
 
@@ -77,4 +80,68 @@ fn a_table_knows_the_latest_value_of_each_key_and_learns_of_later_ones() {
     }
     assert_eq!(table.len(), 10);
     assert_eq!(table.keys().count(), 10);
+}
+
+/// A tombstone only took the key out of its own partition, and the other partitions were searched then: a value from before
+/// partitions were added came back. One that was in the partition of the key now hid a newer one elsewhere.
+#[test]
+fn the_newest_record_of_a_key_counts_however_often_partitions_were_added() {
+    let place = tempfile::tempdir().unwrap();
+    let store = TestStore::open(place.path());
+    let topic = store.topic("t", 2);
+    let mut watched = topic.table().unwrap();
+    let keys: Vec<String> = (0..120).map(|n| format!("key-{n}")).collect();
+    let mut expected: BTreeMap<&str, String> = BTreeMap::new();
+    let mut numbers = 0..;
+    for (round, partitions) in [2, 3, 5, 6, 7].into_iter().enumerate() {
+        if partitions > topic.partition_count() {
+            topic.add_partitions(partitions).unwrap();
+        }
+        // In the second round each other key is deleted, and so on: with other keys in each.
+        for (at, key) in keys.iter().enumerate() {
+            let partition = topic.partition_for_key(key.as_bytes()).unwrap();
+            if round == 0 || (at / 2) % (round + 1) == 0 {
+                let value = format!("{key} {}", numbers.next().unwrap());
+                partition.append(&Record::value(value.as_bytes()).key(key.as_bytes())).unwrap();
+                expected.insert(key, value);
+            } else if at % (round + 1) == 1 {
+                partition.append(&Record::tombstone(key.as_bytes())).unwrap();
+                expected.remove(key.as_str());
+            }
+        }
+        store.clock.advance(Duration::from_millis(1));
+        for table in [&mut watched, &mut topic.table().unwrap()] {
+            for key in &keys {
+                let found = table.get(key.as_bytes()).unwrap().map(|r| texts(&[r]).remove(0));
+                assert_eq!(found.as_ref(), expected.get(key.as_str()), "{key}, {partitions}");
+            }
+            let mut listed: Vec<_> = table.keys().collect();
+            listed.sort_unstable();
+            let wanted: BTreeSet<_> = expected.keys().map(|key| key.as_bytes()).collect();
+            assert_eq!(listed, wanted.into_iter().collect::<Vec<_>>());
+            assert_eq!(table.len(), expected.len());
+        }
+        assert!(round == 0 || expected.len() < keys.len(), "some keys were meant to be deleted");
+    }
+}
+
+#[test]
+fn of_records_of_one_key_and_one_time_the_one_in_the_partition_that_the_key_goes_to_counts() {
+    let place = tempfile::tempdir().unwrap();
+    let store = TestStore::open(place.path());
+    let topic = store.topic("t", 4);
+    let home = topic.partition_for_key(b"k").unwrap().number();
+    for partition in topic.partitions() {
+        let value = partition.number().to_string();
+        partition.append(&Record::value(value.as_bytes()).key(b"k")).unwrap();
+    }
+    let mut table = topic.table().unwrap();
+    assert_eq!(texts(&[table.get(b"k").unwrap().unwrap()]), [home.to_string()]);
+    // An older time counts in the same partition, since the record is behind the other, and in no other partition.
+    let old = Record::value(b"late").key(b"k").timestamp(5);
+    topic.partition((home + 1) % 4).unwrap().append(&old).unwrap();
+    assert_eq!(texts(&[table.get(b"k").unwrap().unwrap()]), [home.to_string()]);
+    topic.partition(home).unwrap().append(&old).unwrap();
+    assert_eq!(texts(&[table.get(b"k").unwrap().unwrap()]), ["late"]);
+    assert_eq!(texts(&[topic.table().unwrap().get(b"k").unwrap().unwrap()]), ["late"]);
 }
