@@ -216,7 +216,7 @@ impl Consumer {
         self.assigned.clear();
         self.ready.clear();
         if let Some(member) = self.member.take() {
-            self.group.leave(member, true);
+            self.group.leave(self.now(), member, true);
         }
         Ok(())
     }
@@ -553,7 +553,7 @@ impl TakesTurns for Consumer {
 impl Drop for Consumer {
     fn drop(&mut self) {
         if let Some(member) = self.member {
-            self.group.leave(member, false);
+            self.group.leave(self.now(), member, false);
         }
     }
 }

@@ -284,7 +284,10 @@ impl Coordinator {
 
     /// The earliest moment at which [`Coordinator::expire`] could find somebody.
     pub fn next_expiry(&self) -> Option<Duration> {
-        self.members.values().map(|member| member.last_seen + member.session_timeout).min()
+        self.members
+            .values()
+            .map(|member| member.last_seen.saturating_add(member.session_timeout))
+            .min()
     }
 
     /// Changes what a member wants to read.

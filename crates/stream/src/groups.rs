@@ -88,12 +88,15 @@ impl Group {
         Ok(member)
     }
 
-    /// Removes a member, or, if it is static, leaves its place to be taken by its successor.
-    pub(crate) fn leave(&self, member: MemberId, even_if_static: bool) {
+    /// Removes a member, or, if it is static, leaves its place to be taken by its successor, for a session time-out from now on.
+    pub(crate) fn leave(&self, now: Duration, member: MemberId, even_if_static: bool) {
         let mut members = self.members.lock();
         members.signals.remove(&member);
         if even_if_static || members.coordinator.instance(member).is_none() {
             members.coordinator.leave(member);
+        } else {
+            // One that lost its place has none to keep.
+            let _ = members.coordinator.heartbeat(now, member);
         }
         self.changed(&members);
     }
@@ -115,6 +118,8 @@ impl Group {
             self.next_expiry.store(next, Ordering::Release);
         } else {
             self.changed(&members);
+            // They have been told, and come back as others.
+            gone.iter().for_each(|member| drop(members.signals.remove(member)));
         }
     }
 

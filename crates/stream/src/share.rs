@@ -172,12 +172,20 @@ impl Shared {
         }
         ShareSettings::from(&changes)?;
         let id = self.make_group(name, GroupKind::Share, &changes)?;
+        let mut groups = self.share_groups.by_id.lock();
         let settings = self.change(Durability::Buffered, |state| {
             let unknown = || Error::UnknownGroup { group: name.into() };
             let known = &state.groups.get(id).ok_or_else(unknown)?.settings;
             let mut settings = known.clone();
             settings.merge(&changes);
             let resolved = ShareSettings::from(&settings)?;
+            if ShareSettings::from(known)?.key_ordered != resolved.key_ordered {
+                // What is out, and what was looked at, was without regard to keys, or with it.
+                match groups.get(&id).map_or(0, |group| group.members.lock().len()) {
+                    0 => drop(groups.remove(&id)),
+                    members => return Err(Error::GroupActive { group: name.into(), members }),
+                }
+            }
             let entries = if settings == *known {
                 Vec::new()
             } else {
@@ -185,7 +193,6 @@ impl Shared {
             };
             Ok((entries, Arc::new(resolved)))
         })?;
-        let mut groups = self.share_groups.by_id.lock();
         let group = groups.entry(id).or_insert_with(|| {
             Arc::new(ShareGroup {
                 id,
@@ -258,7 +265,8 @@ impl Streams {
     ///
     /// # Errors
     /// [`Error::InvalidName`]; [`Error::GroupKind`] if it is a group of ordinary consumers; [`Error::UnknownTopic`] for the
-    /// dead-letter topic; [`Error::InvalidSetting`]; [`Error::Storage`].
+    /// dead-letter topic; [`Error::GroupActive`] if it has members and is key-ordered and shall not be, or the other way round;
+    /// [`Error::InvalidSetting`]; [`Error::Storage`].
     pub fn share_consumer(
         &self,
         group: &str,

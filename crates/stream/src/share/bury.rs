@@ -5,7 +5,7 @@ use logmill_storage::{AppendOptions, Durability, Entry as JournalEntry, Header, 
 use crate::entry::Entry;
 use crate::error::{Error, Result};
 use crate::known::OWNER;
-use crate::partition::{Partition, PartitionCore};
+use crate::partition::{OpenLog, Partition, PartitionCore};
 use crate::{PartitionId, partition_for_key};
 
 /// Copies of more bytes than this go in several batches, so that memory and the journal's batches stay small.
@@ -23,13 +23,13 @@ pub(super) struct Dead {
 pub(super) fn move_first(
     topic: u32,
     from: &Partition,
+    log: &OpenLog,
     group: &str,
     dead: &[Dead],
     deliveries: impl Fn(u64) -> u32,
     done: impl Fn(&[Dead]) -> Entry<'static>,
 ) -> Result<usize> {
     let shared = &from.shared;
-    let log = from.log()?;
     let partitions = shared.topics.read().by_id(topic).map(|core| core.partition_count());
     // A dead-letter topic that was deleted takes nothing any more.
     let Some(partitions) = partitions else {
@@ -40,7 +40,15 @@ pub(super) fn move_first(
     let (mut copies, mut bytes, mut moved) = (Vec::new(), 0, 0);
     for dead in dead {
         // One that compaction or retention took meanwhile has no copy.
-        if let Some(record) = log.get(dead.offset)? {
+        let found = match log.get(dead.offset) {
+            Err(logmill_storage::Error::OffsetOutOfRange { offset, start, .. })
+                if offset < start =>
+            {
+                None
+            }
+            found => found?,
+        };
+        if let Some(record) = found {
             bytes += record.len_in_memory();
             if bytes > MOVE_BYTES_MAX && moved > 0 {
                 break;

@@ -50,7 +50,8 @@ impl ShareGroupConfig {
         self.with(Setting::SharePartitionMaxRecordLocks, i64::from(records))
     }
 
-    /// Hands out the records of one key one at a time and in order, and those of different keys in parallel. Default no.
+    /// Hands out the records of one key one at a time and in order, and those of different keys in parallel. Default no. It
+    /// can be changed while the group has no members.
     pub fn key_ordered(self, ordered: bool) -> Self {
         self.with(Setting::ShareKeyOrdered, i64::from(ordered))
     }

@@ -36,6 +36,8 @@ type Waiting = VecDeque<u64>;
 pub(crate) struct Leases {
     /// Every offset below was looked at.
     cursor: u64,
+    /// Retention took every record below.
+    start: u64,
     /// To be handed out (again), in the order of offsets.
     free: BTreeSet<u64>,
     leased: BTreeMap<u64, Lease>,
@@ -140,9 +142,11 @@ impl Leases {
         }
     }
 
-    /// A record comes back to be handed out again; its key stays with it.
+    /// A record comes back to be handed out again, if it is still there; its key stays with it.
     pub(crate) fn put_back(&mut self, offset: u64) {
-        if self.end_lease(offset) {
+        if offset < self.start {
+            self.finish(offset);
+        } else if self.end_lease(offset) {
             self.free.insert(offset);
         }
     }
@@ -172,20 +176,25 @@ impl Leases {
             .collect()
     }
 
-    /// Retention took everything below `start`.
+    /// Retention took everything below `start`, and loans of it end; but one with a key may still be worked on, and keeps the
+    /// next record of its key waiting until its lease ends.
     pub(crate) fn forget_below(&mut self, start: u64) {
         self.cursor = self.cursor.max(start);
+        self.start = self.start.max(start);
+        let leased: Vec<u64> = self.leased.range(..start).map(|(offset, _)| *offset).collect();
+        for offset in leased {
+            match self.key_of.get(&offset).and_then(|key| self.keys.get_mut(key)) {
+                Some(waiting) => {
+                    let known = waiting.len();
+                    waiting.retain(|waiting| *waiting == offset || *waiting >= start);
+                    self.parked -= known - waiting.len();
+                }
+                None => self.finish(offset),
+            }
+        }
         // Finishing a key's head may free the next, which may be below as well.
-        loop {
-            let mut below: Vec<u64> =
-                self.leased.range(..start).map(|(offset, _)| *offset).collect();
-            below.extend(self.free.range(..start));
-            if below.is_empty() {
-                return;
-            }
-            for offset in below {
-                self.finish(offset);
-            }
+        while let Some(offset) = self.free.first().copied().filter(|offset| *offset < start) {
+            self.finish(offset);
         }
     }
 }
@@ -256,10 +265,27 @@ mod tests {
         (0..10).for_each(|offset| leases.see(offset, Some(offset % 2)));
         leases.grant(0, 1, ME, at(30));
         leases.forget_below(7);
+        assert_eq!((free(&leases), leases.parked_count(), leases.leased_count()), (vec![7], 2, 1));
+        leases.finish(0);
         assert_eq!(
             (free(&leases), leases.parked_count(), leases.leased_count()),
             (vec![7, 8], 1, 0)
         );
+    }
+
+    /// The next record of its key was handed out while the one that retention took was still worked on.
+    #[test]
+    fn what_retention_takes_while_it_is_leased_keeps_its_key_until_the_lease_ends() {
+        for end in [Leases::finish, Leases::put_back] {
+            let mut leases = Leases::starting_at(0);
+            (0..2).for_each(|offset| leases.see(offset, Some(7)));
+            leases.grant(0, 1, ME, at(30));
+            leases.forget_below(1);
+            assert_eq!(free(&leases), [0_u64; 0]);
+            assert_eq!(leases.check(0, 1, at(30)), Ok(()));
+            end(&mut leases, 0);
+            assert_eq!((free(&leases), leases.leased_count()), (vec![1], 0));
+        }
     }
 
     #[derive(Clone, Debug)]

@@ -224,14 +224,12 @@ impl SharePartition {
     ) -> Result<Acquired> {
         let mut guard = self.work.lock();
         let log = site.partition.log()?;
-        if guard.as_ref().is_some_and(|work| work.state.epoch < log.epoch()) {
-            // It was opened anew after a failed sync: what is out may be of records that are not there any more.
-            *guard = None;
-        }
+        forget_if_void(&mut guard, &log);
         let work = self.begin(&mut guard, site)?;
         self.drop_removed(site, work, log.start_offset())?;
         // What cannot be buried hides no other record.
-        let mut taken_back = self.take_back(site, work);
+        let run_out = work.leases.run_out(site.now);
+        let mut taken_back = self.take_back(site, &log, work, run_out);
         let (group, partition) = (self.group, self.id);
         loop {
             let Picked { chunk, offsets, gone, exhausted } = self.pick(site, work, &log, ask)?;
@@ -300,7 +298,7 @@ impl SharePartition {
             }
             from = picked.offsets.last().max(picked.gone.last()).map_or(0, |last| last + 1);
         }
-        picked.exhausted |= wanted < ask.records_max && picked.offsets.len() == wanted;
+        picked.exhausted |= picked.offsets.len() == room;
         Ok(picked)
     }
 
@@ -346,50 +344,50 @@ impl SharePartition {
         Ok(())
     }
 
-    /// Takes back what was lent for too long.
-    fn take_back(&self, site: Site<'_>, work: &mut Work) -> Result<()> {
+    /// Takes back what was lent.
+    fn take_back(
+        &self,
+        site: Site<'_>,
+        log: &OpenLog,
+        work: &mut Work,
+        offsets: Vec<u64>,
+    ) -> Result<()> {
         let mut dead = Vec::new();
-        for offset in work.leases.run_out(site.now) {
+        for offset in offsets {
             if is_spent(&work.state, offset, site.settings) {
                 dead.push(Dead { offset, reason: "delivery count limit" });
             } else {
                 work.leases.put_back(offset);
             }
         }
-        self.bury(site, work, &mut dead)
+        self.bury(site, log, work, &mut dead)
     }
 
-    /// Puts back what ran out, so that others can have it; says whether something did.
+    /// Puts back what ran out, so that others can have it.
     pub(super) fn expire(&self, site: Site<'_>) -> Result<()> {
-        let mut guard = self.work.lock();
-        let Some(work) = guard.as_mut() else { return Ok(()) };
-        if work.leases.next_deadline().is_none_or(|deadline| deadline >= site.now) {
-            return Ok(());
-        }
-        let result = self.take_back(site, work);
-        drop(guard);
-        self.tell();
-        result
+        self.put_back(site, |leases| leases.run_out(site.now))
     }
 
     /// Puts back everything that a member holds: it is gone.
     pub(super) fn abandon(&self, site: Site<'_>, member: MemberId) -> Result<()> {
+        self.put_back(site, |leases| leases.held_by(member))
+    }
+
+    /// Puts back what `which` says, and tells the members.
+    fn put_back(&self, site: Site<'_>, which: impl Fn(&Leases) -> Vec<u64>) -> Result<()> {
         let mut guard = self.work.lock();
-        let Some(work) = guard.as_mut() else { return Ok(()) };
-        let held = work.leases.held_by(member);
-        if held.is_empty() {
+        if guard.as_ref().is_none_or(|work| which(&work.leases).is_empty()) {
             return Ok(());
         }
-        let (spent, rest): (Vec<u64>, Vec<u64>) =
-            held.into_iter().partition(|offset| is_spent(&work.state, *offset, site.settings));
-        for offset in rest {
-            work.leases.put_back(offset);
-        }
-        let mut dead: Vec<Dead> = spent
-            .into_iter()
-            .map(|offset| Dead { offset, reason: "delivery count limit" })
-            .collect();
-        let result = self.bury(site, work, &mut dead);
+        let log = site.partition.log()?;
+        forget_if_void(&mut guard, &log);
+        let result = match &mut *guard {
+            Some(work) => {
+                let offsets = which(&work.leases);
+                self.take_back(site, &log, work, offsets)
+            }
+            None => Ok(()),
+        };
         drop(guard);
         self.tell();
         result
@@ -404,6 +402,8 @@ impl SharePartition {
         durability: Durability,
     ) -> Result<Vec<u64>> {
         let mut guard = self.work.lock();
+        let log = site.partition.log()?;
+        forget_if_void(&mut guard, &log);
         let work = self.begin(&mut guard, site)?;
         let (mut accepted, mut dead, mut refused) = (Vec::new(), Vec::new(), Vec::new());
         let (mut released, mut renewed) = (Vec::new(), Vec::new());
@@ -447,7 +447,7 @@ impl SharePartition {
         let until = site.now.saturating_add(site.settings.lease);
         renewed.iter().for_each(|offset| work.leases.renew(*offset, until));
         *said = rest;
-        let buried = self.bury(site, work, &mut dead);
+        let buried = self.bury(site, &log, work, &mut dead);
         drop(guard);
         self.tell();
         let is_left = |offset| dead.iter().any(|dead| dead.offset == offset);
@@ -460,7 +460,13 @@ impl SharePartition {
 
     /// Ends dead records: copies them to the dead-letter topic, if there is one, and lets the others go on. After an error,
     /// `dead` has those that did not end.
-    fn bury(&self, site: Site<'_>, work: &mut Work, dead: &mut Vec<Dead>) -> Result<()> {
+    fn bury(
+        &self,
+        site: Site<'_>,
+        log: &OpenLog,
+        work: &mut Work,
+        dead: &mut Vec<Dead>,
+    ) -> Result<()> {
         let done = |dead: &[Dead]| {
             let offsets = dead.iter().map(|dead| dead.offset).collect();
             Entry::ShareDone { group: self.group, partition: self.id, ranges: ranges(offsets) }
@@ -470,7 +476,9 @@ impl SharePartition {
             let deliveries = |offset| work.state.deliveries.get(&offset).copied().unwrap_or(0);
             let (from, group) = (site.partition, &self.group_name);
             let ended = match site.settings.dead_letter_topic {
-                Some(topic) => super::bury::move_first(topic, from, group, dead, deliveries, done),
+                Some(topic) => {
+                    super::bury::move_first(topic, from, log, group, dead, deliveries, done)
+                }
                 None => {
                     self.journal(site, &[done(dead)], Durability::Buffered).map(|()| dead.len())
                 }
@@ -495,6 +503,12 @@ impl SharePartition {
         dead.splice(..0, stuck);
         result
     }
+}
+
+/// Forgets what is out if the log was opened anew after a failed sync: it may be of records that are not there any more, and
+/// others have their offsets.
+fn forget_if_void(work: &mut Option<Work>, log: &OpenLog) {
+    work.take_if(|work| work.state.epoch < log.epoch());
 }
 
 /// Whether a record was delivered as often as permitted.

@@ -743,3 +743,52 @@ fn simulated(disk: &SimDisk) -> (Journal, Streams) {
     let streams = Streams::open(&dir, &journal, &StreamsOptions::default()).unwrap();
     (journal, streams)
 }
+
+/// Its silence was counted from when the group had last looked at who was silent, which a member that polls all the time gives
+/// no reason for: one that was replaced within seconds found its partitions with others.
+#[test]
+fn a_static_member_that_goes_keeps_its_place_for_its_session_time_out_from_then_on() {
+    let place = tempfile::tempdir().unwrap();
+    let store = TestStore::open(place.path());
+    store.topic("t", 2);
+    let join = |instance: &str| {
+        let config = manual().instance(instance).session_timeout(Duration::from_secs(60));
+        let mut consumer = store.consumer_with("g", config);
+        consumer.subscribe(&["t"]).unwrap();
+        consumer
+    };
+    let (mut a, mut b) = (join("a"), join("b"));
+    settle(&mut [&mut a, &mut b]);
+    let (of_a, of_b) = (numbers(&a), numbers(&b));
+    assert_eq!((of_a.len(), of_b.len()), (1, 1));
+    store.clock.advance(Duration::from_secs(59));
+    settle(&mut [&mut a, &mut b]);
+    drop(a);
+    store.clock.advance(Duration::from_secs(59));
+    settle(&mut [&mut b]);
+    assert_eq!(numbers(&b), of_b, "it may come back for another second");
+    let mut a = join("a");
+    settle(&mut [&mut a, &mut b]);
+    assert_eq!((numbers(&a), numbers(&b)), (of_a, of_b));
+    drop(a);
+    store.clock.advance(Duration::from_secs(61));
+    settle(&mut [&mut b]);
+    assert_eq!(numbers(&b), [0, 1]);
+}
+
+/// The end of the longest time-out was beyond the end of time, and computing it panicked.
+#[test]
+fn a_member_may_have_all_the_time_in_the_world() {
+    let place = tempfile::tempdir().unwrap();
+    let store = TestStore::open(place.path());
+    let topic = store.topic("t", 1);
+    store.clock.advance(Duration::from_secs(1));
+    let mut patient = store.consumer_with("g", manual().session_timeout(Duration::MAX));
+    patient.subscribe(&["t"]).unwrap();
+    let mut other = store.subscriber("g", "t");
+    store.clock.advance(Duration::from_secs(100 * 365 * 86_400));
+    settle(&mut [&mut other]);
+    append(&topic, 0, &["a"]);
+    assert_eq!(drain(&mut patient), ["a"]);
+    patient.commit().unwrap();
+}

@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use logmill_storage::{LogConfig, Part, Record, Visibility};
+use logmill_storage::io::sim::{Fault, Op, SimDisk};
+use logmill_storage::{AppendOptions, Durability, LogConfig, Part, Record, Visibility};
 use logmill_stream::{
     Acknowledge, Error, ResetTo, ShareConsumer, ShareConsumerConfig, ShareGroupConfig,
     ShareRecords, StartAt, TopicConfig,
@@ -549,4 +550,133 @@ fn beyond_a_million_records_that_wait_for_one_of_their_key_nothing_is_looked_at_
     assert!(poll(&mut consumer).is_empty());
     say(&mut consumer, &held, Acknowledge::Accept);
     assert_eq!(offsets(&poll(&mut consumer)), [1, WAITING as u64 + 1]);
+}
+
+/// Retention took the record that was leased, and the next one of its key was handed out beside it.
+#[test]
+fn two_records_of_one_key_are_not_in_work_at_once_though_retention_took_the_first() {
+    for ends in ["accepted", "released", "rejected", "run out", "gone"] {
+        let (_place, store) = store_with(&[]);
+        let partition = store.streams.topic("t").unwrap().partition(0).unwrap();
+        for value in [b"1", b"2", b"3"] {
+            partition.append(&Record::value(value).key(b"k")).unwrap();
+        }
+        let group = || early().key_ordered(true).deliveries_max(Some(1));
+        let (mut one, mut two) = (consumer_with(&store, group()), consumer_with(&store, group()));
+        let held = poll(&mut one);
+        assert_eq!(texts(&held), ["1"]);
+        partition.delete_records_before(2).unwrap();
+        assert!(poll(&mut two).is_empty(), "the first record of the key is still worked on");
+        match ends {
+            "accepted" => say(&mut one, &held, Acknowledge::Accept),
+            "released" => say(&mut one, &held, Acknowledge::Release),
+            "rejected" => say(&mut one, &held, Acknowledge::Reject),
+            "run out" => store.clock.advance(Duration::from_secs(31)),
+            _ => drop(one),
+        }
+        assert_eq!(texts(&poll(&mut two)), ["3"], "{ends}");
+        assert_eq!(store.streams.describe_group("g").unwrap().partitions[0].in_flight, 1);
+    }
+}
+
+/// Whoever joined with another order changed it under the hands of the others: records that had been looked at without regard
+/// to their keys went out together.
+#[test]
+fn a_group_with_members_does_not_become_key_ordered_and_one_without_does_from_its_first_record_on()
+{
+    let (_place, store) = store_with(&[]);
+    let partition = store.streams.topic("t").unwrap().partition(0).unwrap();
+    for value in [b"1", b"2", b"3"] {
+        partition.append(&Record::value(value).key(b"k")).unwrap();
+    }
+    let ordered = |ordered| ShareConsumerConfig::new().group(early().key_ordered(ordered));
+    let mut plain = consumer(&store);
+    assert_eq!(texts(&poll(&mut plain)), ["1", "2", "3"]);
+    let refused = store.streams.share_consumer("g", ordered(true)).unwrap_err();
+    assert!(matches!(refused, Error::GroupActive { members: 1, .. }), "{refused}");
+    store.streams.share_consumer("g", ordered(false)).unwrap();
+    drop(plain);
+
+    let mut first = consumer_with(&store, early().key_ordered(true));
+    assert_eq!(texts(&poll(&mut first)), ["1"]);
+    let refused = store.streams.share_consumer("g", ordered(false)).unwrap_err();
+    assert!(matches!(refused, Error::GroupActive { members: 1, .. }), "{refused}");
+    let mut second = consumer(&store);
+    assert!(poll(&mut second).is_empty(), "who says nothing of the order takes the group as it is");
+}
+
+/// A sync failed under two records that were lent; the partition was opened anew without them, and others took their offsets.
+/// What was said of the lent ones was done to those others, which nobody had seen.
+#[test]
+fn what_is_said_of_a_record_that_a_failed_sync_took_is_not_done_to_the_one_in_its_place() {
+    for says in ["accepted", "rejected", "run out", "gone"] {
+        let disk = SimDisk::new(1);
+        let store = TestStore::on(&disk);
+        let topic = store
+            .streams
+            .create_topic("t", &TopicConfig::new().durability(Durability::Buffered))
+            .unwrap();
+        let dead = store.topic("dead", 1);
+        let partition = topic.partition(0).unwrap();
+        append(&topic, 0, &["kept"]);
+        partition.sync().unwrap();
+        append(&topic, 0, &["lost"]);
+        let group = early().deliveries_max(Some(1)).dead_letter_topic(Some("dead"));
+        let mut one = consumer_with(&store, group.clone());
+        let held = poll(&mut one);
+        assert_eq!(texts(&held), ["kept", "lost"]);
+        let lost = held.receipts().nth(1).unwrap();
+        one.acknowledge(held.receipts().next().unwrap(), Acknowledge::Accept).unwrap();
+        one.commit().unwrap();
+
+        disk.fail_next(Op::Sync, Fault::SyncEioRevert);
+        partition.sync().unwrap_err();
+        assert_eq!(disk.faults_fired(), 1);
+        for _ in 0..11 {
+            store.clock.advance(Duration::from_secs(1));
+            store.dir.tick();
+        }
+        assert_eq!(partition.append(&Record::value(b"never delivered")).unwrap(), 1);
+
+        let mut two = consumer_with(&store, group.lease(Duration::from_secs(60)));
+        match says {
+            "accepted" | "rejected" => {
+                let how = match says {
+                    "accepted" => Acknowledge::Accept,
+                    _ => Acknowledge::Reject,
+                };
+                one.acknowledge(lost, how).unwrap();
+                let late = one.commit().unwrap_err();
+                assert!(matches!(&late, Error::LeaseLost { records } if records.len() == 1));
+            }
+            "run out" => store.clock.advance(Duration::from_secs(61)),
+            _ => drop(one),
+        }
+        assert_eq!(texts(&poll(&mut two)), ["never delivered"], "{says}");
+        dead.partition(0).unwrap().sync().unwrap();
+        assert_eq!(all_values(&dead), [""; 0], "{says}");
+    }
+}
+
+/// A poll takes at most 65,536 records of a partition. One that had wanted more counted the partition as read to its end, and
+/// the rest was handed out after the next append.
+#[test]
+fn a_poll_that_takes_as_many_of_a_partition_as_one_may_leaves_the_rest_to_the_next() {
+    const TAKEN: usize = 1 << 16;
+    let (_place, store) = store_with(&[]);
+    let partition = store.streams.topic("t").unwrap().partition(0).unwrap();
+    let options =
+        AppendOptions { durability: Some(Durability::Buffered), ..AppendOptions::default() };
+    for _ in 0..(TAKEN + 1_000) / 1_000 + 1 {
+        partition.append_with(&[Record::value(b""); 1_000], &options).unwrap();
+    }
+    partition.sync().unwrap();
+    let end = usize::try_from(partition.end_offset().unwrap()).unwrap();
+    let group = early().in_flight_max(200_000);
+    let config = ShareConsumerConfig::new().group(group).explicit(true).records_max(100_000);
+    let mut consumer = store.streams.share_consumer("g", config).unwrap();
+    consumer.subscribe(&["t"]).unwrap();
+    assert_eq!(poll(&mut consumer).len(), TAKEN);
+    assert_eq!(poll(&mut consumer).len(), end - TAKEN);
+    assert!(poll(&mut consumer).is_empty());
 }
