@@ -1,8 +1,7 @@
 //! `logmill consume`: prints the records of a topic.
 
 use std::fmt;
-use std::io::{BufWriter, IsTerminal, Stdout, Write, stdout};
-use std::num::NonZeroUsize;
+use std::io::{BufWriter, IsTerminal, Write, stdout};
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
@@ -66,9 +65,10 @@ pub struct Arguments {
     /// Read as this consumer group: each record of the topic once, whatever the number of runs
     #[arg(long, value_name = "GROUP", conflicts_with_all = ["partition", "follow"])]
     group: Option<String>,
-    /// How many consumers of the group share the partitions, each in a thread; those beyond the partitions sit idle
-    #[arg(long, value_name = "N", default_value = "1", requires = "group")]
-    members: NonZeroUsize,
+    /// How many consumers of the group share the partitions, each in a thread, 1 to 256; none is started for whom there is no
+    /// partition
+    #[arg(long, value_name = "N", default_value = "1", requires = "group", value_parser = clap::value_parser!(u16).range(1..=256))]
+    members: u16,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -163,7 +163,7 @@ fn print(store: &Store, arguments: &Arguments) -> Outcome {
             partitions.len()
         )));
     }
-    let mut printer = Printer::new(arguments);
+    let mut printer = Printer::new(arguments, stdout());
     let mut sources = Vec::new();
     for partition in partitions {
         let reader = partition.reader(arguments.from.offset(&partition)?)?;
@@ -179,16 +179,16 @@ fn print(store: &Store, arguments: &Arguments) -> Outcome {
 
 /// Prints records until enough are printed.
 struct Printer {
-    out: BufWriter<Stdout>,
+    out: BufWriter<Box<dyn Write + Send>>,
     format: Format,
     left: u64,
     progress: Progress,
 }
 
 impl Printer {
-    fn new(arguments: &Arguments) -> Printer {
+    fn new(arguments: &Arguments, out: impl Write + Send + 'static) -> Printer {
         Printer {
-            out: BufWriter::with_capacity(256 << 10, stdout()),
+            out: BufWriter::with_capacity(256 << 10, Box::new(out)),
             format: if arguments.json { Format::Json } else { arguments.format },
             left: arguments.max.unwrap_or(u64::MAX),
             progress: Progress::default(),

@@ -6,7 +6,7 @@ use std::time::Duration;
 use logmill::queue::{Queues, QueuesOptions};
 use logmill::storage::DataDir;
 use logmill::stream::{Streams, StreamsOptions};
-use logmill::{GroupKind, Partition};
+use logmill::{GroupKind, Partition, Topic};
 use serde_json::{Value, json};
 
 use crate::ends;
@@ -132,27 +132,13 @@ impl Watched {
             ..Figures::default()
         };
         for topic in self.streams.topics()? {
-            let mut sum = TopicFigures {
-                name: topic.name().to_owned(),
-                partitions: topic.partition_count(),
-                records: 0,
-                appended: 0,
-                segments: 0,
-                bytes: 0,
-            };
-            for partition in topic.partitions() {
-                figures.take_in(sum.add(&partition))?;
-                figures.take_in(ends::check(self.files.path(), &partition))?;
-            }
+            let sum = TopicFigures::of(&topic, self.files.path(), &mut figures.damage)?;
             figures.topics.push(sum);
         }
         for (name, kind) in self.streams.groups()? {
             let described = self.streams.describe_group(&name).map_err(Failure::from);
-            let Some(group) = figures.take_in(described)? else { continue };
-            let kind = match kind {
-                GroupKind::Share => "share",
-                _ => "consumers",
-            };
+            let Some(group) = take_in(&mut figures.damage, described)? else { continue };
+            let kind = kind_name(kind);
             let (partitions, lag) = (group.partitions.len() as u64, group.lag());
             figures.groups.push(GroupFigures { name, kind, partitions, lag });
         }
@@ -166,7 +152,46 @@ impl Watched {
     }
 }
 
+/// What kind of group it is, in a word.
+pub const fn kind_name(kind: GroupKind) -> &'static str {
+    match kind {
+        GroupKind::Share => "share",
+        _ => "consumers",
+    }
+}
+
+/// Notes damage; other failures stay what they are.
+pub fn take_in<T>(damage: &mut Vec<String>, looked: Outcome<T>) -> Outcome<Option<T>> {
+    match looked {
+        Err(Failure::Corrupt(message)) => {
+            // Several looks meet the same.
+            if !damage.contains(&message) {
+                damage.push(message);
+            }
+            Ok(None)
+        }
+        looked => looked.map(Some),
+    }
+}
+
 impl TopicFigures {
+    /// Those of a topic of the store in `path`, as far as it is not damaged.
+    pub fn of(topic: &Topic, path: &Path, damage: &mut Vec<String>) -> Outcome<TopicFigures> {
+        let mut sum = TopicFigures {
+            name: topic.name().to_owned(),
+            partitions: topic.partition_count(),
+            records: 0,
+            appended: 0,
+            segments: 0,
+            bytes: 0,
+        };
+        for partition in topic.partitions() {
+            take_in(damage, sum.add(&partition))?;
+            take_in(damage, ends::check(path, &partition))?;
+        }
+        Ok(sum)
+    }
+
     fn add(&mut self, partition: &Partition) -> Outcome {
         // Also a look for what was appended since. One to which nothing ever was has no log.
         if partition.high_watermark()? == 0 {
@@ -182,20 +207,6 @@ impl TopicFigures {
 }
 
 impl Figures {
-    /// Notes damage; other failures stay what they are.
-    fn take_in<T>(&mut self, looked: Outcome<T>) -> Outcome<Option<T>> {
-        match looked {
-            Err(Failure::Corrupt(message)) => {
-                // Several looks meet the same.
-                if !self.damage.contains(&message) {
-                    self.damage.push(message);
-                }
-                Ok(None)
-            }
-            looked => looked.map(Some),
-        }
-    }
-
     /// As one object.
     pub fn to_json(&self) -> Value {
         let topics = self.topics.iter().map(|topic| {

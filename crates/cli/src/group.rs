@@ -4,13 +4,15 @@ use std::collections::BTreeSet;
 use std::io::{BufWriter, Write, stdout};
 
 use clap::{Args, Subcommand};
-use logmill::{GroupDescription, GroupKind, GroupPhase, Store};
+use logmill::{GroupDescription, GroupPhase, Store};
 use serde_json::{Value, json};
 
 use crate::consume::Start;
 use crate::failure::{Failure, Outcome};
+use crate::figures::{kind_name, take_in};
 use crate::json::write_line;
 use crate::open::Place;
+use crate::table::{self, Column};
 
 /// Consumer groups: list, describe, reset, delete
 #[derive(Debug, Args)]
@@ -28,8 +30,10 @@ pub struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// List the groups with their lag
-    #[command(after_long_help = "Example:\n  logmill --dir store group list --json")]
+    /// List the groups: their topics, and how many records they have not read
+    #[command(
+        after_long_help = "Examples:\n  logmill --dir store group list\n  logmill --dir store group list --json"
+    )]
     List,
     /// Show how far a group has come, and its lag, in each partition
     #[command(after_long_help = "Example:\n  logmill --dir store group describe billing")]
@@ -95,7 +99,7 @@ fn change(store: &Store, arguments: &Arguments) -> Outcome {
     }
 }
 
-/// The topics to reset.
+/// The topics in which a group has a position, or the one that is wanted.
 fn topics(group: &GroupDescription, wanted: Option<&str>) -> BTreeSet<String> {
     match wanted {
         Some(topic) => BTreeSet::from([topic.to_owned()]),
@@ -103,24 +107,27 @@ fn topics(group: &GroupDescription, wanted: Option<&str>) -> BTreeSet<String> {
     }
 }
 
+/// What is damaged does not keep the rest from being shown, and is told after it.
 fn list(store: &Store, as_json: bool) -> Outcome {
     let mut out = BufWriter::new(stdout());
+    let (mut rows, mut damage) = (Vec::new(), Vec::new());
     for (name, kind) in store.groups()? {
+        let described = store.describe_group(&name).map_err(Failure::from);
+        let Some(group) = take_in(&mut damage, described)? else { continue };
+        let (kind, topics, lag) = (kind_name(kind), topics(&group, None), group.lag());
         if as_json {
-            let lag = store.describe_group(&name)?.lag();
-            write_line(&mut out, &json!({ "name": name, "kind": kind_name(kind), "lag": lag }))?;
+            let line = json!({ "name": name, "kind": kind, "topics": topics, "lag": lag });
+            write_line(&mut out, &line)?;
         } else {
-            writeln!(out, "{name}").map_err(Failure::output)?;
+            let topics = topics.into_iter().collect::<Vec<_>>().join(",");
+            rows.push(vec![name, kind.to_owned(), topics, lag.to_string()]);
         }
     }
-    out.flush().map_err(Failure::output)
-}
-
-const fn kind_name(kind: GroupKind) -> &'static str {
-    match kind {
-        GroupKind::Share => "share",
-        _ => "consumers",
-    }
+    let columns =
+        [Column::Left("GROUP"), Column::Left("KIND"), Column::Left("TOPICS"), Column::Right("LAG")];
+    table::write(&mut out, &columns, rows)?;
+    out.flush().map_err(Failure::output)?;
+    Failure::of_damage(&damage)
 }
 
 fn describe(group: &GroupDescription, as_json: bool) -> Outcome {

@@ -1,5 +1,6 @@
 //! `logmill topic …`: making, changing and looking at topics.
 
+use std::collections::BTreeSet;
 use std::io::{BufWriter, Write, stdout};
 use std::str::FromStr;
 use std::time::Duration;
@@ -9,11 +10,15 @@ use logmill::{Cleanup, Partition, Store, Topic, TopicConfig};
 use serde_json::{Map, Value, json};
 
 use crate::failure::{Failure, Outcome};
+use crate::figures::TopicFigures;
 use crate::json::write_line;
 use crate::open::Place;
+use crate::table::{self, Column};
 use crate::{duration, ends};
 
-/// Topics: create, list, describe, alter, add partitions, delete
+mod retain;
+
+/// Topics: create, list, describe, alter, add partitions, apply retention, delete
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
 Examples:
@@ -42,8 +47,10 @@ enum Command {
         #[command(flatten)]
         settings: Settings,
     },
-    /// List the topics
-    #[command(after_long_help = "Example:\n  logmill --dir store topic list")]
+    /// List the topics: how many partitions, records and bytes each has, and what happens to old records
+    #[command(
+        after_long_help = "Examples:\n  logmill --dir store topic list\n  logmill --dir store topic list --json | jq -r .name"
+    )]
     List,
     /// Show a topic's settings and partitions
     #[command(after_long_help = "Example:\n  logmill --dir store topic describe clicks --json")]
@@ -71,6 +78,20 @@ enum Command {
         /// How many there shall be in all
         #[arg(long, value_name = "N")]
         partitions: u32,
+    },
+    /// Remove now what the topic's retention no longer keeps
+    ///
+    /// A writer does so by itself, within a minute where it appends and about twice an hour elsewhere. Whole segments are removed;
+    /// the one that is being written is left alone.
+    #[command(
+        after_long_help = "Examples:\n  logmill --dir store topic retain clicks\n  logmill --dir store topic retain clicks --partition 3 --json"
+    )]
+    Retain {
+        /// The topic
+        name: String,
+        /// One partition; all of them unless given
+        #[arg(long, value_name = "N")]
+        partition: Option<u32>,
     },
     /// Delete a topic with its records and every group's positions in it
     #[command(after_long_help = "Example:\n  logmill --dir store topic delete clicks")]
@@ -115,7 +136,7 @@ enum Policy {
     /// The latest record of each key stays
     Compact,
     /// Both
-    #[value(name = "compact,delete")]
+    #[value(aliases = ["compact,delete", "delete,compact"])]
     Both,
 }
 
@@ -126,7 +147,17 @@ fn setting(text: &str) -> Result<(String, String), String> {
 }
 
 impl Settings {
+    /// Each setting is given once: of two values one would be lost without a word.
     fn config(&self) -> Outcome<TopicConfig> {
+        let named = self.set.iter().map(|(name, _)| name.as_str());
+        let retention = self.retention.map(|_| "retention.ms");
+        let cleanup = self.cleanup.map(|_| "cleanup.policy");
+        let mut given = BTreeSet::new();
+        for name in named.chain(retention).chain(cleanup) {
+            if !given.insert(name) {
+                return Err(Failure::Usage(format!("{name} is given twice")));
+            }
+        }
         let mut config = TopicConfig::new();
         for (name, value) in &self.set {
             config = config.set(name, value).map_err(|error| Failure::Usage(error.to_string()))?;
@@ -156,7 +187,7 @@ pub fn run(place: &Place, arguments: &Arguments) -> Outcome {
             // Before the store: a setting that is wrong makes none.
             settings.config()?;
         }
-        Command::AddPartitions { .. } | Command::Delete { .. } => {}
+        Command::AddPartitions { .. } | Command::Retain { .. } | Command::Delete { .. } => {}
     }
     if !matches!(arguments.command, Command::Create { .. }) {
         place.existing_dir()?;
@@ -179,6 +210,9 @@ fn change(store: &Store, arguments: &Arguments) -> Outcome {
             topic.add_partitions(*partitions)?;
             topic
         }
+        Command::Retain { name, partition } => {
+            return retain::run(&store.topic(name)?, *partition, arguments.json);
+        }
         Command::Delete { name } => {
             store.delete_topic(name)?;
             return match arguments.json {
@@ -194,17 +228,37 @@ fn change(store: &Store, arguments: &Arguments) -> Outcome {
     }
 }
 
+/// As [`describe`] with damage.
 fn list(store: &Store, as_json: bool) -> Outcome {
     let mut out = BufWriter::new(stdout());
+    let (mut rows, mut damage) = (Vec::new(), Vec::new());
     for topic in store.topics()? {
+        let TopicFigures { name, partitions, records, bytes, .. } =
+            TopicFigures::of(&topic, &store.path(), &mut damage)?;
+        let settings = topic.settings().by_name();
+        let cleanup = settings.into_iter().find(|(name, _)| *name == "cleanup.policy");
+        let cleanup = cleanup.map(|(_, policy)| policy).unwrap_or_default();
         if as_json {
-            let (name, partitions) = (topic.name(), topic.partition_count());
-            write_line(&mut out, &json!({ "name": name, "partitions": partitions }))?;
+            let line = json!({
+                "name": name, "partitions": partitions, "records": records, "bytes": bytes,
+                "cleanup": cleanup,
+            });
+            write_line(&mut out, &line)?;
         } else {
-            writeln!(out, "{}", topic.name()).map_err(Failure::output)?;
+            let figures = [partitions.to_string(), records.to_string(), table::bytes(bytes)];
+            rows.push([name].into_iter().chain(figures).chain([cleanup]).collect());
         }
     }
-    out.flush().map_err(Failure::output)
+    let columns = [
+        Column::Left("TOPIC"),
+        Column::Right("PARTITIONS"),
+        Column::Right("RECORDS"),
+        Column::Right("SIZE"),
+        Column::Left("CLEANUP"),
+    ];
+    table::write(&mut out, &columns, rows)?;
+    out.flush().map_err(Failure::output)?;
+    Failure::of_damage(&damage)
 }
 
 /// What is damaged does not keep the rest from being shown, and is told after it.

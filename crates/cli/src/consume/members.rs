@@ -4,6 +4,7 @@
 //! work is done when every partition has been read up to it, or when enough was printed.
 
 use std::collections::BTreeMap;
+use std::io::stdout;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
@@ -46,7 +47,7 @@ struct Work {
 pub fn run(place: &Place, arguments: &Arguments, group: &str) -> Outcome {
     place.existing_dir()?;
     place.write(|store| {
-        consume(store, arguments, group)?;
+        consume(store, arguments, group, Printer::new(arguments, stdout()))?;
         match ends::set_aside(&store.path(), &store.recovery()).is_empty() {
             true => Ok(()),
             false => Err(Failure::Corrupt(
@@ -57,11 +58,16 @@ pub fn run(place: &Place, arguments: &Arguments, group: &str) -> Outcome {
 }
 
 #[expect(clippy::disallowed_methods, reason = "one thread for each member")]
-fn consume(store: &Store, arguments: &Arguments, group: &str) -> Outcome {
+fn consume(store: &Store, arguments: &Arguments, group: &str, printer: Printer) -> Outcome {
     let topic = store.topic(&arguments.topic)?;
-    let config = ConsumerConfig::new().auto_commit(None).start_at(StartAt::Earliest);
+    // A member that waits for whoever reads the output keeps its place: there is no other one to take over, since all wait
+    // for the same, and none from elsewhere, since this process is the store's writer.
+    let config = ConsumerConfig::new()
+        .auto_commit(None)
+        .start_at(StartAt::Earliest)
+        .session_timeout(Duration::MAX);
     let mut consumers = Vec::new();
-    for _ in 0..arguments.members.get() {
+    for _ in 0..topic.partition_count().min(arguments.members.into()) {
         consumers.push(store.consumer_with(group, config.clone())?);
     }
     if !has_position(store, &topic, group)? {
@@ -72,7 +78,7 @@ fn consume(store: &Store, arguments: &Arguments, group: &str) -> Outcome {
         consumer.subscribe(&[topic.name()])?;
     }
     let work = Mutex::new(Work {
-        printer: Printer::new(arguments),
+        printer,
         ends: ends(&topic)?,
         wakers: consumers.iter().map(Consumer::waker).collect(),
         is_over: false,
@@ -179,5 +185,72 @@ impl Work {
         for waker in &self.wakers {
             waker.wake();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{self, Write};
+    use std::sync::Arc;
+
+    use clap::Parser;
+    use logmill::{Clock, ManualClock, Record, TopicConfig};
+
+    use super::*;
+
+    /// Whoever reads the output takes an hour for each piece, and the store's background works meanwhile.
+    struct Slow {
+        clock: Arc<ManualClock>,
+        store: Store,
+        lines: Arc<Mutex<Vec<u8>>>,
+    }
+
+    impl Write for Slow {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            for _ in 0..60 {
+                self.clock.advance(Duration::from_secs(60));
+                self.store.tick();
+            }
+            self.lines.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        arguments: Arguments,
+    }
+
+    /// A member that was held up in writing for longer than its session was out of its group: what it had printed was not
+    /// committed, and the command ended with 1.
+    #[test]
+    fn members_that_wait_for_whoever_reads_the_output_stay_in_the_group_and_commit_what_they_print()
+    {
+        let place = tempfile::tempdir().unwrap();
+        let clock = Arc::new(ManualClock::at(1_700_000_000_000));
+        let store = Store::builder().threads(0).clock(clock.clone()).open(place.path()).unwrap();
+        let topic =
+            store.create_topic("events", TopicConfig::new().partitions(2).retention(None)).unwrap();
+        for partition in topic.partitions() {
+            partition.append_batch(&[Record::value(b"line"); 1_200]).unwrap();
+        }
+        let began = clock.wall_ms();
+        for members in ["1", "2", "5"] {
+            let group = format!("g{members}");
+            let line = ["consume", "events", "--group", &group, "--members", members];
+            let Line { arguments } = Line::parse_from(line);
+            let lines = Arc::new(Mutex::new(Vec::new()));
+            let slow = Slow { clock: clock.clone(), store: store.clone(), lines: lines.clone() };
+            consume(&store, &arguments, &group, Printer::new(&arguments, slow)).unwrap();
+            assert_eq!(lines.lock().unwrap().len(), 2 * 1_200 * b"line\n".len());
+            assert_eq!(store.describe_group(&group).unwrap().lag(), 0, "{members} members");
+        }
+        let hours = (clock.wall_ms() - began) / 3_600_000;
+        assert!(hours >= 9, "the output was meant to be held up: {hours} hours");
     }
 }

@@ -72,6 +72,17 @@ fn members_share_the_partitions_and_more_of_them_than_partitions_do_no_harm() {
     assert_eq!(described(&store, "g")["phase"], "empty");
 }
 
+/// With thousands of them each had to look at what the others did, and the command did not end.
+#[test]
+fn as_many_members_as_there_may_be_read_everything_and_end() {
+    let store = Store::new();
+    store.run(&["topic", "create", "events", "--partitions", "300"]).ok();
+    store.run_with(&["produce", "events", "--key-field", "1"], &lines(0..2_000)).ok();
+    let text = store.run(&["consume", "events", "--group", "g", "--members", "256"]).ok_text();
+    assert_eq!((text.lines().count(), sorted(&text).len()), (2_000, 2_000));
+    assert_eq!(described(&store, "g")["lag"], 0);
+}
+
 #[test]
 fn from_says_where_a_group_without_a_position_begins_and_nothing_later() {
     let store = store_with(0..10);
@@ -94,12 +105,16 @@ fn groups_are_listed_described_reset_and_deleted() {
     let store = store_with(0..10);
     store.run(&["consume", "events", "--group", "a"]).ok();
     store.run(&["consume", "events", "--group", "b", "--max", "4"]).ok();
-    assert_eq!(store.run(&["group", "list"]).ok_text(), "a\nb\n");
+    let text = store.run(&["group", "list"]).ok_text();
+    let rows: Vec<Vec<&str>> = text.lines().map(|line| line.split_whitespace().collect()).collect();
+    let figures = [["a", "consumers", "events", "0"], ["b", "consumers", "events", "6"]];
+    assert_eq!(rows[0], ["GROUP", "KIND", "TOPICS", "LAG"], "{text}");
+    assert_eq!(rows[1..], figures, "{text}");
     assert_eq!(
         parsed(&store.run(&["group", "list", "--json"]).ok()),
         [
-            json!({"name": "a", "kind": "consumers", "lag": 0}),
-            json!({"name": "b", "kind": "consumers", "lag": 6}),
+            json!({"name": "a", "kind": "consumers", "topics": ["events"], "lag": 0}),
+            json!({"name": "b", "kind": "consumers", "topics": ["events"], "lag": 6}),
         ]
     );
     let text = store.run(&["group", "describe", "b"]).ok_text();
@@ -119,7 +134,8 @@ fn groups_are_listed_described_reset_and_deleted() {
     assert_eq!(store.run(&["consume", "events", "--group", "a"]).ok_text(), "");
 
     store.run(&["group", "delete", "a"]).ok();
-    assert_eq!(store.run(&["group", "list"]).ok_text(), "b\n");
+    assert_eq!(parsed(&store.run(&["group", "list", "--json"]).ok())[0]["name"], "b");
+    assert_eq!(store.run(&["group", "list"]).ok_text().lines().count(), 2);
     assert!(store.run(&["group", "describe", "a"]).failed(1).contains('a'));
     store.run(&["group", "reset", "b", "--to", "earliest", "--topic", "none"]).failed(1);
     store.run(&["group", "delete", "none"]).failed(1);
@@ -133,6 +149,8 @@ fn what_makes_no_sense_with_a_group_is_bad_usage() {
         &["consume", "events", "--group", "g", "--partition", "0"],
         &["consume", "events", "--members", "2"],
         &["consume", "events", "--group", "g", "--members", "0"],
+        &["consume", "events", "--group", "g", "--members", "257"],
+        &["consume", "events", "--group", "g", "--members", "20000"],
         &["group", "reset", "g", "--to", "yesterday"],
     ] {
         assert_eq!(store.run(bad).code, 2, "{bad:?}");

@@ -75,8 +75,9 @@ fn commands_on_topics_and_groups_that_are_not_there_exit_with_one_say_which_and_
     store.produce("events", b"line\n");
     store.run(&["consume", "events", "--group", "g"]).ok();
     let before = store.snapshot();
-    let cases: [&[&str]; 11] = [
+    let cases: [&[&str]; 12] = [
         &["topic", "describe", "absent"],
+        &["topic", "retain", "absent"],
         &["topic", "alter", "absent", "--retention", "1d"],
         &["topic", "delete", "absent"],
         &["topic", "add-partitions", "absent", "--partitions", "2"],
@@ -108,13 +109,14 @@ fn commands_on_topics_and_groups_that_are_not_there_exit_with_one_say_which_and_
 #[test]
 fn every_command_on_topics_and_groups_prints_json_that_a_program_reads() {
     let store = Store::new();
-    let cases: [(&[&str], &str); 12] = [
+    let cases: [(&[&str], &str); 13] = [
         (&["topic", "create", "t", "--partitions", "2"], "name"),
         (&["produce", "t"], ""),
         (&["topic", "list"], "name"),
         (&["topic", "describe", "t"], "partition_count"),
         (&["topic", "alter", "t", "--retention", "1d"], "name"),
         (&["topic", "add-partitions", "t", "--partitions", "3"], "partition_count"),
+        (&["topic", "retain", "t"], "records_removed"),
         (&["consume", "t", "--group", "g"], "offset"),
         (&["group", "list"], "kind"),
         (&["group", "describe", "g"], "lag"),
