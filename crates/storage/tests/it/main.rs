@@ -7,7 +7,6 @@ mod append;
 mod backup;
 mod bitflip;
 mod compaction;
-mod crash;
 mod dump;
 mod end;
 mod evil;
