@@ -7,7 +7,7 @@
 //! The thread that fills a batch appends it; there is no thread of the producer's own. What lingers is appended by the
 //! store's background.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
@@ -42,7 +42,7 @@ use lane::{Lane, LaneState, Sequences, TopicLanes};
 /// A batch that is submitted and not acknowledged, with its lane and its bytes.
 type InFlight = (Arc<Lane>, Arc<Batch>, usize);
 /// The lanes of the topics that were sent to, by name.
-type Topics = HashMap<Arc<str>, TopicLanes>;
+type Topics = BTreeMap<Arc<str>, TopicLanes>;
 /// What a duplicate waits for; `None`: the partition has the record.
 type Behind = Option<Arc<Batch>>;
 
