@@ -96,7 +96,9 @@ enum Command {
         json: bool,
     },
     /// Move the messages of a dead-letter queue back to where they died, and wait until that is done
-    #[command(after_long_help = "Example:\n  logmill --dir store queue redrive failed --rate 100")]
+    #[command(
+        after_long_help = "Examples:\n  logmill --dir store queue redrive failed --rate 100\n  logmill --dir store queue redrive failed --cancel"
+    )]
     Redrive(Redrive),
     /// List the queues
     #[command(after_long_help = "Example:\n  logmill --dir store queue list --prefix mail-")]
@@ -234,8 +236,8 @@ struct Redrive {
     /// At most so many a second
     #[arg(long, value_name = "N")]
     rate: Option<u32>,
-    /// Cancel a redrive that was cut off before, instead of seeing it through first
-    #[arg(long)]
+    /// Cancel the redrive that an earlier command has not seen to its end, and begin none; what it has moved stays moved
+    #[arg(long, conflicts_with_all = ["to", "died_in", "rate"])]
     cancel: bool,
     /// One JSON object a line
     #[arg(long)]
@@ -430,6 +432,11 @@ const LOOK_AGAIN: Duration = Duration::from_millis(5);
 /// first, and is told of in a line of its own.
 fn redrive(store: &Store, arguments: &Redrive) -> Outcome {
     let queue = store.queue(&arguments.name)?;
+    let known = queue.redrives().map_err(logmill::Error::from)?;
+    let running = known.iter().find(|known| known.status == RedriveStatus::Running);
+    if arguments.cancel {
+        return cancel_redrive(&queue, running.map(|running| running.id), arguments.json);
+    }
     let mut filter = RedriveFilter::new();
     if let Some(name) = &arguments.died_in {
         filter = filter.died_in(name);
@@ -441,16 +448,26 @@ fn redrive(store: &Store, arguments: &Redrive) -> Outcome {
     if let Some(rate) = arguments.rate {
         options = options.messages_per_second(rate);
     }
-    let known = queue.redrives().map_err(logmill::Error::from)?;
-    match known.iter().find(|known| known.status == RedriveStatus::Running) {
-        Some(earlier) if arguments.cancel => {
-            queue.cancel_redrive(earlier.id).map_err(logmill::Error::from)?;
-        }
-        Some(earlier) => follow(store, &queue, earlier.id, arguments.json)?,
-        None => {}
+    if let Some(earlier) = running {
+        follow(store, &queue, earlier.id, arguments.json)?;
     }
     let id = queue.redrive(&options).map_err(logmill::Error::from)?;
     follow(store, &queue, id, arguments.json)
+}
+
+fn cancel_redrive(queue: &Queue, running: Option<u64>, as_json: bool) -> Outcome {
+    let name = queue.name();
+    // It may have come to its end since it was looked at.
+    let cancelled = running.map(|id| queue.cancel_redrive(id).map(|()| id));
+    let id = match cancelled {
+        None | Some(Err(logmill::queue::Error::NotFound { .. })) => {
+            return Err(Failure::Failed(format!("no redrive of queue {name} is running")));
+        }
+        Some(cancelled) => cancelled.map_err(logmill::Error::from)?,
+    };
+    let known = queue.redrives().map_err(logmill::Error::from)?;
+    let moved = known.iter().find(|known| known.id == id).map(|redrive| redrive.moved);
+    told(as_json, || json!({ "queue": name, "redrive": id, "moved": moved, "cancelled": true }))
 }
 
 /// Waits until a redrive ends.

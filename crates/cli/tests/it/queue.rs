@@ -198,6 +198,7 @@ fn a_body_that_is_no_text_comes_in_base64_and_a_file_is_sent_line_by_line() {
     assert_eq!(got[1]["body"], "plain");
 }
 
+/// `--cancel` went on with a redrive of its own, so that what was to stay moved after all.
 #[test]
 fn a_redrive_that_was_killed_is_cancelled_or_seen_through_by_the_next() {
     let place = tempfile::tempdir().unwrap();
@@ -205,10 +206,10 @@ fn a_redrive_that_was_killed_is_cancelled_or_seen_through_by_the_next() {
     done(dir, &["create", "dead"], "");
     let limit = ["--visibility-timeout", "0s", "--dead-letter", "dead", "--max-receives", "1"];
     done(dir, &[&["create", "q"], &limit[..]].concat(), "");
-    done(dir, &["send", "q"], &"m\n".repeat(30));
+    done(dir, &["send", "q"], &"m\n".repeat(300));
     let ready = || done(dir, &["describe", "q", "--json"], "")[0]["ready"].as_u64().unwrap();
     let killed_at_rate = |rate: &str| {
-        receive(dir, "q", &["--max", "30"]);
+        receive(dir, "q", &["--max", "300"]);
         assert_eq!(receive(dir, "q", &[]).len(), 0);
         let mut redrive = Command::new(env!("CARGO_BIN_EXE_logmill"))
             .arg("--dir")
@@ -225,12 +226,20 @@ fn a_redrive_that_was_killed_is_cancelled_or_seen_through_by_the_next() {
     };
     let moved = killed_at_rate("1");
     let told = done(dir, &["redrive", "dead", "--cancel", "--json"], "");
-    assert_eq!((told.len(), told[0]["moved"].as_u64()), (1, Some(30 - moved)));
-    assert_eq!(ready(), 30);
-    let moved = killed_at_rate("10");
+    let cancelled = told[0]["moved"].as_u64().unwrap();
+    assert_eq!((told.len(), &told[0]["cancelled"]), (1, &Value::from(true)));
+    assert!((moved..300).contains(&cancelled), "{cancelled}, and {moved} were before the kill");
+    assert_eq!(ready(), cancelled, "the rest stays");
+    assert!(refused(dir, &["redrive", "dead", "--cancel"]).contains("no redrive"));
+    let both = run(dir, &["redrive", "dead", "--cancel", "--to", "q"], "");
+    assert_eq!(both.status.code(), Some(2));
+    assert_eq!(ready(), cancelled, "and none was begun");
+    let told = done(dir, &["redrive", "dead", "--json"], "");
+    assert_eq!(told[0]["moved"], 300 - cancelled);
+    let moved = killed_at_rate("100");
     let told = done(dir, &["redrive", "dead", "--json"], "");
     let mut told: Vec<_> = told.iter().map(|one| one["moved"].as_u64()).collect();
-    assert_eq!((told.pop(), ready()), (Some(Some(0)), 30), "its own had nothing left to do");
+    assert_eq!((told.pop(), ready()), (Some(Some(0)), 300), "its own had nothing left to do");
     // A machine that stood still for seconds has killed one that was through.
-    assert_eq!(told, if moved < 30 { vec![Some(30)] } else { Vec::new() });
+    assert_eq!(told, if moved < 300 { vec![Some(300)] } else { Vec::new() });
 }
