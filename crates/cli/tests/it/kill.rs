@@ -69,14 +69,14 @@ impl Cycle {
         (self.first..).zip(Cycle::lines(self.number, self.seed))
     }
 
-    /// Starts a producer of the topic `events`, feeds it, kills it within `micros` of its first acknowledgement, and notes what
-    /// it acknowledged.
+    /// Starts a producer of the topic `events`, feeds it, kills it when it has acknowledged something and `wait` returns, and
+    /// notes what it acknowledged.
     pub fn run(
         store: &Store,
         durability: &str,
         number: u64,
-        numbers: &mut Numbers,
-        micros: u64,
+        seed: u64,
+        wait: impl FnOnce(),
     ) -> Cycle {
         let mut producer = store
             .command(&["produce", "events", "--print-offsets", "--durability", durability])
@@ -84,9 +84,9 @@ impl Cycle {
             .stderr(Stdio::inherit())
             .spawn()
             .unwrap();
-        let (stdin, seed) = (producer.stdin.take().unwrap(), numbers.next());
+        let stdin = producer.stdin.take().unwrap();
         let feeder = thread::spawn(move || feed(stdin, Cycle::lines(number, seed), Numbers(!seed)));
-        let printed = kill_at_work(&mut producer, Duration::from_micros(numbers.below(micros)));
+        let printed = kill_at_work(&mut producer, wait);
         let fed = feeder.join().unwrap();
 
         // The last line may have been cut by the kill: only whole ones were said.
@@ -133,8 +133,8 @@ fn feed(mut input: impl Write, mut lines: Lines, mut numbers: Numbers) -> u64 {
     }
 }
 
-/// Kills `producer` once it has acknowledged something and some more time has passed; returns all that it printed.
-fn kill_at_work(producer: &mut Child, after: Duration) -> String {
+/// Kills `producer` once it has acknowledged something and `wait` has returned; gives all that it printed.
+fn kill_at_work(producer: &mut Child, wait: impl FnOnce()) -> String {
     let mut stdout = producer.stdout.take().unwrap();
     let mut printed = vec![0; 4096];
     let first = stdout.read(&mut printed).unwrap();
@@ -144,7 +144,7 @@ fn kill_at_work(producer: &mut Child, after: Duration) -> String {
         stdout.read_to_end(&mut printed).unwrap();
         printed
     });
-    thread::sleep(after);
+    wait();
     producer.kill().unwrap();
     let status = producer.wait().unwrap();
     assert_eq!(
@@ -183,7 +183,8 @@ fn a_store_keeps_everything(durability: &str, cycles: u64, numbers: &mut Numbers
     let store = Store::new();
     let mut history = Vec::new();
     for number in 0..cycles {
-        let cycle = Cycle::run(&store, durability, number, numbers, 30_000);
+        let (seed, nap) = (numbers.next(), Duration::from_micros(numbers.below(30_000)));
+        let cycle = Cycle::run(&store, durability, number, seed, || thread::sleep(nap));
         cycle.check(&read(&store, cycle.first));
         assert_eq!(store.run(&["verify"]).code, 0, "cycle {number}");
         history.push(cycle);
