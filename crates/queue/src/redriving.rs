@@ -406,17 +406,25 @@ mod tests {
     use logmill_storage::io::sim::{Op, SimDisk};
     use logmill_storage::{DataDirOptions, ManualClock};
 
-    use crate::{Message, QueueConfig, Queues, QueuesOptions, RedriveFilter, RedriveOptions};
+    use crate::{
+        Message, Queue, QueueConfig, Queues, QueuesOptions, RedriveFilter, RedriveOptions,
+    };
 
-    /// A step read what it looked at while every call at every queue waited for it.
-    #[test]
-    fn a_step_that_looks_at_much_and_moves_nothing_reads_nothing_under_the_lock() {
+    /// A store with an empty queue to redrive, and `other`, to which it goes.
+    fn queues() -> (SimDisk, Queues, Queue) {
         let disk = SimDisk::new(1);
         let options = DataDirOptions::new().threads(0).clock(Arc::new(ManualClock::at(0)));
         let dir = options.open_with(disk.io()).unwrap();
         let queues = Queues::open(&dir, QueuesOptions::default()).unwrap();
         let queue = queues.create("q", &QueueConfig::standard()).unwrap();
         queues.create("other", &QueueConfig::standard()).unwrap();
+        (disk, queues, queue)
+    }
+
+    /// A step read what it looked at while every call at every queue waited for it.
+    #[test]
+    fn a_step_that_looks_at_much_and_moves_nothing_reads_nothing_under_the_lock() {
+        let (disk, queues, queue) = queues();
         let body = vec![7; 2_000];
         for _ in 0..1_200 {
             queue.send(&Message::new(&body)).unwrap();
@@ -440,12 +448,7 @@ mod tests {
 
     #[test]
     fn a_send_has_its_turn_while_a_list_is_gathered() {
-        let disk = SimDisk::new(1);
-        let options = DataDirOptions::new().threads(0).clock(Arc::new(ManualClock::at(0)));
-        let dir = options.open_with(disk.io()).unwrap();
-        let queues = Queues::open(&dir, QueuesOptions::default()).unwrap();
-        let queue = queues.create("q", &QueueConfig::standard()).unwrap();
-        queues.create("other", &QueueConfig::standard()).unwrap();
+        let (_disk, queues, queue) = queues();
         let messages = vec![Message::new(b"x"); 1000];
         for _ in 0..20 {
             queue.send_batch(&messages).unwrap();

@@ -146,16 +146,15 @@ fn refuse_another_stores(
             let what = format!(
                 "it holds the backup of another store, of journal {theirs} and not {ours}; give each store a directory of its own"
             );
-            let source = std::io::Error::new(std::io::ErrorKind::AlreadyExists, what);
-            Err(Error::Io { op: "back up into", path: target.path().to_owned(), source })
+            Err(refusal(target, "back up into", std::io::ErrorKind::AlreadyExists, what))
         }
         _ => Ok(()),
     }
 }
 
 fn refuse_unless_empty(target: &DataDir, op: &'static str, permitted: &[&str]) -> Result<()> {
-    let root = target.path();
-    let entries = target.io().list(Path::new("")).map_err(|e| Error::io("list", root, e))?;
+    let listed = target.io().list(Path::new(""));
+    let entries = listed.map_err(|e| Error::io("list", target.path(), e))?;
     let is_ours = |name: &str| {
         ["LOCK", "ALIVE"].contains(&name) || permitted.contains(&name) || name.ends_with(".tmp")
     };
@@ -163,10 +162,13 @@ fn refuse_unless_empty(target: &DataDir, op: &'static str, permitted: &[&str]) -
         None => Ok(()),
         Some(entry) => {
             let what = format!("it must be empty, and there is {:?} in it", entry.name);
-            let source = std::io::Error::new(std::io::ErrorKind::DirectoryNotEmpty, what);
-            Err(Error::Io { op, path: root.to_owned(), source })
+            Err(refusal(target, op, std::io::ErrorKind::DirectoryNotEmpty, what))
         }
     }
+}
+
+fn refusal(target: &DataDir, op: &'static str, kind: std::io::ErrorKind, what: String) -> Error {
+    Error::Io { op, path: target.path().to_owned(), source: std::io::Error::new(kind, what) }
 }
 
 fn segment_bytes(source: &DataDir, name: &str) -> u64 {
