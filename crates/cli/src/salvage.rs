@@ -1,12 +1,12 @@
 //! `logmill salvage`: copies what still verifies out of a damaged store into a new one.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
 use std::io::{BufWriter, Write, stdout};
 use std::path::{Path, PathBuf};
 
 use logmill::storage::io::Kind;
-use logmill::storage::salvage::{Event, Gap, SalvageReport, salvage};
+use logmill::storage::salvage::{Event, Gap, SalvageReport, log_id, salvage_as};
 use logmill::storage::{self, Corruption, DataDir, DataDirOptions, Log, LogConfig};
 use logmill::stream;
 use serde_json::json;
@@ -29,7 +29,8 @@ Examples:
 /// Copy every record that still verifies out of a damaged store into a new one
 ///
 /// The damaged store is only read; it must have no writer. Offsets stay as they are, and what is lost is printed, a line
-/// for each gap, and for each log that is missing or in the place of another. Exits with 3 if something is lost.
+/// for each gap, and for each log that is missing or in the place of another. Partitions that lie in each other's places
+/// are put where the journal says that they belong. Exits with 3 if something is lost.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = EXAMPLES)]
 pub struct Arguments {
@@ -58,10 +59,12 @@ pub fn run(place: &Place, arguments: &Arguments) -> Outcome {
     let mut out = BufWriter::new(stdout().lock());
     let mut lost = false;
     let mut refused = BTreeSet::new();
-    for name in names {
+    let (journal, others): (Vec<_>, Vec<_>) =
+        names.into_iter().partition(|name| [JOURNAL, COLD].contains(&name.as_str()));
+    let mut copy = |out: &mut BufWriter<_>, name: &str, home: &str| -> Outcome {
         let mut bar = None;
         let mut gaps = Vec::new();
-        let salvaged = salvage(&source, &name, &target, &mut |event| match event {
+        let salvaged = salvage_as(&source, name, &target, home, &mut |event| match event {
             Event::Gap(gap) => gaps.push(gap.clone()),
             Event::Progress { done, total } => {
                 bar.get_or_insert_with(|| Progress::bytes(total, true)).set(done);
@@ -72,22 +75,36 @@ pub fn run(place: &Place, arguments: &Arguments) -> Outcome {
         let report = match salvaged {
             // There are others.
             Err(error) if arguments.log.is_none() && is_of(&error, source.path()) => {
-                write_lost(&mut out, Some(&name), &error, arguments.json)?;
-                refused.insert(name);
-                continue;
+                write_lost(out, Some(home), &error, arguments.json)?;
+                refused.insert(home.to_owned());
+                return Ok(());
             }
             salvaged => salvaged?,
         };
         lost |= report.gaps > 0 || report.partial_commits > 0;
         for gap in &gaps {
-            write_gap(&mut out, &name, gap, arguments.json)?;
+            write_gap(out, home, gap, arguments.json)?;
         }
-        write_report(&mut out, &name, &report, arguments.json)?;
-        out.flush().map_err(Failure::output)?;
+        write_report(out, name, home, &report, arguments.json)?;
+        out.flush().map_err(Failure::output)
+    };
+    for name in &journal {
+        copy(&mut out, name, name)?;
     }
-    if arguments.log.is_none() && target.has_log(JOURNAL)? && !target.has_log(COLD)? {
+    let is_cold_lost =
+        arguments.log.is_none() && target.has_log(JOURNAL)? && !target.has_log(COLD)?;
+    if is_cold_lost {
         // Without it nobody sees what the journal knows until a writer has made it.
         Log::open(&target, COLD, LogConfig::default())?.close()?;
+    }
+    let homes = match &arguments.log {
+        Some(_) => BTreeMap::new(),
+        None => homes(&source, &arguments.target, &others)?,
+    };
+    for name in &others {
+        copy(&mut out, name, homes.get(name).unwrap_or(name))?;
+    }
+    if is_cold_lost {
         if !refused.contains(COLD) {
             write_lost(&mut out, Some(COLD), &Corruption::LostLog, arguments.json)?;
         }
@@ -121,6 +138,40 @@ fn is_of(error: &storage::Error, dir: &Path) -> bool {
     use storage::Error::{Corrupt, Io, NotAFile};
     let (Corrupt { path, .. } | NotAFile { path } | Io { path, .. }) = error else { return false };
     path.starts_with(dir)
+}
+
+/// The logs that lie in the place of another, and where they belong, as the journal says that was rescued.
+fn homes(source: &DataDir, target: &Path, names: &[String]) -> Outcome<BTreeMap<String, String>> {
+    let target = DataDirOptions::new().read_only(true).open(target)?;
+    // Without a journal nobody knows, and that is told at the end.
+    let bound = stream::bound_logs(&target).unwrap_or_default();
+    let lying = names.iter().map(|name| (name.clone(), log_id(source, name))).collect();
+    Ok(moves(&lying, &bound))
+}
+
+/// Of the logs that lie in the place of another, those of which there is no doubt where they belong: each lies in one place
+/// and belongs to one, and what lies there moves away itself, if anything does.
+fn moves(
+    lying: &BTreeMap<String, Option<[u8; 16]>>,
+    bound: &BTreeMap<String, [u8; 16]>,
+) -> BTreeMap<String, String> {
+    let only = |name: &String, id: &[u8; 16]| {
+        let mut lie = lying.iter().filter(|(_, found)| **found == Some(*id));
+        let mut belong = bound.iter().filter(|(_, bound)| *bound == id);
+        let (there, home) = (lie.next()?.0, belong.next()?.0);
+        let is_certain = there == name && lie.next().is_none() && belong.next().is_none();
+        (is_certain && there != home).then(|| (there.clone(), home.clone()))
+    };
+    let mut moves: BTreeMap<_, _> =
+        lying.iter().filter_map(|(name, id)| only(name, id.as_ref()?)).collect();
+    loop {
+        let before = moves.len();
+        let goes: BTreeSet<String> = moves.keys().cloned().collect();
+        moves.retain(|_, home| goes.contains(home) || !lying.contains_key(home));
+        if moves.len() == before {
+            return moves;
+        }
+    }
 }
 
 /// What the journal that was rescued says of the logs beside it: that some are missing, or others than they should be. It is
@@ -209,10 +260,17 @@ fn write_lost(
     writeln!(out, "lost: {log}{message}").map_err(Failure::output)
 }
 
-fn write_report(out: &mut impl Write, log: &str, report: &SalvageReport, as_json: bool) -> Outcome {
+fn write_report(
+    out: &mut impl Write,
+    name: &str,
+    log: &str,
+    report: &SalvageReport,
+    as_json: bool,
+) -> Outcome {
     if as_json {
         let line = json!({
             "log": log,
+            "found_in": name,
             "start_offset": report.start_offset,
             "end_offset": report.end_offset,
             "segments": report.segments,
@@ -225,9 +283,50 @@ fn write_report(out: &mut impl Write, log: &str, report: &SalvageReport, as_json
         return write_line(out, &line);
     }
     let SalvageReport { records, start_offset, end_offset, offsets_lost, gaps, .. } = report;
+    let put_back = if name == log { String::new() } else { format!("; it lay in {name}") };
     writeln!(
         out,
-        "{log}: {records} records of offsets {start_offset}..{end_offset}, {offsets_lost} offsets lost in {gaps} gaps"
+        "{log}: {records} records of offsets {start_offset}..{end_offset}, {offsets_lost} offsets lost in {gaps} gaps{put_back}"
     )
     .map_err(Failure::output)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The moves of logs, given as the number of the log that lies in each place, and of that which belongs there. 0: nobody
+    /// knows which.
+    fn found(lying: &[(&str, u8)], bound: &[(&str, u8)]) -> Vec<String> {
+        let id = |number: u8| (number > 0).then_some([number; 16]);
+        let lying = lying.iter().map(|(name, number)| ((*name).to_owned(), id(*number)));
+        let bound = bound.iter().map(|(name, number)| ((*name).to_owned(), [*number; 16]));
+        let moves = moves(&lying.collect(), &bound.collect());
+        moves.into_iter().map(|(name, home)| format!("{name} to {home}")).collect()
+    }
+
+    #[test]
+    fn a_log_moves_only_if_it_lies_once_and_belongs_once_and_its_place_becomes_free() {
+        let bound = [("1/0", 1), ("1/1", 2), ("1/2", 3)];
+        for (lying, expected) in [
+            (&[("1/0", 1), ("1/1", 2), ("1/2", 3)][..], &[][..]),
+            (&[("1/0", 2), ("1/1", 1), ("1/2", 3)], &["1/0 to 1/1", "1/1 to 1/0"]),
+            (&[("1/0", 2), ("1/1", 3), ("1/2", 1)], &["1/0 to 1/1", "1/1 to 1/2", "1/2 to 1/0"]),
+            // Its place is free; or holds a log of another store, or one of which nobody knows which it is.
+            (&[("1/0", 2), ("1/2", 3)], &["1/0 to 1/1"]),
+            (&[("9/0", 2), ("1/0", 1)], &["9/0 to 1/1"]),
+            (&[("1/0", 2), ("1/1", 7)], &[]),
+            (&[("1/0", 2), ("1/1", 0)], &[]),
+            // So does the place of what would have to make room.
+            (&[("1/0", 2), ("1/1", 3), ("1/2", 7)], &[]),
+            // A copy of one in the place of the other.
+            (&[("1/0", 1), ("1/1", 1)], &[]),
+            (&[("1/0", 2), ("1/1", 1), ("1/2", 1)], &[]),
+        ] {
+            assert_eq!(found(lying, &bound), expected, "{lying:?}");
+        }
+        let twice = [("1/0", 2), ("1/1", 2)];
+        assert_eq!(found(&[("9/0", 2)], &twice), [""; 0]);
+        assert_eq!(found(&[("1/0", 2), ("1/1", 1)], &[]), [""; 0]);
+    }
 }

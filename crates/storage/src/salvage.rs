@@ -85,15 +85,35 @@ pub fn salvage(
     target: &DataDir,
     tell: &mut dyn FnMut(Event<'_>),
 ) -> Result<SalvageReport> {
-    if !is_log_name(name) {
+    salvage_as(source, name, target, name, tell)
+}
+
+/// As [`salvage`], of a log that lies in the place of another: it becomes the log `home` of the target.
+///
+/// # Errors
+/// As [`salvage`].
+pub fn salvage_as(
+    source: &DataDir,
+    name: &str,
+    target: &DataDir,
+    home: &str,
+    tell: &mut dyn FnMut(Event<'_>),
+) -> Result<SalvageReport> {
+    if let Some(name) = [name, home].into_iter().find(|name| !is_log_name(name)) {
         return Err(Error::InvalidName { name: name.to_owned() });
     }
     if source.writer_is_alive()? {
         return Err(Error::Locked { path: source.path().to_owned(), pid: None });
     }
     if target.is_read_only() {
-        return Err(Error::ReadOnly { path: target.path().join(name) });
+        return Err(Error::ReadOnly { path: target.path().join(home) });
     }
     let found = source::Source::look(source, Path::new(name))?;
-    copy::Copy::begin(&found, target, Path::new(name), tell)?.run()
+    copy::Copy::begin(&found, target, Path::new(home), tell)?.run()
+}
+
+/// The id of the log that lies under `name`, if its manifest and all its segments that name one name the same.
+pub fn log_id(source: &DataDir, name: &str) -> Option<[u8; 16]> {
+    let found = source::Source::look(source, Path::new(name)).ok()?;
+    found.log_id.filter(|_| found.is_of_one_log)
 }

@@ -79,7 +79,7 @@ pub use table::{RangeReader, Table};
 pub use topic::Topic;
 #[cfg(feature = "serde")]
 pub use typed::TypedRecord;
-pub use verify::{misplaced_logs, verify};
+pub use verify::{bound_logs, misplaced_logs, verify};
 
 /// One partition of one topic, by name.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

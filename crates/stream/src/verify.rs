@@ -1,10 +1,13 @@
 //! Verifies a store against what its journal says should be there.
 
+use std::collections::BTreeMap;
+
 use logmill_storage::verify::{self, Severity, VerifyProgress, VerifyReport};
 use logmill_storage::{Corruption, DataDir};
 
 use crate::PartitionId;
 use crate::binding::{self, damaged};
+use crate::entry::LogId;
 use crate::error::{Error, Result};
 use crate::partition::PartitionCore;
 use crate::shared::Shared;
@@ -64,6 +67,18 @@ pub fn misplaced_logs(dir: &DataDir) -> Result<Vec<logmill_storage::Error>> {
     let mut misplaced: Vec<_> = lost_logs(&shared)?.into_iter().map(|(_, error)| error).collect();
     misplaced.extend(unknown_logs(&shared, &listed));
     Ok(misplaced)
+}
+
+/// The logs of which the journal says that they belong to a partition, by their names, and the id of each.
+///
+/// # Errors
+/// As [`misplaced_logs`].
+/// # Cost
+/// Reads the journal once.
+pub fn bound_logs(dir: &DataDir) -> Result<BTreeMap<String, [u8; 16]>> {
+    let shared = Shared::open(dir, None, &StreamsOptions::default())?;
+    let bound = |(id, log): (PartitionId, Option<LogId>)| Some((PartitionCore::log_name(id), log?));
+    Ok(shared.look(|state| state.topics.made().filter_map(bound).collect()))
 }
 
 /// What to say of each log among the `listed` that the journal does not know.

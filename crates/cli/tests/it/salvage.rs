@@ -97,14 +97,42 @@ fn a_journal_that_is_gone_is_named_as_lost_and_every_partition_is_rescued() {
     assert_eq!(records(&printed, &["1/0", "1/1", "2/0"]), 1_010);
 }
 
+/// Both were named, and copied to where they lay, so that whoever had nothing else left had to swap them himself.
 #[test]
-fn partitions_in_each_others_places_are_both_named() {
+fn partitions_in_each_others_places_are_put_where_the_journal_says_that_they_belong() {
     let store = store();
+    let sorted = |consumed: Finished| {
+        let text = consumed.ok_text();
+        let mut lines: Vec<_> = text.lines().map(str::to_owned).collect();
+        lines.sort();
+        lines
+    };
+    let before = sorted(store.run(&["consume", "a", "--json"]));
+    assert_eq!(before.len(), 1_000);
     swap(&store.dir().join("1/0"), &store.dir().join("1/1"));
-    let printed = salvage(&store);
-    is_lost(&printed, "1/0", "belongs here");
-    is_lost(&printed, "1/1", "belongs here");
+    store.run(&["consume", "a"]).failed(3);
+    let printed = whole(&store);
     assert_eq!(records(&printed, &["1/0", "1/1", "2/0"]), 1_010);
+    for (home, place) in [("1/0", "1/1"), ("1/1", "1/0")] {
+        let line = printed.lines().find(|line| line.starts_with(home)).unwrap();
+        assert!(line.ends_with(&format!("it lay in {place}")), "{printed}");
+    }
+    let json = store.run(&["salvage", rescued(&store).to_str().unwrap(), "--json"]).ok_text();
+    assert!(json.contains(r#""found_in":"1/1""#), "{json}");
+    assert_eq!(sorted(after(&store, &["consume", "a", "--json"])), before);
+    assert_eq!(after(&store, &["verify"]).code, 0);
+}
+
+#[test]
+fn a_partition_of_which_a_copy_lies_in_the_place_of_another_stays_and_the_copy_is_named() {
+    let store = store();
+    let (first, second) = (store.dir().join("1/0"), store.dir().join("1/1"));
+    fs::remove_dir_all(&second).unwrap();
+    assert!(Command::new("cp").arg("-a").args([&first, &second]).status().unwrap().success());
+    let printed = salvage(&store);
+    is_lost(&printed, "1/1", "belongs here");
+    assert_eq!(printed.matches("lost: ").count(), 1, "{printed}");
+    assert_eq!(records(&printed, &["1/0"]), records(&printed, &["1/1"]));
 }
 
 /// Its segments say all that the manifest said.

@@ -28,6 +28,8 @@ pub(super) struct Source<'a> {
     pub manifest: Option<Manifest>,
     /// The manifest's, or the one that its heads agree on, if any.
     pub log_id: Option<[u8; 16]>,
+    /// No two of the manifest and the heads disagree about that.
+    pub is_of_one_log: bool,
     /// Base offsets and lengths, in order.
     pub segments: Vec<(u64, u64)>,
     /// Everything below is known to have been durable.
@@ -76,6 +78,7 @@ impl<'a> Source<'a> {
             dir,
             name,
             log_id: manifest.as_ref().map(|manifest| manifest.log_id),
+            is_of_one_log: true,
             manifest,
             segments,
             witness: 0,
@@ -91,8 +94,9 @@ impl<'a> Source<'a> {
         }
         source.epochs.sort_unstable();
         source.epochs.dedup();
-        let most = ids.into_iter().max_by_key(|(_, count)| *count);
-        source.log_id = source.log_id.or(most.map(|(id, _)| id));
+        let most = ids.iter().max_by_key(|(_, count)| **count);
+        source.log_id = source.log_id.or(most.map(|(id, _)| *id));
+        source.is_of_one_log = ids.keys().all(|id| Some(*id) == source.log_id);
         // One that cannot be had is as good as none, too.
         let live = live_page::load(io, dir.path(), name).ok().flatten();
         let live = live.filter(|live| Some(live.log_id) == source.log_id);
