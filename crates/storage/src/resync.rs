@@ -136,16 +136,21 @@ mod tests {
         let long = frame(&scope, &vec![0; len]);
         let sound = frame(&scope, b"here");
         // Each false head costs 4 MiB; 64 MiB and eight times what the file has is what may be spent.
-        for (heads, is_found) in [(24, true), (28, false)] {
+        for (heads, left, is_found) in [
+            (24, sound.len(), true),
+            (24, sound.len() - 1, false),
+            (25, long.len() + 1, false),
+            (28, long.len(), false),
+        ] {
             let mut bytes = long[..HEAD_LEN].repeat(heads);
             let at = bytes.len();
             bytes.extend_from_slice(&sound);
             bytes.resize(len + HEAD_LEN * 40, 0xAB);
             let (_disk, file) = file_of(&bytes);
             let mut search = Resync::new(&file, &scope, bytes.len() as u64);
-            search.budget = 25 * long.len() as u64;
+            search.budget = (24 * long.len() + left) as u64;
             let found = search.next(0).unwrap();
-            assert_eq!(found, is_found.then_some(at as u64), "{heads}");
+            assert_eq!(found, is_found.then_some(at as u64), "{heads}, {left} left");
         }
         assert!(Resync::new(&file_of(&[]).1, &scope, 1 << 20).budget == (8 << 20) + (64 << 20));
     }

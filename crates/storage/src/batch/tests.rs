@@ -501,3 +501,37 @@ fn a_record_in_memory_takes_its_parts_and_what_holds_them() {
     let bare = RecordBuf { key: None, value: None, headers: Vec::new(), ..record };
     assert_eq!(bare.len_in_memory(), size_of::<RecordBuf>());
 }
+
+#[test]
+fn headers_know_how_many_of_them_are_left() {
+    let given = [Header { name: "a", value: b"1" }, Header { name: "b", value: b"" }];
+    for count in 0..=given.len() {
+        let mut bytes = Vec::new();
+        let record = Record::value(b"v").headers(&given[..count]);
+        Encoder::default().dense(&mut bytes, &scope(), &spec(), &[record], BASE_MS);
+        let check = |batch: &Batch<'_>| {
+            let mut headers = batch.records().next().unwrap().unwrap().headers;
+            for left in (0..=count).rev() {
+                assert_eq!((headers.len(), headers.is_empty()), (left, left == 0));
+                assert_eq!(headers.size_hint(), (left, Some(left)));
+                assert_eq!(headers.next(), given[..count].get(count - left).copied());
+            }
+        };
+        read(&bytes, check).unwrap();
+    }
+}
+
+#[test]
+fn a_record_weighs_what_it_carries_and_a_little_more() {
+    let weight = |record: Record<'_>| {
+        let mut bytes = Vec::new();
+        Encoder::default().dense(&mut bytes, &scope(), &spec(), &[record], BASE_MS);
+        read(&bytes, |batch| batch.records().next().unwrap().unwrap().weight()).unwrap().0
+    };
+    let headers = [Header { name: "name", value: b"value" }];
+    assert_eq!(weight(Record::value(b"")), 8);
+    assert_eq!(weight(Record::value(b"seven..")), 15);
+    assert_eq!(weight(Record::value(b"seven..").key(b"three")), 20);
+    // Each of a header's parts has its length before it.
+    assert_eq!(weight(Record::value(b"seven..").headers(&headers)), 15 + 11);
+}

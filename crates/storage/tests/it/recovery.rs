@@ -567,3 +567,57 @@ fn a_segment_that_has_lost_its_last_record_since_it_was_written_is_not_sealed() 
     );
     assert!(!disk.paths().contains(&format!("0/{:020}.index", 0)));
 }
+
+/// The bytes of an earlier frame in the place of a later one are whole, and of this segment; its end comes out right all the
+/// same.
+#[test]
+fn a_segment_in_which_a_frame_stands_twice_is_not_sealed() {
+    let disk = SimDisk::new(1);
+    let log = open(&disk).unwrap();
+    append(&log, &[b"1", b"2", b"3"], Durability::Sync);
+    let segment = file(&disk, 0);
+    let frames: Vec<_> = format::frames(&segment).collect();
+    assert_eq!((frames.len(), frames[1].len()), (3, frames[2].len()));
+    // The first one says less.
+    let second = segment[frames[1].clone()].to_vec();
+    append(&log, &[b"4"], Durability::Sync);
+    disk.corrupt(&named(0), frames[2].start as u64, second.len(), |b| b.copy_from_slice(&second))
+        .unwrap();
+    log.roll().unwrap();
+    let refused = log.settle().unwrap_err();
+    let what = Corruption::Offset { expected: 2, found: 1 };
+    assert!(matches!(&refused, Error::Corrupt { what: found, .. } if *found == what), "{refused}");
+    assert!(!disk.paths().contains(&format!("0/{:020}.index", 0)));
+}
+
+/// It is looked for close to the end first, and then further away.
+#[test]
+fn a_closed_log_that_lost_its_last_record_is_not_clean_however_long_that_was() {
+    for len in [1, 5_000, 200_000, (2 << 20) - 100] {
+        let disk = SimDisk::new(1);
+        let log = open(&disk).unwrap();
+        append(&log, &[b"first", &vec![7; len]], Durability::Sync);
+        log.close().unwrap();
+        let last = format::frames(&file(&disk, 0)).last().unwrap();
+        let log = open(&disk.fork(1)).unwrap();
+        assert_eq!((log.recovery().clean, log.recovery().scanned_bytes), (true, 0), "{len}");
+        disk.corrupt(&named(0), last.start as u64, last.len(), |bytes| bytes.fill(0)).unwrap();
+        let refused = open(&disk).map(|log| log.recovery().clone()).unwrap_err();
+        assert!(matches!(refused, Error::Corrupt { offset: 1, .. }), "{len}: {refused}");
+    }
+}
+
+/// Nothing lies behind the end in its own segment, so there is nothing to be copied from it.
+#[test]
+fn of_a_doubtful_later_segment_that_alone_is_set_aside() {
+    let disk = two_segments();
+    let segment = file(&disk, 1);
+    disk.remove_file(&named(1)).unwrap();
+    disk.write_file(&named(5), &with_head(segment, 40, &[5])).unwrap();
+    let report = open(&disk).unwrap().recovery().clone();
+    assert_eq!((report.verdict, report.end_offset), (Verdict::Ambiguous, 1));
+    let quarantine = disk.paths().into_iter().filter(|path| path.contains("quarantine/"));
+    let found: Vec<_> = quarantine.collect();
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert!(found[0].contains(&format!("{:020}-", 5)), "{found:?}");
+}

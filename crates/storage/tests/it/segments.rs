@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use logmill_storage::io::FileSystem;
-use logmill_storage::io::sim::{CrashPlan, SimDisk};
+use logmill_storage::io::sim::{CrashPlan, Fault, Op, SimDisk};
 use logmill_storage::{
     Compression, DataDir, DataDirOptions, Durability, Error, Log, LogConfig, ManualClock, Record,
     WritePath,
@@ -337,4 +337,80 @@ fn the_size_of_a_sealed_segment_is_asked_for_once() {
     log.roll().unwrap();
     log.settle().unwrap();
     calls(&log);
+}
+
+/// As `scripts/failed-fsync` has it now and then on a real disk: the write that fails is one that the making of a segment
+/// needs. Nothing of it was acknowledged and its file is thrown away, so the log is not in doubt.
+#[test]
+fn a_segment_that_cannot_be_made_durable_is_thrown_away_and_the_log_goes_on_in_another() {
+    let faults = [Fault::SyncEioKeep, Fault::SyncEioSome, Fault::SyncEioRevert, Fault::SyncEioDrop];
+    for (fault, is_first) in faults.into_iter().flat_map(|fault| [(fault, true), (fault, false)]) {
+        let (mut met, mut at) = (0, 0);
+        loop {
+            let disk = SimDisk::new(at);
+            let clock = Arc::new(ManualClock::at(START_MS));
+            let log = Log::open(&sim(&disk, &clock), "1", LogConfig::default()).unwrap();
+            if !is_first {
+                log.append(&Record::value(b"earlier")).unwrap();
+                log.roll().unwrap();
+            }
+            let earlier = log.end_offset();
+            disk.fail_nth(disk.ops().total() + at, fault);
+            let refused = log.append(&Record::value(b"refused"));
+            if disk.faults_fired() == 0 {
+                break;
+            }
+            at += 1;
+            if !matches!(refused, Err(Error::Io { op: "create" | "sync directory of", .. })) {
+                continue;
+            }
+            met += 1;
+            assert_eq!((log.end_offset(), log.high_watermark()), (earlier, earlier));
+            assert_eq!(log.append(&Record::value(b"once more")).unwrap(), earlier);
+            assert_eq!(log.append(&Record::value(b"and on")).unwrap(), earlier + 1);
+            disk.crash(&CrashPlan::nothing());
+            let log = Log::open(&sim(&disk, &clock), "1", LogConfig::default()).unwrap();
+            let found: Vec<_> = crate::support::records(&log);
+            let found: Vec<_> = found.iter().map(|record| record.value.as_deref()).collect();
+            let expected = [&b"earlier"[..], b"once more", b"and on"].map(Some);
+            assert_eq!(found, expected[usize::from(is_first)..], "{fault:?}, call {at}");
+        }
+        assert!(met > 0, "{fault:?} met the making of no segment");
+    }
+}
+
+/// One that the log does not know of would make a clean close look like a crash.
+#[test]
+fn a_segment_that_cannot_be_mapped_is_taken_back() {
+    let disk = SimDisk::new(1);
+    let clock = Arc::new(ManualClock::at(START_MS));
+    let config = LogConfig::default().write_path(WritePath::Mapped);
+    let log = Log::open(&sim(&disk, &clock), "1", config.clone()).unwrap();
+    disk.fail_next(Op::Map, Fault::Eio);
+    assert!(matches!(log.append(&Record::value(b"refused")), Err(Error::Io { op: "map", .. })));
+    assert_eq!(disk.faults_fired(), 1);
+    assert_eq!(segments(&disk), []);
+    log.close().unwrap();
+    assert!(Log::open(&sim(&disk, &clock), "1", config).unwrap().recovery().clean);
+}
+
+#[test]
+fn a_moment_is_found_within_a_later_segment_by_that_segments_own_index() {
+    let disk = SimDisk::new(1);
+    let clock = Arc::new(ManualClock::at(START_MS));
+    let log = Log::open(&sim(&disk, &clock), "1", LogConfig::default()).unwrap();
+    let moment = |n: i64| START_MS + n * 10;
+    for n in 0..600 {
+        if n == 100 {
+            log.roll().unwrap();
+            log.settle().unwrap();
+        }
+        log.append(&Record::value(&[7; 1_000]).timestamp(moment(n))).unwrap();
+    }
+    log.sync().unwrap();
+    for n in [0, 99, 100, 101, 350, 599] {
+        assert_eq!(log.offset_for_timestamp(moment(n)).unwrap(), Some(n as u64));
+        assert_eq!(log.offset_for_timestamp(moment(n) - 1).unwrap(), Some(n as u64));
+    }
+    assert_eq!(log.offset_for_timestamp(moment(600)).unwrap(), None);
 }
