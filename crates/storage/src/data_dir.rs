@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::activity::{Activity, Counters};
 use crate::clock::{Clock, SystemClock};
 use crate::committer::Committer;
-use crate::error::{Error, Result};
+use crate::error::{Corruption, Error, Result};
 use crate::health::{Health, Problems};
 use crate::io::{Disk, Io, Kind, Lock, LockKind, Open, read_full, write_full};
 use crate::manifest;
@@ -501,6 +501,16 @@ impl DataDir {
     /// [`Error::NotAFile`], [`Error::Io`].
     pub fn has_log(&self, name: &str) -> Result<bool> {
         self.has_file(&Path::new(name).join(manifest::NAME))
+    }
+
+    /// What to say of a log that was made once and is not there: its directory is gone, or only the manifest in it.
+    pub fn lost_log(&self, name: &str) -> Error {
+        let path = self.inner.path.join(name);
+        let (path, what) = match self.inner.io.list(Path::new(name)) {
+            Ok(_) => (path.join(manifest::NAME), Corruption::LostManifest),
+            Err(_) => (path, Corruption::LostLog),
+        };
+        Error::Corrupt { path, position: 0, offset: 0, what }
     }
 
     /// The id that the log of this name was given when it was made, which no other log has; `None` if there is none.

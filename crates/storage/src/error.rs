@@ -214,8 +214,10 @@ pub enum Corruption {
         /// Every offset below this was durable.
         durable_upto: u64,
     },
-    /// The log was there once, with all that it was given, and its directory or manifest is gone.
+    /// The log was there once, with all that it was given, and its directory is gone.
     LostLog,
+    /// The log's directory is there, and its manifest is gone, without which nobody knows what belongs to it.
+    LostManifest,
     /// Another log lies where this one belongs: one that was copied here, of this store or of another.
     ForeignLog {
         /// The id of the log that belongs here.
@@ -259,6 +261,9 @@ impl fmt::Display for Corruption {
             Corruption::LostLog => f.write_str(
                 "this log was made once and is gone; nothing was put in its place: bring its directory back, or restore a backup",
             ),
+            Corruption::LostManifest => f.write_str(
+                "the manifest is gone, and the rest of this log was left as it is: bring the manifest back, restore a backup, or copy the records out with logmill salvage",
+            ),
             Corruption::ForeignLog { expected, found } => write!(
                 f,
                 "log {} belongs here and log {} was found, which was not touched: bring the right directory back, or restore a backup",
@@ -282,7 +287,10 @@ impl fmt::Display for Error {
             }
             Error::Corrupt {
                 path,
-                what: what @ (Corruption::LostLog | Corruption::ForeignLog { .. }),
+                what:
+                    what @ (Corruption::LostLog
+                    | Corruption::LostManifest
+                    | Corruption::ForeignLog { .. }),
                 ..
             } => {
                 write!(f, "corrupt: {}: {what}", path.display())

@@ -12,7 +12,7 @@ use std::time::Duration;
 use crate::epochs;
 use crate::error::{Corruption, Error, Result};
 use crate::frames::Step;
-use crate::io::{File, Open};
+use crate::io::{File, Kind, Open};
 use crate::layout::{HEAD_LEN, Proven};
 use crate::live_page;
 use crate::manifest;
@@ -64,7 +64,8 @@ struct Damage {
     path: PathBuf,
     position: u64,
     offset: u64,
-    what: Corruption,
+    /// `None`: it is no file.
+    what: Option<Corruption>,
 }
 
 impl Follower {
@@ -111,7 +112,8 @@ impl Follower {
         }
         let live = live_page::load(io.as_ref(), root, &view.path)?
             .filter(|live| live.log_id == manifest.log_id && live.epoch == manifest.epoch);
-        let bases = recovery::list_segments(io.as_ref(), root, &view.path)?;
+        let named = recovery::list_names(io.as_ref(), root, &view.path)?;
+        let bases: Vec<u64> = named.iter().map(|(base, _)| *base).collect();
         let known = Known {
             io,
             root,
@@ -167,7 +169,7 @@ impl Follower {
                             .map_or_else(|| view.shown(), |last| last.shown()),
                         position,
                         offset,
-                        what: scan.damage,
+                        what: Some(scan.damage),
                     });
                     offset
                 }
@@ -175,7 +177,15 @@ impl Follower {
                 Err(Error::Corrupt { path, position, offset, what }) => {
                     let offset = offset.min(noted).max(manifest.start_offset);
                     state.verdict = Verdict::Corrupt;
-                    state.damage = Some(Damage { path, position, offset, what });
+                    state.damage = Some(Damage { path, position, offset, what: Some(what) });
+                    offset
+                }
+                Err(Error::NotAFile { path }) => {
+                    let base = named.iter().find(|(_, kind)| *kind != Kind::File);
+                    let offset = base.map_or(0, |(base, _)| *base);
+                    let offset = offset.min(noted).max(manifest.start_offset);
+                    state.verdict = Verdict::Corrupt;
+                    state.damage = Some(Damage { path, position: 0, offset, what: None });
                     offset
                 }
                 Err(e) => return Err(e),
@@ -311,12 +321,13 @@ impl Follower {
     pub fn check_end(&self, offset: u64) -> Result<()> {
         let state = self.state.lock();
         match &state.damage {
-            Some(damage) if offset >= damage.offset => Err(Error::Corrupt {
-                path: damage.path.clone(),
-                position: damage.position,
-                offset: damage.offset,
-                what: damage.what.clone(),
-            }),
+            Some(Damage { path, position, offset: from, what }) if offset >= *from => {
+                let path = path.clone();
+                Err(match what.clone() {
+                    Some(what) => Error::Corrupt { path, position: *position, offset: *from, what },
+                    None => Error::NotAFile { path },
+                })
+            }
             _ => Ok(()),
         }
     }
@@ -332,6 +343,8 @@ fn stored(known: &Known<'_>, bases: &[u64], earlier: Option<Stored>) -> Result<O
         Err(Error::Io { source, .. }) if source.kind() == ErrorKind::NotFound => {
             return Ok(earlier);
         }
+        // Whoever reads as far is told.
+        Err(Error::NotAFile { .. }) => return Ok(earlier),
         opened => opened?,
     };
     let epoch = known.manifest.epoch;

@@ -50,20 +50,27 @@ impl Index {
     /// Notes a frame; frames come in order. `max_timestamp` is the largest of the segment up to and with this frame.
     #[inline]
     pub fn note(&mut self, delta: u32, position: u64, max_timestamp: i64) {
-        let Ok(at) = u32::try_from(position) else { return };
-        match self.offsets.last() {
-            Some(last)
-                if position / OFFSET_STRETCH == u64::from(last.position) / OFFSET_STRETCH =>
-            {
-                return;
-            }
-            _ => self.offsets.push(OffsetEntry { delta, position: at }),
+        if !self.note_behind_damage(delta, position) {
+            return;
         }
         let stretch = |entry: &OffsetEntry| u64::from(entry.position) / TIME_STRETCH;
         let before = self.offsets.iter().nth_back(1).map(stretch);
         if before != Some(position / TIME_STRETCH) {
             self.times.push(TimeEntry { max_timestamp, delta });
         }
+    }
+
+    /// As [`note`](Self::note), where nobody knows the timestamps of what comes before. Whether there is a new entry.
+    #[inline]
+    pub fn note_behind_damage(&mut self, delta: u32, position: u64) -> bool {
+        let Ok(at) = u32::try_from(position) else { return false };
+        let stretch = |position: u64| position / OFFSET_STRETCH;
+        let before = self.offsets.last().map(|last| stretch(u64::from(last.position)));
+        let is_new = before != Some(stretch(position));
+        if is_new {
+            self.offsets.push(OffsetEntry { delta, position: at });
+        }
+        is_new
     }
 
     /// The entry to begin at when looking for `delta`.

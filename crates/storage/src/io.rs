@@ -86,6 +86,8 @@ pub trait Io: Debug + Send + Sync + 'static {
     fn open(&self, path: &Path, how: Open) -> io::Result<Arc<dyn File>>;
     /// Makes a directory with mode 0700, if it is not there.
     fn create_dir(&self, path: &Path) -> io::Result<()>;
+    /// The permission bits of the directory itself.
+    fn mode(&self) -> io::Result<u32>;
     /// The names in a directory, in no order.
     fn list(&self, path: &Path) -> io::Result<Vec<Entry>>;
     /// Renames a file, replacing what has the new name. Durable only after [`sync_dir`](Io::sync_dir).

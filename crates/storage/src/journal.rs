@@ -168,8 +168,8 @@ impl Journal {
     /// is made if there is no log yet.
     ///
     /// # Errors
-    /// As [`Log::open`]; [`Error::Corrupt`] with [`Corruption::LostLog`] if there was a journal, or are other logs, and the
-    /// journal or its cold part is gone: without it nobody knows what they are, so no other takes its place.
+    /// As [`Log::open`]; [`Error::Corrupt`] as [`DataDir::lost_log`] says it if there was a journal, or are other logs, and
+    /// the journal or its cold part is gone: without it nobody knows what they are, so no other takes its place.
     pub fn open(dir: &DataDir, name: &str, config: LogConfig) -> Result<Journal> {
         let cold_name = format!("{name}/1");
         check_there(dir, name, &cold_name)?;
@@ -476,8 +476,7 @@ fn check_there(dir: &DataDir, hot: &str, cold: &str) -> Result<()> {
     if !is_lost {
         return Ok(());
     }
-    let path = dir.path().join(if dir.has_log(hot)? { cold } else { hot });
-    Err(Error::Corrupt { path, position: 0, offset: 0, what: Corruption::LostLog })
+    Err(dir.lost_log(if dir.has_log(hot)? { cold } else { hot }))
 }
 
 /// Notes durably that the journal was made. A store from before there were marks gets one as soon as there is space.

@@ -26,6 +26,7 @@ mod active;
 mod activity;
 pub mod backup;
 mod batch;
+mod behind;
 mod carry;
 mod checkpoint;
 pub mod clock;

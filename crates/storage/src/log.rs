@@ -308,8 +308,9 @@ impl Log {
                 continue;
             }
             let limit = footer.map_or(u64::MAX, |footer| footer.data_end);
-            let from = segment.offset_before_time(&file, ms, limit)?.max(view.start());
             let until = segments.get(i + 1).map_or(u64::MAX, |next| next.base_offset());
+            let end = until.min(view.high_watermark(Visibility::Level));
+            let from = segment.offset_before_time(&file, ms, limit, end)?.max(view.start());
             if let Some(offset) = self.first_at_or_after(from, until, ms)? {
                 return Ok(Some(offset));
             }
@@ -769,8 +770,7 @@ impl Inner {
 }
 
 fn without_manifest(path: PathBuf, first: u64) -> Error {
-    let what = Corruption::Field("a log without its manifest");
-    Error::Corrupt { path, position: 0, offset: first, what }
+    Error::Corrupt { path, position: 0, offset: first, what: Corruption::LostManifest }
 }
 
 fn report(clean: bool, manifest: &Manifest, scan: &Scan) -> RecoveryReport {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::batch::{Batch, FrameHead, RecordBuf};
+use crate::behind::{self, Run};
 use crate::config::Visibility;
 use crate::error::{Corruption, Error, Result};
 use crate::frames::{Frames, Step};
@@ -37,6 +38,10 @@ struct Place {
     /// The log's epoch and durable offset at that time or before.
     epoch: u32,
     durable: u64,
+    /// One past the frames that are known to lie before the position.
+    passed: u64,
+    /// The position of damage, and what there is behind it.
+    behind: Option<(u64, Vec<Run>)>,
 }
 
 /// What was known of the log when a batch was read.
@@ -122,6 +127,7 @@ impl Reader {
         match place.frames.take(head) {
             Ok(batch) => {
                 self.next = batch.last_offset() + 1;
+                place.passed = self.next;
                 self.taken = Some(Taken { epoch: place.epoch, durable: place.durable });
                 Ok(Some(batch.starting_at(from)))
             }
@@ -238,11 +244,14 @@ impl Reader {
                     let batch = place.frames.batch(head);
                     match batch.map(|batch| batch.last_offset()) {
                         Ok(last) if last >= next => return Ok(Next::Batch(head)),
-                        Ok(_) => place.frames.skip(&head),
+                        Ok(last) => {
+                            place.passed = last + 1;
+                            place.frames.skip(&head);
+                        }
                         Err(what) => return Err(place.segment.corrupt(position, next, what)),
                     }
                 }
-                Step::Damaged(_) if place.passes_damage(next)? => {}
+                Step::Damaged(_) | Step::End if place.passes_damage(next, end)? => {}
                 end_of_segment => {
                     if let Some(follower) = &self.view.follower {
                         // The next writer may have cut the file here.
@@ -398,7 +407,9 @@ impl Place {
             None => u64::MAX,
         };
         let frames = segment.frames(file, HEAD_LEN as u64, limit)?;
-        let mut place = Place { segment, frames, until, filled, epoch, durable };
+        let passed = segment.base_offset();
+        let mut place =
+            Place { segment, frames, until, filled, epoch, durable, passed, behind: None };
         if offset > place.segment.base_offset() {
             place.go_to(offset)?;
         }
@@ -425,11 +436,39 @@ impl Place {
         Ok(found.head(file.as_ref())?.generation != generation)
     }
 
-    /// Goes on behind damaged frames that hold nothing from `next` on.
+    /// Goes on behind damaged frames, or zeros in their place, that hold nothing from `next` on, in a log that ends at `end`.
+    /// Who has just read what comes before them meets them.
     #[cold]
-    fn passes_damage(&mut self, next: u64) -> Result<bool> {
-        let delta = next.saturating_sub(self.segment.base_offset());
-        self.frames.pass_damage(delta).map_err(self.segment.failed("read"))
+    fn passes_damage(&mut self, next: u64, end: u64) -> Result<bool> {
+        let end = self.until.map_or(end, |until| end.min(until));
+        if next <= self.passed || next >= end {
+            return Ok(false);
+        }
+        let delta = next - self.segment.base_offset();
+        if self.frames.pass_damage(delta).map_err(self.segment.failed("read"))? {
+            return Ok(true);
+        }
+        // A damaged head does not say where its frame ends.
+        let damaged = self.frames.position();
+        let file = self.frames.file();
+        let runs = match self.behind.take() {
+            Some((at, runs)) if at == damaged => runs,
+            _ => {
+                let limit = self.limit()?;
+                self.segment.behind(file, damaged, limit, self.passed..end)?
+            }
+        };
+        let begin = behind::begin(&runs, next);
+        self.behind = Some((damaged, runs));
+        let Some(position) = begin else { return Ok(false) };
+        self.frames.seek(position);
+        Ok(true)
+    }
+
+    /// Where the frames of the segment end.
+    fn limit(&self) -> Result<u64> {
+        let footer = self.segment.footer(self.frames.file().as_ref())?;
+        Ok(footer.map_or(u64::MAX, |footer| footer.data_end))
     }
 
     fn covers(&self, offset: u64) -> bool {
@@ -437,11 +476,9 @@ impl Place {
     }
 
     fn go_to(&mut self, offset: u64) -> Result<()> {
-        let limit = match self.segment.footer(self.frames.file().as_ref())? {
-            Some(footer) => footer.data_end,
-            None => u64::MAX,
-        };
-        self.segment.seek(&mut self.frames, offset, limit)
+        let limit = self.limit()?;
+        self.passed = self.segment.base_offset();
+        self.segment.seek(&mut self.frames, offset, limit, self.filled)
     }
 
     /// Whether the place is after the last frame of a sealed segment.

@@ -14,7 +14,7 @@ use crate::batch::{FrameHead, HEAD_LEN as FRAME_HEAD_LEN};
 use crate::data_dir::DataDir;
 use crate::error::{Corruption, Error, Result};
 use crate::frames::Step;
-use crate::io::{File, Io, Kind, Open, read_full, unlink_if_there, write_full};
+use crate::io::{Entry, File, Io, Kind, Open, read_full, unlink_if_there, write_full};
 use crate::layout::{Footer, HEAD_LEN, Live, Manifest, Proven, State};
 use crate::manifest;
 use crate::planted::{self, Bug};
@@ -188,19 +188,26 @@ pub(crate) struct Known<'a> {
     pub drop_cache: bool,
 }
 
-/// The base offsets of the segment files in a directory, in order.
+/// The base offsets of the segment files in a directory, in order. Nothing else may have such a name.
 pub(crate) fn list_segments(io: &dyn Io, root: &Path, dir: &Path) -> Result<Vec<u64>> {
-    let mut bases = Vec::new();
-    for entry in io.list(dir).map_err(|e| Error::io("list", root.join(dir), e))? {
-        if let Some(base) = segment::parse_name(&entry.name, "log") {
-            if entry.kind != Kind::File {
-                return Err(Error::NotAFile { path: root.join(dir).join(entry.name) });
-            }
-            bases.push(base);
+    let named = list_names(io, root, dir)?;
+    match named.iter().find(|(_, kind)| *kind != Kind::File) {
+        Some((base, _)) => {
+            let path = root.join(dir).join(segment::file_name(*base, "log"));
+            Err(Error::NotAFile { path })
         }
+        None => Ok(named.into_iter().map(|(base, _)| base).collect()),
     }
-    bases.sort_unstable();
-    Ok(bases)
+}
+
+/// The base offsets in the names of segments, in order, and what has the name: readers are refused where they come to
+/// something else.
+pub(crate) fn list_names(io: &dyn Io, root: &Path, dir: &Path) -> Result<Vec<(u64, Kind)>> {
+    let listed = io.list(dir).map_err(|e| Error::io("list", root.join(dir), e))?;
+    let segment = |entry: Entry| Some((segment::parse_name(&entry.name, "log")?, entry.kind));
+    let mut named: Vec<_> = listed.into_iter().filter_map(segment).collect();
+    named.sort_unstable_by_key(|(base, _)| *base);
+    Ok(named)
 }
 
 /// Whether somebody writes the log, or has written it since its manifest was read: what was found in its files without a
@@ -568,9 +575,8 @@ impl Known<'_> {
             let what = Corruption::Truncated { expected: self.from.position, found: len };
             return Err(segment.corrupt(len, end.offset, what));
         }
-        let head_is_zero = zero_at(file.as_ref(), end.position, FRAME_HEAD_LEN as u64, len)
-            .map_err(segment.failed("read"))?
-            .is_none();
+        let head_is_zero =
+            head_is_zero(file.as_ref(), end.position, len).map_err(segment.failed("read"))?;
         scan.rest_bytes =
             if segment.footer_at(file.as_ref(), Footer::position(end.position))?.is_some() {
                 // The footer was written; the length that goes with it was not.
@@ -638,14 +644,12 @@ fn is_zero(segment: &Segment, file: &Arc<dyn File>) -> Result<bool> {
     Ok(last_non_zero(file.as_ref(), 0, len).map_err(segment.failed("read"))? == 0)
 }
 
-/// The position of the first byte that is not zero among `len` bytes at `position`.
-fn zero_at(file: &dyn File, position: u64, len: u64, end: u64) -> std::io::Result<Option<u64>> {
-    let mut buffer = [0; 512];
-    let len = usize::try_from(len.min(end.saturating_sub(position)))
-        .unwrap_or(buffer.len())
-        .min(buffer.len());
-    let got = read_full(file, &mut buffer[..len], position)?;
-    Ok(buffer[..got].iter().position(|b| *b != 0).map(|i| position + i as u64))
+/// Whether what is there of a frame's head at `position` is zero, in a file that ends at `end`.
+fn head_is_zero(file: &dyn File, position: u64, end: u64) -> std::io::Result<bool> {
+    let mut head = [0; FRAME_HEAD_LEN];
+    let len = usize::try_from(end.saturating_sub(position)).unwrap_or(head.len()).min(head.len());
+    read_full(file, &mut head[..len], position)?;
+    Ok(head == [0; FRAME_HEAD_LEN])
 }
 
 /// How many bytes lie between `from` and the last byte before `end` that is not zero.

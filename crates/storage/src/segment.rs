@@ -3,12 +3,14 @@
 //! A segment holds no open file of its own: whoever works with it does, and shares it with the others through a weak
 //! handle, so that thousands of idle segments cost no descriptors and a reader goes on reading a removed one.
 
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock, Weak};
 
 use xxhash_rust::xxh3::Xxh3;
 
 use crate::batch::{Batch, FrameHead, Scope};
+use crate::behind::{self, Run};
 use crate::error::{Corruption, Error, Result};
 use crate::frames::{Frames, Step};
 use crate::index::Index;
@@ -300,11 +302,11 @@ impl Segment {
         }
     }
 
-    /// Sends `frames` to a frame at or before the one that holds `offset`.
-    pub fn seek(&self, frames: &mut Frames, offset: u64, limit: u64) -> Result<()> {
+    /// Sends `frames` to a frame at or before the one that holds `offset`, of a log that ends at `end`.
+    pub fn seek(&self, frames: &mut Frames, offset: u64, limit: u64, end: u64) -> Result<()> {
         let delta = u32::try_from(offset.saturating_sub(self.base_offset)).unwrap_or(u32::MAX);
         let file = Arc::clone(frames.file());
-        let entry = self.with_index(&file, limit, |index| index.floor(delta))?;
+        let entry = self.with_index(&file, limit, end, |index| index.floor(delta))?;
         if let Some(entry) = entry {
             frames.seek(u64::from(entry.position));
             match frames.peek().map_err(self.failed("read"))? {
@@ -317,8 +319,14 @@ impl Segment {
     }
 
     /// An offset of this segment at or before the first record with a timestamp of at least `ms`.
-    pub fn offset_before_time(&self, file: &Arc<dyn File>, ms: i64, limit: u64) -> Result<u64> {
-        let delta = self.with_index(file, limit, |index| index.before_time(ms))?;
+    pub fn offset_before_time(
+        &self,
+        file: &Arc<dyn File>,
+        ms: i64,
+        limit: u64,
+        end: u64,
+    ) -> Result<u64> {
+        let delta = self.with_index(file, limit, end, |index| index.before_time(ms))?;
         Ok(self.base_offset + u64::from(delta.unwrap_or(0)))
     }
 
@@ -326,6 +334,7 @@ impl Segment {
         &self,
         file: &Arc<dyn File>,
         limit: u64,
+        end: u64,
         look: impl FnOnce(&Index) -> T,
     ) -> Result<T> {
         if let Some(index) = self.index.lock().as_ref() {
@@ -333,10 +342,40 @@ impl Segment {
         }
         let loaded = match self.load_index() {
             Some(index) => index,
-            // A segment that is being written ends in bytes that are no frame yet.
-            None => self.walk_until_damage(file, limit)?.0.index,
+            None => self.index_anew(file, limit, end)?,
         };
         Ok(look(self.index.lock().get_or_insert(loaded)))
+    }
+
+    /// The index of a segment that has none, of all frames that can be read.
+    fn index_anew(&self, file: &Arc<dyn File>, limit: u64, end: u64) -> Result<Index> {
+        let (walked, damage) = self.walk_until_damage(file, limit)?;
+        let mut index = walked.index;
+        if damage.is_some() && walked.end_offset < end {
+            let lost = walked.end_offset..end;
+            for run in self.behind(file, walked.data_end, limit, lost)? {
+                let mut frames = self.frames(Arc::clone(file), run.position, limit)?;
+                while let Step::Frame(frame) = frames.peek().map_err(self.failed("read"))?
+                    && self.base_offset + u64::from(frame.delta()) < run.offsets.end
+                {
+                    index.note_behind_damage(frame.delta(), frames.position());
+                    frames.skip(&frame);
+                }
+            }
+        }
+        Ok(index)
+    }
+
+    /// Where frames with offsets of `offsets` can be read behind the damage at a position.
+    pub fn behind(
+        &self,
+        file: &Arc<dyn File>,
+        damaged: u64,
+        limit: u64,
+        offsets: Range<u64>,
+    ) -> Result<Vec<Run>> {
+        let scope = self.scope(file.as_ref())?;
+        behind::runs(file, &scope, damaged, limit, offsets).map_err(self.failed("read"))
     }
 
     fn load_index(&self) -> Option<Index> {
@@ -507,3 +546,6 @@ impl Walked {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -56,6 +56,10 @@ pub fn verify(dir: &DataDir, progress: &mut dyn FnMut(VerifyProgress)) -> Result
         total: names.iter().map(|name| segment_bytes(dir, name)).sum(),
         progress,
     };
+    match dir.io().mode() {
+        Ok(mode) => out.look_at_mode(dir.path(), mode, DIR_MODE),
+        Err(e) => out.unreadable(dir.path(), "stat", &e),
+    }
     for entry in &entries {
         let path = out.root.join(&entry.name);
         let is_known = match entry.kind {
@@ -143,7 +147,9 @@ impl Output<'_> {
         match error {
             Error::Corrupt { path, position, offset, what } => {
                 let offsets = match &what {
-                    Corruption::LostLog | Corruption::ForeignLog { .. } => None,
+                    Corruption::LostLog
+                    | Corruption::LostManifest
+                    | Corruption::ForeignLog { .. } => None,
                     Corruption::Gap { expected, found }
                     | Corruption::Offset { expected, found }
                         if expected < found =>
@@ -170,28 +176,28 @@ impl Output<'_> {
     fn must_be_there(&mut self, dir: &DataDir, name: &str) {
         match dir.has_log(name) {
             Ok(true) => {}
-            Ok(false) => {
-                let problem = Problem::Corruption(Corruption::LostLog);
-                self.damage(&dir.path().join(name), 0, None, problem);
-            }
+            Ok(false) => self.error(dir.lost_log(name)),
             Err(e) => self.error(e),
         }
     }
 
     /// What can be said of any name.
     fn look_at(&mut self, path: &Path, entry: &Entry, is_known: bool) {
-        let mode = match entry.kind {
-            Kind::File => FILE_MODE,
-            Kind::Directory => DIR_MODE,
+        match entry.kind {
+            Kind::File => self.look_at_mode(path, entry.mode, FILE_MODE),
+            Kind::Directory => self.look_at_mode(path, entry.mode, DIR_MODE),
             Kind::Other => return self.note(path, Problem::NotAFile),
-        };
-        if entry.mode & !mode != 0 {
-            self.note(path, Problem::LooseMode { mode: entry.mode });
         }
         if !is_known {
             self.note(path, Problem::Unexpected);
         } else if entry.name.ends_with(".tmp") {
             self.note(path, Problem::Temporary);
+        }
+    }
+
+    fn look_at_mode(&mut self, path: &Path, mode: u32, permitted: u32) {
+        if mode & !permitted != 0 {
+            self.note(path, Problem::LooseMode { mode });
         }
     }
 

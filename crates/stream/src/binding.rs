@@ -13,14 +13,13 @@ use crate::partition::PartitionCore;
 pub(crate) fn check(dir: &DataDir, id: PartitionId, expected: Option<LogId>) -> Result<()> {
     let name = PartitionCore::log_name(id);
     let found = dir.log_id(&name)?;
-    let what = match (expected, found) {
-        (_, None) => Corruption::LostLog,
+    match (expected, found) {
+        (_, None) => Err(dir.lost_log(&name)),
         (Some(expected), Some(found)) if expected != found => {
-            Corruption::ForeignLog { expected, found }
+            Err(damaged(dir, &name, Corruption::ForeignLog { expected, found }))
         }
-        _ => return Ok(()),
-    };
-    Err(damaged(dir, &name, what))
+        _ => Ok(()),
+    }
 }
 
 /// As [`check`], and from now on the store's health says so.
@@ -31,7 +30,8 @@ pub(crate) fn check_and_note(
 ) -> Result<()> {
     let checked = check(dir, id, expected);
     if let Err(Error::Corrupt {
-        what: Corruption::LostLog | Corruption::ForeignLog { .. }, ..
+        what: Corruption::LostLog | Corruption::LostManifest | Corruption::ForeignLog { .. },
+        ..
     }) = &checked
     {
         dir.note(&format!("log {}", PartitionCore::log_name(id)), &checked);

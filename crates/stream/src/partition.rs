@@ -337,8 +337,11 @@ impl PartitionCore {
 }
 
 fn is_lost<T>(opened: &Result<T>) -> bool {
-    use logmill_storage::Error::Corrupt;
-    matches!(opened, Err(Error::Storage(Corrupt { what: Corruption::LostLog, .. })))
+    let Err(Error::Storage(logmill_storage::Error::Corrupt { what, .. })) = opened else {
+        return false;
+    };
+    // What removes a log begins with its manifest.
+    matches!(what, Corruption::LostLog | Corruption::LostManifest)
 }
 
 fn close(slot: &mut Slot) -> Result<()> {

@@ -251,7 +251,10 @@ fn a_lost_segment_and_a_lost_manifest_are_corruption() {
             _ => store.partition().join("manifest"),
         };
         fs::remove_file(&path).unwrap();
-        assert_eq!(is_found(&store, &store.partition()).stdout, b"", "without {lost}");
+        let told = is_found(&store, &store.partition());
+        assert_eq!(told.stdout, b"", "without {lost}");
+        assert_eq!(told.stderr.contains("the manifest is gone"), lost == "manifest");
+        assert!(!told.stderr.contains("bring its directory back"), "{}", told.stderr);
     }
 }
 
@@ -382,6 +385,29 @@ fn a_partition_of_which_a_part_is_gone_or_no_file_is_met_by_every_command() {
         let figures = crate::support::parsed(&stats.stdout).remove(0);
         assert_eq!(figures["damage"].as_array().unwrap().len(), 1, "{figures}");
         assert_eq!(store.run(&["consume", "other"]).ok(), b"one\ntwo\n", "{case}");
+    }
+}
+
+/// The list of the files was refused as a whole, and with it everything that lay before.
+#[test]
+fn what_comes_before_something_that_is_no_file_is_printed() {
+    for number in [1, 2, 3] {
+        let store = Store::new();
+        store.create_topic_of_small_segments("events");
+        let text: String = (0..10_000).map(|n| format!("a line with the number {n}\n")).collect();
+        store.produce("events", text.as_bytes());
+        let logs = store.files("log");
+        assert!(logs.len() > 3, "{logs:?}");
+        let log = if number == 3 { logs.last().unwrap() } else { &logs[number] };
+        fs::remove_file(log).unwrap();
+        assert!(std::process::Command::new("mkfifo").arg(log).status().unwrap().success());
+        let base: usize = log.file_stem().unwrap().to_str().unwrap().parse().unwrap();
+        for from in [0, 3] {
+            let consumed = store.run(&["consume", "events", "--from", &from.to_string()]);
+            let printed = String::from_utf8_lossy(&consumed.stdout).into_owned();
+            assert!(printed.lines().eq(text.lines().take(base).skip(from)), "up to {base}");
+            assert!(consumed.failed(3).contains(log.to_str().unwrap()));
+        }
     }
 }
 

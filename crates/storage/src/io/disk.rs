@@ -153,6 +153,10 @@ impl Io for Disk {
         })
     }
 
+    fn mode(&self) -> io::Result<u32> {
+        Ok(permissions(&rustix::fs::fstat(&self.root)?))
+    }
+
     fn list(&self, path: &Path) -> io::Result<Vec<Entry>> {
         let directory = self.open_beneath(path, LIST, Mode::empty())?;
         let mut entries = Vec::new();
@@ -174,12 +178,8 @@ impl Io for Disk {
                 _ => Kind::Other,
             };
             let len = if kind == Kind::File { u64::try_from(stat.st_size).unwrap_or(0) } else { 0 };
-            #[cfg_attr(
-                target_os = "linux",
-                expect(clippy::useless_conversion, reason = "it has 16 bits on other systems")
-            )]
-            let mode = (Mode::from_raw_mode(stat.st_mode).bits() & 0o7777).into();
-            entries.push(Entry { name: name.to_string_lossy().into_owned(), kind, len, mode });
+            let (name, mode) = (name.to_string_lossy().into_owned(), permissions(&stat));
+            entries.push(Entry { name, kind, len, mode });
         }
         Ok(entries)
     }
@@ -434,6 +434,14 @@ fn refusal(errno: Errno) -> io::Error {
 }
 
 /// Makes `path` and its missing parents, and makes their names durable.
+#[cfg_attr(
+    target_os = "linux",
+    expect(clippy::useless_conversion, reason = "it has 16 bits on other systems")
+)]
+fn permissions(stat: &rustix::fs::Stat) -> u32 {
+    (Mode::from_raw_mode(stat.st_mode).bits() & 0o7777).into()
+}
+
 fn make_directories(path: &Path) -> io::Result<()> {
     let parent = match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,

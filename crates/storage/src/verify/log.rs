@@ -87,8 +87,8 @@ pub(super) fn verify(out: &mut Output<'_>, dir: &DataDir, name: &Path) {
     let current = if has_manifest {
         beside::look_at_manifest(out, dir, name)
     } else {
-        let what = Corruption::Field("a log without its manifest");
-        out.damage(&shown.join(manifest::NAME), 0, None, Problem::Corruption(what));
+        let problem = Problem::Corruption(Corruption::LostManifest);
+        out.damage(&shown.join(manifest::NAME), 0, None, problem);
         None
     };
     let known_id = current.as_ref().map(|manifest| manifest.log_id);

@@ -232,6 +232,9 @@ impl Io for Interrupted {
     fn lock(&self, path: &Path, kind: LockKind) -> IoResult<Option<Box<dyn Lock>>> {
         self.count().lock(path, kind)
     }
+    fn mode(&self) -> IoResult<u32> {
+        self.inner.mode()
+    }
     fn create_dir(&self, path: &Path) -> IoResult<()> {
         self.inner.create_dir(path)
     }

@@ -36,6 +36,9 @@ impl Io for Lens {
     fn create_dir(&self, path: &Path) -> Result<()> {
         self.inner.create_dir(path)
     }
+    fn mode(&self) -> Result<u32> {
+        self.inner.mode()
+    }
     fn list(&self, path: &Path) -> Result<Vec<Entry>> {
         self.inner.list(path)
     }

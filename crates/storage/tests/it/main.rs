@@ -7,6 +7,7 @@ mod append;
 mod backup;
 mod bitflip;
 mod compaction;
+mod damage;
 mod dump;
 mod end;
 mod evil;

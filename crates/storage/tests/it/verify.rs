@@ -319,6 +319,7 @@ fn loose_modes_links_and_strange_names_are_noted() {
     };
     loosen("1/0/manifest", 0o640);
     loosen("1", 0o755);
+    loosen("", 0o711);
     std::os::unix::fs::symlink("manifest", at("1/0/link")).unwrap();
     std::fs::File::create(at("1/0/notes.txt")).unwrap();
     loosen("1/0/notes.txt", 0o600);
@@ -330,6 +331,7 @@ fn loose_modes_links_and_strange_names_are_noted() {
     assert_eq!(
         found,
         [
+            (place.path().to_owned(), Problem::LooseMode { mode: 0o711 }),
             (at("1"), Problem::LooseMode { mode: 0o755 }),
             (at("1/0/link"), Problem::NotAFile),
             (at("1/0/manifest"), Problem::LooseMode { mode: 0o640 }),
@@ -383,7 +385,9 @@ fn beside_a_writer_that_keeps_appending_each_record_is_looked_at_once() {
 #[test]
 fn beside_a_writer_that_appends_rolls_and_removes_nothing_is_wrong() {
     let place = tempfile::tempdir().unwrap();
-    let dir = DataDir::open(place.path()).unwrap();
+    // The engine makes it, with the mode that it should have.
+    let store = place.path().join("store");
+    let dir = DataDir::open(&store).unwrap();
     let log = Log::open(&dir, "1/0", config().durability(Durability::Buffered)).unwrap();
     let stop = Arc::new(AtomicBool::new(false));
     let writer = std::thread::spawn({
@@ -404,7 +408,7 @@ fn beside_a_writer_that_appends_rolls_and_removes_nothing_is_wrong() {
     });
     let (mut records, mut round) = (0, 0);
     while records < 50_000 || round < 20 {
-        let dir = DataDirOptions::new().read_only(true).open(place.path()).unwrap();
+        let dir = DataDirOptions::new().read_only(true).open(&store).unwrap();
         let report = verify(&dir, &mut |_| {}).unwrap();
         assert!(report.worst <= Some(Severity::Note), "round {round}: {:?}", report.findings);
         records += report.records;
@@ -414,6 +418,6 @@ fn beside_a_writer_that_appends_rolls_and_removes_nothing_is_wrong() {
     writer.join().unwrap();
     log.close().unwrap();
     drop(dir);
-    let dir = DataDirOptions::new().read_only(true).open(place.path()).unwrap();
+    let dir = DataDirOptions::new().read_only(true).open(&store).unwrap();
     sound(&verify(&dir, &mut |_| {}).unwrap());
 }

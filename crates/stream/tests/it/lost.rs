@@ -42,7 +42,9 @@ fn found(place: &Path) -> Vec<String> {
         .map(|found| {
             assert!(matches!(
                 found.problem,
-                Problem::Corruption(Corruption::LostLog | Corruption::Field(_))
+                Problem::Corruption(
+                    Corruption::LostLog | Corruption::LostManifest | Corruption::Field(_)
+                )
             ));
             found.path.strip_prefix(place).unwrap().display().to_string()
         })
@@ -75,6 +77,39 @@ fn a_partition_that_lost_its_directory_is_an_error_and_not_a_new_one_until_it_is
     fs::rename(&away, &home).unwrap();
     assert_eq!(partition.append(&Record::value(b"more")).unwrap(), 1);
     assert_eq!(values(&partition), ["kept", "more"]);
+    assert!(store.dir.health().is_ok());
+    store.close();
+    assert_eq!(found(place.path()), [""; 0]);
+}
+
+/// It was said to have lost its directory, which was to be brought back and lay there.
+#[test]
+fn a_partition_that_lost_its_manifest_alone_is_told_that_and_not_that_its_directory_is_gone() {
+    let place = store();
+    let (manifest, away) = (place.path().join("1/2/manifest"), place.path().join("away"));
+    fs::rename(&manifest, &away).unwrap();
+    assert_eq!(found(place.path()), ["1/2/manifest"]);
+    let says_so = |error: Error| match &error {
+        Error::Storage(e @ StorageError::Corrupt { path, what: Corruption::LostManifest, .. }) => {
+            assert_eq!(path, &manifest);
+            assert!(e.to_string().contains("bring the manifest back"), "{e}");
+        }
+        _ => panic!("{error:?}"),
+    };
+
+    let store = TestStore::open(place.path());
+    let partition = store.streams.topic("events").unwrap().partition(2).unwrap();
+    says_so(partition.append(&Record::value(b"over it")).unwrap_err());
+    says_so(partition.reader(0).map(drop).unwrap_err());
+    assert_eq!(store.dir.health().problems[0].part, "log 1/2");
+    let reading = DataDirOptions::new().read_only(true).open(place.path()).unwrap();
+    let follower = Streams::follow(&reading, &StreamsOptions::default()).unwrap();
+    let topic = follower.topic("events").unwrap();
+    says_so(topic.partition(2).unwrap().end_offset().unwrap_err());
+    assert!(!manifest.exists(), "another was put in its place");
+
+    fs::rename(&away, &manifest).unwrap();
+    assert_eq!(partition.append(&Record::value(b"more")).unwrap(), 1);
     assert!(store.dir.health().is_ok());
     store.close();
     assert_eq!(found(place.path()), [""; 0]);
@@ -201,13 +236,18 @@ fn a_store_that_lost_its_journal_is_not_opened_until_it_is_back() {
 
 #[test]
 fn a_journal_that_lost_one_of_its_parts_is_not_opened() {
-    for (part, file) in [("0", "0/manifest"), ("0/1", "0/1/manifest")] {
+    for file in ["0/manifest", "0/1/manifest"] {
         let place = store();
-        fs::remove_file(place.path().join(file)).unwrap();
+        let manifest = place.path().join(file);
+        fs::remove_file(&manifest).unwrap();
+        assert_eq!(found(place.path()), [file]);
         let dir = DataDir::open(place.path()).unwrap();
         let error = Journal::open(&dir, "0", LogConfig::default()).unwrap_err();
-        assert_eq!(lost(&error.into()), Some(place.path().join(part).as_path()));
-        assert!(!place.path().join(file).exists());
+        let StorageError::Corrupt { path, what: Corruption::LostManifest, .. } = &error else {
+            panic!("{error:?}");
+        };
+        assert_eq!(path, &manifest);
+        assert!(!manifest.exists());
     }
 }
 

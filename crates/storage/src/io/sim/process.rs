@@ -12,6 +12,8 @@ use super::{Machine, State};
 use crate::io::{Entry, File, FileSystem, Io, Kind, Lock, LockKind, Open};
 use crate::sync::MutexGuard;
 
+const DIR_MODE: u32 = 0o700;
+
 /// Every call of a process that is no more ends with this.
 #[derive(Debug)]
 struct Cut;
@@ -124,6 +126,10 @@ impl Io for Process {
         self.all_or_nothing(Op::CreateDir, describe, |state| state.volume.create_dir(path))
     }
 
+    fn mode(&self) -> io::Result<u32> {
+        Ok(DIR_MODE)
+    }
+
     fn list(&self, path: &Path) -> io::Result<Vec<Entry>> {
         self.all_or_nothing(
             Op::List,
@@ -137,7 +143,7 @@ impl Io for Process {
                         Ok(Node::Directory(_)) => (Kind::Directory, 0),
                         Ok(Node::Other) | Err(_) => (Kind::Other, 0),
                     };
-                    let mode = if kind == Kind::Directory { 0o700 } else { 0o600 };
+                    let mode = if kind == Kind::Directory { DIR_MODE } else { 0o600 };
                     Entry { name: name.to_string(), kind, len, mode }
                 };
                 let mut entries: Vec<Entry> = names.iter().map(entry).collect();
