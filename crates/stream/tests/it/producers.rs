@@ -3,6 +3,7 @@
 use std::sync::mpsc;
 use std::time::Duration;
 
+use logmill_storage::io::sim::{CrashPlan, SimDisk};
 use logmill_storage::{Durability, Header};
 use logmill_stream::{
     Delivery, Error, Producer, ProducerConfig, ProducerRecord, TimestampType, Topic, TopicConfig,
@@ -499,7 +500,8 @@ fn what_is_sent_again_after_partitions_were_added_goes_where_it_went_before_and_
 }
 
 #[test]
-fn however_often_partitions_are_added_and_the_process_dies_each_number_is_there_once() {
+fn however_often_partitions_are_added_and_the_power_fails_each_number_is_there_once() {
+    let mut crashes = 0;
     for seed in 1..=20u64 {
         let mut random = seed;
         let mut below = |end: u64| {
@@ -507,8 +509,8 @@ fn however_often_partitions_are_added_and_the_process_dies_each_number_is_there_
             random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
             (random >> 33) % end
         };
-        let place = tempfile::tempdir().unwrap();
-        let mut store = TestStore::open(place.path());
+        let disk = SimDisk::new(seed);
+        let mut store = TestStore::on(&disk);
         store.topic("t", 1 + u32::try_from(below(3)).unwrap());
         let mut producer = named(&store, "p");
         let (mut acknowledged, mut next, mut highest) = (0, 0, 0);
@@ -517,8 +519,10 @@ fn however_often_partitions_are_added_and_the_process_dies_each_number_is_there_
             match below(6) {
                 0 => topic.add_partitions(topic.partition_count() + 1).unwrap(),
                 1 => {
+                    disk.crash(&CrashPlan::random(below(1 << 30)));
                     drop((producer, topic, store));
-                    store = TestStore::open(place.path());
+                    store = TestStore::on(&disk);
+                    crashes += 1;
                     producer = named(&store, "p");
                     next = acknowledged;
                 }
@@ -545,8 +549,9 @@ fn however_often_partitions_are_added_and_the_process_dies_each_number_is_there_
         // Journaled, and in the snapshot that stands for the journal.
         drop(producer);
         store.close();
-        let store = TestStore::open(place.path());
+        let store = TestStore::on(&disk);
         send_all(&named(&store, "p"), 0..highest);
         assert_each_once(&store.streams.topic("t").unwrap(), highest);
     }
+    assert!(crashes > 20, "the power was meant to fail: {crashes} times");
 }
