@@ -3,8 +3,8 @@
 use std::io::{BufWriter, Write, stdout};
 use std::path::PathBuf;
 
+use logmill::storage::DataDirOptions;
 use logmill::storage::backup::{BackupProgress, restore};
-use logmill::storage::{DataDir, DataDirOptions};
 use logmill::stream::backup;
 use serde_json::json;
 
@@ -53,10 +53,6 @@ pub struct RestoreArguments {
 /// Runs `backup`.
 pub fn run_backup(place: &Place, arguments: &BackupArguments) -> Outcome {
     let source = DataDirOptions::new().read_only(true).open(place.existing_dir()?)?;
-    if source.logs()?.is_empty() {
-        let dir = source.path().display();
-        return Err(Failure::Failed(format!("{dir} is no store: there is no log in it")));
-    }
     let target = DataDirOptions::new().lock_wait(place.lock_wait()).open(&arguments.target)?;
     let report = with_bar(|tell| backup(&source, &target, tell))?;
     let mut out = BufWriter::new(stdout().lock());
@@ -99,7 +95,7 @@ pub fn run_backup(place: &Place, arguments: &BackupArguments) -> Outcome {
 /// Runs `restore`.
 pub fn run_restore(place: &Place, arguments: &RestoreArguments) -> Outcome {
     let source = DataDirOptions::new().read_only(true).open(&arguments.source)?;
-    let target = DataDir::open(place.dir()?)?;
+    let target = DataDirOptions::new().lock_wait(place.lock_wait()).open(place.dir()?)?;
     let report = with_bar(|tell| restore(&source, &target, tell))?;
     let mut out = BufWriter::new(stdout().lock());
     if arguments.json {

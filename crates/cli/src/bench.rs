@@ -3,8 +3,8 @@
 mod plot;
 mod runs;
 
-use std::io::{BufWriter, Write, stdout};
-use std::path::PathBuf;
+use std::io::{BufWriter, ErrorKind, Write, stdout};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::ValueEnum;
@@ -12,10 +12,10 @@ use hdrhistogram::Histogram;
 use logmill::{Clock, Store, SystemClock};
 use serde_json::{Value, json};
 
-use crate::duration;
 use crate::failure::{Failure, Outcome};
 use crate::json::write_line;
 use crate::table::{self, Column};
+use crate::{duration, signals};
 
 /// Measure appends, scans, queue cycles, and latency under load, in a scratch store
 ///
@@ -86,18 +86,42 @@ struct Measured {
     of: &'static str,
 }
 
+/// A directory that goes with the command, however it ends.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    /// What a thread makes meanwhile goes at the next try.
+    #[expect(clippy::disallowed_methods, reason = "a scratch directory that this command has made")]
+    fn remove(dir: &Path) -> std::io::Result<()> {
+        loop {
+            match std::fs::remove_dir_all(dir) {
+                Err(e) if e.kind() == ErrorKind::DirectoryNotEmpty => {}
+                Err(e) if e.kind() == ErrorKind::NotFound => return Ok(()),
+                removed => return removed,
+            }
+        }
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        // What has failed before it is told.
+        let _ = Scratch::remove(&self.0);
+    }
+}
+
 /// Runs the command.
 pub fn run(arguments: &Arguments) -> Outcome {
     let dir = arguments.dir.join(format!("logmill-bench-{}", std::process::id()));
-    let store = Store::open(&dir)?;
+    let scratch = Scratch(dir.clone());
+    let _removed = signals::before_the_end(move || drop(Scratch::remove(&dir)))?;
+    let store = Store::open(&scratch.0)?;
     let measured = measure(&store, arguments);
     let closed = store.close().map_err(Failure::from);
-    #[expect(clippy::disallowed_methods, reason = "a scratch directory that this command has made")]
-    let removed = std::fs::remove_dir_all(&dir)
-        .map_err(|e| Failure::Failed(format!("remove {}: {e}", dir.display())));
     let measured = measured?;
     closed?;
-    removed?;
+    Scratch::remove(&scratch.0)
+        .map_err(|e| Failure::Failed(format!("remove {}: {e}", scratch.0.display())))?;
     if let Some(path) = &arguments.plot {
         plot::draw(path, &measured)?;
     }

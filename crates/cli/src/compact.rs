@@ -15,6 +15,11 @@ Examples:
   logmill --dir store compact users
   logmill --dir store compact users --partition 3 --json";
 
+/// Why nothing was done.
+const ACTIVE_ONLY: &str =
+    "all its records are in the segment that is being written, which is left alone";
+const ALL_LATEST: &str = "every record of the full segments is the latest of its key, or has none";
+
 /// Keep of all records of a key the latest, now
 ///
 /// A topic whose cleanup is `compact` does so by itself when half of a partition is new. The segment that is being
@@ -44,15 +49,19 @@ fn compact(store: &logmill::Store, arguments: &Arguments) -> Outcome {
         Some(number) => vec![topic.partition(number)?],
         None => topic.partitions(),
     };
-    let mut sizes = Vec::new();
+    let mut before = Vec::new();
     for partition in &partitions {
-        sizes.push(partition.stats()?.bytes);
+        before.push(partition.stats()?);
     }
-    let progress = Progress::bytes(sizes.iter().sum(), true);
+    let progress = Progress::bytes(before.iter().map(|stats| stats.bytes).sum(), true);
     let mut out = BufWriter::new(stdout().lock());
-    for (partition, bytes) in partitions.iter().zip(sizes) {
+    for (partition, stats) in partitions.iter().zip(before) {
         let report = partition.compact()?;
-        progress.add(bytes);
+        progress.add(stats.bytes);
+        let why_idle = report.is_idle().then_some(match stats.segments {
+            0 | 1 => ACTIVE_ONLY,
+            _ => ALL_LATEST,
+        });
         let number = partition.number();
         if arguments.json {
             let line = json!({
@@ -63,10 +72,12 @@ fn compact(store: &logmill::Store, arguments: &Arguments) -> Outcome {
                 "tombstones_removed": report.tombstones_removed,
                 "bytes_before": report.bytes_before,
                 "bytes_after": report.bytes_after,
+                "why_idle": why_idle,
             });
             write_line(&mut out, &line)?;
-        } else if report.is_idle() {
-            writeln!(out, "partition {number}: nothing to remove").map_err(Failure::output)?;
+        } else if let Some(why) = why_idle {
+            writeln!(out, "partition {number}: nothing to remove: {why}")
+                .map_err(Failure::output)?;
         } else {
             let (before, after) =
                 (table::bytes(report.bytes_before), table::bytes(report.bytes_after));

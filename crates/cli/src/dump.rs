@@ -1,12 +1,15 @@
 //! `logmill dump`: shows what one file of a store holds.
 
 mod as_json;
+mod entries;
 
 use std::fmt::Display;
 use std::io::{self, BufWriter, Write, stdout};
 use std::path::PathBuf;
 
-use logmill::storage::dump::{Footer, Item, Live, Manifest, SegmentHead, State, dump};
+use logmill::storage::dump::{
+    Footer, Item, Live, Manifest, SegmentHead, State, dump, journal_entry,
+};
 use logmill::{Batch, RecordView, storage};
 
 use crate::failure::{Failure, Outcome};
@@ -18,18 +21,25 @@ const SHOWN_MAX: usize = 200;
 const EXAMPLES: &str = "\
 Examples:
   logmill dump store/1/0/00000000000000000000.log
-  logmill dump --json store/1/0/00000000000000000000.log | jq 'select(.kind == \"damage\")'";
+  logmill dump store/1/0/00000000000000000000.log --offset 4711 | head
+  logmill dump --json store/1/0/00000000000000000000.log | jq 'select(.kind == \"damage\")'
+  logmill dump --json store/0/00000000000000000000.log | jq 'select(.kind == \"entry\")'";
 
 /// Show what one file of a store holds
 ///
-/// The file is a segment (.log), an index (.index, .time), a manifest, a live page, a producer snapshot or a checkpoint,
-/// under whatever name. Nothing is changed. Damage is shown at its place, and everything around it.
+/// The file is a segment (.log), an index (.index, .time), a manifest, a live page, a producer snapshot, a checkpoint or the
+/// catalogue of a backup, under whatever name; of any other file of a store it says what that is. The records of a journal
+/// (0 and 0/1) are shown as the entries that they are. Nothing is changed. Damage is shown at its place, and everything
+/// around it.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = EXAMPLES)]
 pub struct Arguments {
     /// The file
-    #[arg(value_name = "SEGMENT")]
+    #[arg(value_name = "FILE")]
     file: PathBuf,
+    /// Begin with the batch of a segment that holds this offset, or else with the next
+    #[arg(long, value_name = "N")]
+    offset: Option<u64>,
     /// Print one JSON object for each thing that the file says; nothing is cut short
     #[arg(long)]
     json: bool,
@@ -38,14 +48,37 @@ pub struct Arguments {
 /// Runs the command.
 pub fn run(arguments: &Arguments) -> Outcome {
     let mut out = BufWriter::new(stdout().lock());
+    let is_journal = entries::is_journal(&arguments.file);
+    let mut skipping = arguments.offset;
     let shown = dump(&arguments.file, |item| {
-        match arguments.json {
-            true => write_line(&mut out, &as_json::object(&item))?,
-            false => write_item(&mut out, &item).map_err(Failure::output)?,
+        if let (Some(offset), Item::Batch { batch, .. }) = (skipping, &item)
+            && batch.last_offset() >= offset
+        {
+            skipping = None;
+        }
+        if skipping.is_some() {
+            return Ok(());
+        }
+        let entry = match &item {
+            Item::Record(record) if is_journal => journal_entry(record),
+            _ => None,
+        };
+        match (entry, arguments.json) {
+            (Some(entry), true) => write_line(&mut out, &entries::object(&entry))?,
+            (Some(entry), false) => entries::write(&mut out, &entry).map_err(Failure::output)?,
+            (None, true) => write_line(&mut out, &as_json::object(&item))?,
+            (None, false) => write_item(&mut out, &item).map_err(Failure::output)?,
         }
         Ok::<_, Stopped>(())
     });
-    out.flush().map_err(Failure::output).and(shown.map_err(|Stopped(failure)| failure))
+    out.flush().map_err(Failure::output).and(shown.map_err(|Stopped(failure)| failure))?;
+    match skipping {
+        Some(offset) => Err(Failure::Failed(format!(
+            "{} has no batch with offset {offset} or a later one",
+            arguments.file.display()
+        ))),
+        None => Ok(()),
+    }
 }
 
 /// Why the file is shown no further.
@@ -108,6 +141,33 @@ fn write_item(out: &mut impl Write, item: &Item<'_>) -> io::Result<()> {
             out,
             "  producer {id} epoch {epoch} sequences {first_sequence} to {last_sequence}: offset {base_offset}"
         ),
+        Item::Checkpoint { log_id, owner, reach, bytes } => fields(
+            out,
+            "checkpoint",
+            0,
+            &[
+                ("log id", &hex(log_id)),
+                ("owner", &entries::owner(*owner)),
+                ("before hot offset", &reach.hot),
+                ("before cold offset", &reach.cold),
+                ("bytes of state", bytes),
+            ],
+        ),
+        Item::Backup { taken_at, logs } => {
+            fields(out, "backup", 0, &[("taken at", taken_at), ("logs", logs)])
+        }
+        Item::BackupLog { name, log_id, epoch, start_offset, end_offset } => writeln!(
+            out,
+            "  log {name}: id {}, epoch {epoch}, offsets {start_offset}..{end_offset}",
+            hex(log_id)
+        ),
+        Item::BackupCopy { name, offset, bytes, .. } => {
+            writeln!(out, "    offset {offset}: files/{name}, {bytes} bytes")
+        }
+        Item::Plain { what, bytes, text } => {
+            writeln!(out, "{bytes} bytes: {what}")?;
+            text.lines().try_for_each(|line| writeln!(out, "  {line}"))
+        }
         other => writeln!(out, "{other:?}"),
     }
 }

@@ -24,6 +24,7 @@ mod progress;
 mod queue;
 mod salvage;
 mod shell;
+mod signals;
 mod stats;
 mod table;
 mod top;

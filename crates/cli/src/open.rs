@@ -1,7 +1,7 @@
 //! Opening the store that the arguments name.
 
 use std::io::{Write, stderr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use logmill::Store;
@@ -11,13 +11,15 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use crate::failure::{Failure, Outcome};
 use crate::{duration, ends};
 
+/// What says that a directory is a store: see docs/format.md.
+const JOURNAL_MARK: &str = "JOURNAL";
 /// Over the options that every command takes, which its own would be lost among.
 const EVERYWHERE: &str = "Options of every command";
 
 /// Where the store is.
 #[derive(Debug, clap::Args)]
 pub struct Place {
-    /// The store's directory; `produce` and `create` make it if it is not there
+    /// The store's directory; `produce` and the commands called `create` make it if it is not there
     #[arg(long, global = true, value_name = "DIR", help_heading = EVERYWHERE)]
     dir: Option<PathBuf>,
     /// How long a command that writes waits for another writer to finish, such as 500ms, 5s, 2m
@@ -73,18 +75,34 @@ impl Place {
         Ok(DataDirOptions::new().read_only(true).open(self.existing_dir()?)?)
     }
 
-    /// The directory, for commands that make none.
+    /// The directory, for commands that make none: there is a store in it.
     pub fn existing_dir(&self) -> Outcome<&PathBuf> {
+        let files = self.files()?;
+        files.refuse_backup()?;
         let dir = self.dir()?;
-        if dir.exists() {
-            Ok(dir)
-        } else {
-            Err(Failure::Failed(format!(
-                "there is no store at {}; `produce` makes one",
-                dir.display()
-            )))
+        // A store of which all else is lost has its mark still; one from before there were marks has logs.
+        if dir.join(JOURNAL_MARK).exists() || !files.logs()?.is_empty() {
+            return Ok(dir);
         }
+        Err(no_store(dir))
     }
+
+    /// The files in the directory, whatever they are, for reading.
+    pub fn files(&self) -> Outcome<DataDir> {
+        let dir = self.dir()?;
+        if !dir.exists() {
+            return Err(no_store(dir));
+        }
+        Ok(DataDirOptions::new().read_only(true).open(dir)?)
+    }
+}
+
+/// What a command says that makes no store and found none.
+pub fn no_store(dir: &Path) -> Failure {
+    let dir = dir.display();
+    Failure::Failed(format!(
+        "there is no store at {dir}; `produce`, `topic create` and `queue create` make one"
+    ))
 }
 
 /// Lets this process open as many files as it may: a shell's soft limit is lower than what thousands of partitions take.

@@ -17,6 +17,8 @@ use crate::failure::{Failure, Outcome};
 use crate::json::bytes_under;
 use crate::lines::{LineBlocks, LinesError};
 use crate::open::Place;
+use crate::produce::acknowledged_before;
+use crate::table::{self, Column};
 
 /// How many messages are sent in one batch at most.
 const BATCH: usize = 1000;
@@ -345,8 +347,26 @@ fn send(queue: &Queue, arguments: &Send) -> Outcome {
     };
     let attributes: Vec<_> =
         arguments.attribute.iter().map(|(name, value)| Attribute::string(name, value)).collect();
+    let mut acknowledged = 0;
+    send_lines(
+        queue,
+        arguments,
+        &attributes,
+        LineBlocks::new(input, LINE_BYTES_MAX),
+        &mut acknowledged,
+    )
+    .map_err(|failure| failure.note(&acknowledged_before(acknowledged)))
+}
+
+/// Sends all lines, and counts those that are stored.
+fn send_lines(
+    queue: &Queue,
+    arguments: &Send,
+    attributes: &[Attribute<'_>],
+    mut blocks: LineBlocks<Box<dyn Read>>,
+    acknowledged: &mut u64,
+) -> Outcome {
     let mut out = BufWriter::new(stdout().lock());
-    let mut blocks = LineBlocks::new(input, LINE_BYTES_MAX);
     loop {
         let block = match blocks.next_block() {
             Ok(Some(block)) => block,
@@ -359,8 +379,10 @@ fn send(queue: &Queue, arguments: &Send) -> Outcome {
         let lines: Vec<&[u8]> = block.lines().collect();
         for lines in lines.chunks(BATCH) {
             let messages: Vec<_> =
-                lines.iter().map(|line| message(line, arguments, &attributes)).collect();
-            for sent in queue.send_batch(&messages).map_err(logmill::Error::from)? {
+                lines.iter().map(|line| message(line, arguments, attributes)).collect();
+            let all_sent = queue.send_batch(&messages).map_err(logmill::Error::from)?;
+            *acknowledged += all_sent.iter().filter(|sent| sent.is_ok()).count() as u64;
+            for sent in all_sent {
                 let sent = sent.map_err(logmill::Error::from)?;
                 if arguments.json {
                     let line = json!({
@@ -545,19 +567,28 @@ fn described(message: &StoredMessage) -> Map<String, Value> {
 
 fn list(store: &Store, prefix: &str, as_json: bool) -> Outcome {
     let mut out = BufWriter::new(stdout().lock());
+    let mut rows = Vec::new();
     for name in store.queues(prefix) {
-        let written = if as_json {
-            let counts = store.queue(&name)?.counts().map_err(logmill::Error::from)?;
+        let counts = store.queue(&name)?.counts().map_err(logmill::Error::from)?;
+        if as_json {
             let line = json!({
                 "name": name, "ready": counts.ready, "delayed": counts.delayed,
                 "in_flight": counts.in_flight, "dead": counts.dead,
             });
-            writeln!(out, "{line}")
-        } else {
-            writeln!(out, "{name}")
-        };
-        written.map_err(Failure::output)?;
+            writeln!(out, "{line}").map_err(Failure::output)?;
+            continue;
+        }
+        let counts = [counts.ready, counts.delayed, counts.in_flight, counts.dead];
+        rows.push([name].into_iter().chain(counts.map(|count| count.to_string())).collect());
     }
+    let columns = [
+        Column::Left("QUEUE"),
+        Column::Right("READY"),
+        Column::Right("DELAYED"),
+        Column::Right("IN FLIGHT"),
+        Column::Right("DEAD"),
+    ];
+    table::write(&mut out, &columns, rows)?;
     out.flush().map_err(Failure::output)
 }
 
@@ -586,11 +617,9 @@ fn describe(queue: &Queue, as_json: bool) -> Outcome {
             facts.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
         return print_line(&Value::Object(object));
     }
+    let words = |value: Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
     let mut out = BufWriter::new(stdout().lock());
-    for (name, value) in facts {
-        let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-        writeln!(out, "{name:<24} {value}").map_err(Failure::output)?;
-    }
+    table::facts(&mut out, &facts.map(|(name, value)| (name, words(value))))?;
     out.flush().map_err(Failure::output)
 }
 

@@ -13,7 +13,7 @@ use serde_json::json;
 
 use crate::failure::{Failure, Outcome};
 use crate::json::write_line;
-use crate::open::Place;
+use crate::open::{self, Place};
 use crate::progress::Progress;
 
 /// The journal and its cold part.
@@ -46,16 +46,17 @@ pub struct Arguments {
 
 /// Runs the command.
 pub fn run(place: &Place, arguments: &Arguments) -> Outcome {
-    let source = DataDirOptions::new().read_only(true).open(place.existing_dir()?)?;
+    let source = place.files()?;
+    source.refuse_backup()?;
     let names = match &arguments.log {
         Some(name) => vec![name.clone()],
         None => logs(&source)?,
     };
     if names.is_empty() {
-        let dir = source.path().display();
-        return Err(Failure::Failed(format!("{dir} is no store: there is no log in it")));
+        return Err(open::no_store(source.path()));
     }
-    let target = DataDir::open(&arguments.target)?;
+    let target = DataDirOptions::new().lock_wait(place.lock_wait()).open(&arguments.target)?;
+    target.refuse_backup()?;
     let mut out = BufWriter::new(stdout().lock());
     let mut lost = false;
     let mut refused = BTreeSet::new();
@@ -217,7 +218,7 @@ fn logs(dir: &DataDir) -> Outcome<Vec<String>> {
 }
 
 fn write_gap(out: &mut impl Write, log: &str, gap: &Gap, as_json: bool) -> Outcome {
-    let Gap { offsets, path, position, problem } = gap;
+    let Gap { offsets, path, position, problem, .. } = gap;
     if as_json {
         let line = json!({
             "log": log,

@@ -20,11 +20,9 @@ pub fn write(out: &mut impl Write, columns: &[Column<'_>], rows: Vec<Vec<String>
         return Ok(());
     }
     let is_terminal = stdout().is_terminal();
-    // https://no-color.org: set and not empty.
-    let is_coloured = is_terminal && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
     let mut table = Table::new();
     table.load_preset(if is_terminal { presets::UTF8_FULL_CONDENSED } else { presets::NOTHING });
-    if is_coloured {
+    if is_coloured() {
         table.enforce_styling();
     } else {
         table.force_no_tty();
@@ -40,6 +38,21 @@ pub fn write(out: &mut impl Write, columns: &[Column<'_>], rows: Vec<Vec<String>
         }
     }
     table.lines().try_for_each(|line| writeln!(out, "{}", line.trim_end())).map_err(Failure::output)
+}
+
+/// Writes what there is to be said of one thing, each fact on a line of its own: its name, coloured for a person, and its value.
+pub fn facts(out: &mut impl Write, facts: &[(&str, String)]) -> Outcome {
+    let (on, off) = if is_coloured() { ("\u{1b}[36m", "\u{1b}[0m") } else { ("", "") };
+    facts
+        .iter()
+        .try_for_each(|(name, value)| writeln!(out, "{on}{name:<24}{off} {value}"))
+        .map_err(Failure::output)
+}
+
+/// Whether that person wants colours.
+fn is_coloured() -> bool {
+    // https://no-color.org: set and not empty.
+    stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }
 
 /// Bytes in the largest binary unit in which there is at least one.

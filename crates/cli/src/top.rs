@@ -11,12 +11,12 @@ use logmill::{Clock, SystemClock};
 use ratatui::crossterm::event::{self, Event, KeyCode, KeyEventKind, KeyModifiers};
 use serde_json::{Value, json};
 
-use crate::duration;
 use crate::failure::{Failure, Outcome};
 use crate::figures::{Figures, Watched};
 use crate::json::write_line;
 use crate::open::Place;
 use crate::page::Syncs;
+use crate::{duration, signals};
 use screen::Screen;
 
 /// Looks that are remembered for the history of a rate.
@@ -168,6 +168,12 @@ pub fn run(place: &Place, arguments: &Arguments) -> Outcome {
         stdout().lock().write_all(text.as_bytes()).map_err(Failure::output)?;
         return Failure::of_damage(&seen.figures.damage);
     }
+    let _restored = signals::before_the_end(|| {
+        // Kept until the end, so that nothing is drawn any more.
+        let out = stdout().lock();
+        let _ = ratatui::try_restore();
+        std::mem::forget(out);
+    })?;
     let mut terminal =
         ratatui::try_init().map_err(|e| Failure::Failed(format!("take the terminal: {e}")))?;
     let watched = watch(&mut terminal, &mut seen, place, &clock, arguments.every);

@@ -7,14 +7,15 @@ use logmill::storage::verify::{Finding, Problem, Severity, VerifyReport};
 use serde_json::{Value, json};
 
 use crate::failure::{Failure, Outcome};
-use crate::open::Place;
+use crate::open::{self, Place};
 use crate::progress::Progress;
 
 const EXAMPLES: &str = "\
-Example:
-  logmill --dir store verify";
+Examples:
+  logmill --dir store verify
+  logmill --dir /mnt/backup/store verify    # a backup";
 
-/// Check every byte of a store, and change none
+/// Check every byte of a store or of a backup, and change none
 ///
 /// Works beside a live writer, of whose logs only what is durable is judged. What is found goes to standard output, a
 /// line for each finding. Notes are no damage. Exits with 3 if records are damaged or missing, or if bytes were set
@@ -29,19 +30,16 @@ pub struct Arguments {
 
 /// Runs the command.
 pub fn run(place: &Place, arguments: &Arguments) -> Outcome {
-    let dir = place.existing_dir()?;
+    let files = place.files()?;
+    let dir = files.path();
     let mut bar = None;
     let report = Store::verify(dir, &mut |progress| {
         let bar = bar.get_or_insert_with(|| Progress::bytes(progress.total, true));
         bar.set(progress.done);
     })?;
     drop(bar);
-    // A writer that died before it made a log has left its lock.
-    if report.logs == 0 && !dir.join("LOCK").exists() {
-        return Err(Failure::Failed(format!(
-            "{} is no store: there is no log in it",
-            dir.display()
-        )));
+    if report.logs == 0 && report.worst.is_none_or(|worst| worst < Severity::Unreadable) {
+        return Err(open::no_store(dir));
     }
     let mut out = BufWriter::new(stdout().lock());
     let printed = match arguments.json {

@@ -96,10 +96,11 @@ impl StoreBuilder {
     /// Opens the store in `path`; for writing, the directory is made if it is not there.
     ///
     /// # Errors
-    /// [`Error::Storage`](crate::Error::Storage): [`Locked`](logmill_storage::Error::Locked) by another writer, corrupt, or
-    /// refused by the system.
+    /// [`Error::Storage`](crate::Error::Storage): [`Locked`](logmill_storage::Error::Locked) by another writer, corrupt, a backup
+    /// ([`IsBackup`](logmill_storage::Error::IsBackup)), or refused by the system.
     pub fn open(self, path: impl AsRef<Path>) -> Result<Store> {
         let dir = self.dir.open(path)?;
+        dir.refuse_backup()?;
         if dir.is_read_only() {
             let streams = Streams::follow(&dir, &self.streams)?;
             let queues = Queues::follow(&dir, self.queues)?;

@@ -12,6 +12,7 @@ mod encoding;
 
 /// How long a failed message waits before it can be received again, where the nack does not say.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Retry {
     /// Not at all.
     #[default]
@@ -42,6 +43,7 @@ pub enum Retry {
 
 /// What happens when a queue is as long as it may be.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Overflow {
     /// A send fails with [`Error::QueueFull`].
     #[default]
@@ -54,6 +56,7 @@ pub enum Overflow {
 
 /// What happens to a FIFO group when one of its messages fails for good.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum OnFailure {
     /// The message goes to the dead-letter queue and the group goes on.
     #[default]
@@ -64,6 +67,7 @@ pub enum OnFailure {
 
 /// Which queues may name this one as their dead-letter queue.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum RedriveAllow {
     /// All.
     #[default]
@@ -76,6 +80,7 @@ pub enum RedriveAllow {
 
 /// How far FIFO deduplication looks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum DeduplicationScope {
     /// The whole queue.
     #[default]
@@ -86,6 +91,7 @@ pub enum DeduplicationScope {
 
 /// How long a FIFO queue remembers a deduplication id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum DeduplicationWindow {
     /// From the first send on, whatever becomes of the message.
     For(Duration),

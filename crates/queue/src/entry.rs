@@ -32,6 +32,8 @@
 //! ```
 //! A marker names queue, sequence and generation, never a journal position. Times are ms on the queues' clock.
 
+mod described;
+
 use std::borrow::Cow;
 
 use crate::codec::{Decoded, Input, Malformed, put_bytes, put_ms, put_varint, put_zigzag};
@@ -41,6 +43,8 @@ use crate::held::Outcome;
 use crate::redrive::MoveTask;
 use crate::schedule::Schedule;
 use crate::standing::Standing;
+
+pub use described::{JOURNAL_OWNER, describe_entry};
 
 /// A message, and which receive of it is meant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -64,6 +64,7 @@ impl DeathReason {
 
 /// How a message came to leave a queue for a dead-letter queue.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Death {
     /// The queue in which it failed.
     pub queue: String,
@@ -79,6 +80,7 @@ pub struct Death {
 /// each as zigzag ms since the one before's end (first: since the first receive), varint ms of its length, outcome u8;
 /// reason text (empty: none); 0, or reason of death u8, varint ms, queue text.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Past {
     /// How often it was received.
     pub receives: u32,

@@ -44,6 +44,7 @@ pub(crate) enum State {
 
 /// How one receive of a message ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Outcome {
     /// The handler said that it failed.
     Failed,
@@ -55,6 +56,7 @@ pub enum Outcome {
 
 /// One receive of a message that did not end in its deletion.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Attempt {
     /// When it was received, in ms since 1970.
     pub received_at: i64,

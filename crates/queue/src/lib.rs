@@ -56,6 +56,7 @@ pub use config::{
     DeduplicationScope, DeduplicationWindow, OnFailure, Overflow, QueueConfig, RedriveAllow, Retry,
 };
 pub use engine::{SpaceReport, Tally};
+pub use entry::{JOURNAL_OWNER, describe_entry};
 pub use envelope::{Death, DeathReason, Past};
 pub use error::{Error, Result};
 pub use held::{Attempt, Outcome};

@@ -44,6 +44,7 @@ impl FromStr for MessageId {
 
 /// The type of an attribute.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum AttributeKind {
     /// UTF-8 text.
     String,

@@ -19,6 +19,7 @@ pub enum Repeat {
 
 /// What happens to the ticks that passed while the store was closed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Missed {
     /// Each fires when the store is open again: exactly one fire for every tick.
     #[default]

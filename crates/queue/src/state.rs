@@ -29,6 +29,7 @@ pub(crate) use moments::Expired;
 
 /// Messages and their bytes, by where they are. Exact at any moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Counts {
     /// Receivable now, or as soon as their group is free.
     pub ready: u64,

@@ -8,7 +8,7 @@
 //! Segments are copied, or share their blocks where the file system can (`FICLONE`); there are no hard links, by which a
 //! store and its backup would be damaged together. Every byte is read and verified on the way.
 
-mod catalogue;
+pub(crate) mod catalogue;
 mod copy;
 mod pin;
 mod restore;
@@ -28,14 +28,15 @@ use copy::Copier;
 use pin::Pinned;
 
 /// The catalogue's name.
-const CATALOGUE: &str = "BACKUP";
+pub(crate) const CATALOGUE: &str = "BACKUP";
 /// The directory of the copies.
-const FILES: &str = "files";
+pub(crate) const FILES: &str = "files";
 /// How often a log is looked at that changes meanwhile.
 const LOOKS: u32 = 8;
 
 /// How far a backup or a restore has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct BackupProgress {
     /// Bytes of segment files that are done with.
     pub done: u64,

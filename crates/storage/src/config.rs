@@ -19,6 +19,7 @@ pub enum Durability {
 
 /// How far a reader sees.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Visibility {
     /// What the log's level calls done: a synced log shows what is durable, any other what is stored.
     #[default]
@@ -31,6 +32,7 @@ pub enum Visibility {
 
 /// By which way bytes get into the active segment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum WritePath {
     /// Mapped for logs that are not synced on ext4 and tmpfs, positional otherwise.
     #[default]

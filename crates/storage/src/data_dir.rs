@@ -523,6 +523,17 @@ impl DataDir {
         Ok(loaded.map(|(manifest, _)| manifest.log_id))
     }
 
+    /// Refuses a directory that holds a backup.
+    ///
+    /// # Errors
+    /// [`Error::IsBackup`]; [`Error::NotAFile`], [`Error::Io`].
+    pub fn refuse_backup(&self) -> Result<()> {
+        match self.has_file(Path::new(crate::backup::CATALOGUE))? {
+            true => Err(Error::IsBackup { path: self.inner.path.clone() }),
+            false => Ok(()),
+        }
+    }
+
     pub(crate) fn has_file(&self, path: &Path) -> Result<bool> {
         match self.inner.io.open(path, Open::Read) {
             Ok(_) => Ok(true),

@@ -3,14 +3,16 @@
 //! A file is recognised by its first bytes, wherever it lies: a quarantined or copied segment can be looked at as well.
 //! Damage does not end the walk: it is an item like the others, and the walk goes on at the next frame that verifies.
 
+mod fields;
 mod walk;
 
 use std::path::Path;
 
 use crate::batch::Batch;
+pub use crate::dump::fields::{Field, Fields};
 use crate::error::{Corruption, Error};
 use crate::io::{Disk, Io, Open};
-use crate::journal::Reach;
+use crate::journal::{self, Part, Reach, Replayed};
 pub use crate::layout::{Footer, Live, Manifest, Proven, SegmentHead, State};
 use crate::record::RecordView;
 
@@ -123,10 +125,56 @@ pub enum Item<'a> {
         /// Bytes of the owner's state.
         bytes: u64,
     },
+    /// The catalogue of a backup; its logs follow.
+    Backup {
+        /// When it was taken, ms since 1970.
+        taken_at: i64,
+        /// How many logs follow.
+        logs: u64,
+    },
+    /// A log in a backup; its copies follow.
+    BackupLog {
+        /// Its name.
+        name: &'a str,
+        /// Its id.
+        log_id: [u8; 16],
+        /// The epoch that it had.
+        epoch: u32,
+        /// Its first offset.
+        start_offset: u64,
+        /// One past its last offset.
+        end_offset: u64,
+    },
+    /// A file of the log before.
+    BackupCopy {
+        /// Its name in the backup.
+        name: &'a str,
+        /// Where in the log it belongs.
+        offset: u64,
+        /// Its length.
+        bytes: u64,
+        /// The hash that its name holds.
+        hash: [u8; 16],
+    },
+    /// A file that has no format of its own to be taken apart, by its name.
+    Plain {
+        /// What such a file is for.
+        what: &'static str,
+        /// Its length.
+        bytes: u64,
+        /// What there is to be read in it.
+        text: &'a str,
+    },
 }
 
-/// Tells `each` what the file `path` says: a segment, an index, a manifest, a live page, a producer snapshot or a
-/// checkpoint. Nothing is written, and nothing but this file is looked at.
+/// The entry that a record of a journal is, with its owner; `None` if it is none.
+pub fn journal_entry<'a>(record: &RecordView<'a>) -> Option<Replayed<'a>> {
+    let in_part = |part| journal::replayed(part, record).ok();
+    in_part(Part::Hot).or_else(|| in_part(Part::Cold))
+}
+
+/// Tells `each` what the file `path` says: a segment, an index, a manifest, a live page, a producer snapshot, a checkpoint or
+/// the catalogue of a backup; of the other files of a store, which their names tell, what they are for. Nothing is written, and nothing but this file is looked at.
 ///
 /// # Errors
 /// [`Error::Corrupt`] after the last item if there was any damage, or at once if the file is of another kind;
@@ -159,7 +207,9 @@ pub fn dump_file<E: From<Error>>(
 ) -> Result<(), E> {
     let file = io.open(path, Open::Read).map_err(|e| Error::open(shown, e))?;
     let len = file.len().map_err(|e| Error::io("stat", shown, e))?;
-    let mut dump = walk::Dump { file, shown: shown.to_owned(), len, damage: None, each: &mut each };
+    let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    let mut dump =
+        walk::Dump { file, name, shown: shown.to_owned(), len, damage: None, each: &mut each };
     dump.run()?;
     match dump.damage {
         Some(damage) => Err(E::from(damage)),

@@ -132,6 +132,12 @@ pub enum Error {
         /// The log.
         path: PathBuf,
     },
+    /// The directory holds a backup: nothing is written beside it, and nothing read from it but by
+    /// [`restore`](crate::backup::restore), which makes a store of it.
+    IsBackup {
+        /// The directory.
+        path: PathBuf,
+    },
     /// Strict mode: recovery would have to set bytes aside that it cannot prove to be worthless. Nothing was changed.
     Ambiguous {
         /// The segment.
@@ -218,6 +224,8 @@ pub enum Corruption {
     LostLog,
     /// The log's directory is there, and its manifest is gone, without which nobody knows what belongs to it.
     LostManifest,
+    /// A file that the catalogue of a backup names is gone, or the catalogue itself.
+    LostCopy,
     /// Another log lies where this one belongs: one that was copied here, of this store or of another.
     ForeignLog {
         /// The id of the log that belongs here.
@@ -264,6 +272,9 @@ impl fmt::Display for Corruption {
             Corruption::LostManifest => f.write_str(
                 "the manifest is gone, and the rest of this log was left as it is: bring the manifest back, restore a backup, or copy the records out with logmill salvage",
             ),
+            Corruption::LostCopy => f.write_str(
+                "this file belongs to the backup and is not there: back up again, as long as there is the store",
+            ),
             Corruption::ForeignLog { expected, found } => write!(
                 f,
                 "log {} belongs here and log {} was found, which was not touched: bring the right directory back, or restore a backup",
@@ -290,6 +301,7 @@ impl fmt::Display for Error {
                 what:
                     what @ (Corruption::LostLog
                     | Corruption::LostManifest
+                    | Corruption::LostCopy
                     | Corruption::ForeignLog { .. }),
                 ..
             } => {
@@ -353,6 +365,11 @@ impl fmt::Display for Error {
             Error::Removed { path } => {
                 write!(f, "{} was removed; what has its name now is another log", path.display())
             }
+            Error::IsBackup { path } => write!(
+                f,
+                "{} is a backup and no store, and was not touched: restore it into a directory of its own, and use that",
+                path.display()
+            ),
             Error::Ambiguous { path, position, offset } => write!(
                 f,
                 "{} at position {position} (offset {offset}): bytes that may or may not have been acknowledged; \

@@ -96,6 +96,7 @@ impl Place {
 
 /// An entry that is replayed.
 #[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
 pub struct Replayed<'a> {
     /// Where it is.
     pub place: Place,
@@ -145,6 +146,7 @@ pub trait Owner {
 
 /// What [`Journal::reclaim`] has done.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Reclaimed {
     /// Segments that were removed.
     pub segments: usize,
@@ -481,15 +483,21 @@ fn check_there(dir: &DataDir, hot: &str, cold: &str) -> Result<()> {
 
 /// Notes durably that the journal was made. A store from before there were marks gets one as soon as there is space.
 fn leave_mark(dir: &DataDir) -> Result<()> {
-    let (io, path) = (dir.io(), Path::new(MARK));
-    if dir.has_file(path)? {
+    if dir.has_file(Path::new(MARK))? {
         return Ok(());
     }
-    let made = io.open(path, Open::Create).and_then(|_| io.sync_dir(Path::new("")));
-    match made.map_err(|e| Error::io("create", dir.path().join(path), e)) {
+    match make_mark(dir) {
         Err(Error::DiskFull { .. }) => Ok(()),
         made => made,
     }
+}
+
+/// Marks a store that has, or is about to have, a journal.
+pub(crate) fn make_mark(dir: &DataDir) -> Result<()> {
+    let (io, path) = (dir.io(), Path::new(MARK));
+    io.open(path, Open::Create)
+        .and_then(|_| io.sync_dir(Path::new("")))
+        .map_err(|e| Error::io("create", dir.path().join(path), e))
 }
 
 fn with_records<T>(
@@ -530,7 +538,10 @@ const fn owner_key(mut owner: u64) -> ([u8; varint::LEN_MAX], usize) {
     (key, len + 1)
 }
 
-fn replayed<'a>(part: Part, record: &RecordView<'a>) -> Result<Replayed<'a>, Corruption> {
+pub(crate) fn replayed<'a>(
+    part: Part,
+    record: &RecordView<'a>,
+) -> Result<Replayed<'a>, Corruption> {
     let mut key = record.key.ok_or(Corruption::Field("a journal entry without an owner"))?;
     let owner = varint::take(&mut key)?;
     let as_of = match part {

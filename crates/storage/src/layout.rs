@@ -76,6 +76,7 @@ fn array16(bytes: &[u8]) -> [u8; 16] {
 
 /// The first 128 bytes of a segment.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct SegmentHead {
     /// Bits of features that this build does not know and that forbid it to write the file, and not to read it.
     pub read_only_features: u32,
@@ -143,6 +144,7 @@ impl SegmentHead {
 
 /// The last 128 bytes of a sealed segment.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Footer {
     /// As in the head.
     pub epoch: u32,
@@ -237,6 +239,7 @@ pub enum State {
 
 /// One slot of the manifest.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Manifest {
     /// Bits of features that this build does not know and that forbid it to write the log, and not to read it.
     pub read_only_features: u32,
@@ -264,6 +267,7 @@ pub struct Manifest {
 
 /// A point in the log below which everything is durable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Proven {
     /// Every smaller offset is durable.
     pub offset: u64,
@@ -357,6 +361,7 @@ impl Manifest {
 
 /// What the running writer has acknowledged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Live {
     /// The log that it belongs to.
     pub log_id: [u8; 16],

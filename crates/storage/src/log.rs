@@ -799,6 +799,7 @@ pub(crate) fn make_directories(dir: &DataDir, name: &Path) -> Result<()> {
         }
         let failed = |e| Error::open(dir.path().join(&made), e);
         if io.list(&made).is_err() {
+            dir.refuse_backup()?;
             io.create_dir(&made).map_err(failed)?;
         }
         if io.list(&made).map_err(failed)?.is_empty() {

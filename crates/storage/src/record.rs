@@ -101,9 +101,10 @@ impl<'a> Record<'a> {
                 .sum::<usize>()
     }
 
-    /// An upper bound of the encoded size in bytes, whatever the deltas are.
+    /// An upper bound of the encoded size in bytes, wherever it is appended: what a log compares with its limit,
+    /// [`LogConfig::record_bytes_max`](crate::LogConfig::record_bytes_max).
     #[inline]
-    pub(crate) fn encoded_len_max(&self) -> u64 {
+    pub fn encoded_len_max(&self) -> u64 {
         // Length, attributes, two deltas, and the lengths of key, value and header list.
         const FIXED: usize = 1 + 6 * varint::LEN_MAX;
         let bytes = |part: Option<&[u8]>| part.map_or(0, <[u8]>::len);

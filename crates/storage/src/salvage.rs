@@ -18,6 +18,7 @@ use crate::verify::Problem;
 
 /// Something that is not in the new log.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Gap {
     /// The offsets that are missing. Empty: bytes behind the last record that are none. In a segment that was compacted
     /// some of them may have been removed before.

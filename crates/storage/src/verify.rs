@@ -3,6 +3,7 @@
 //! Every frame of every segment is verified, with its records, against the footers, their hashes and their chain; what
 //! follows the end of a log is judged as recovery would judge it. Beside a live writer only what is durable is judged.
 
+mod backup;
 mod beside;
 mod log;
 mod report;
@@ -23,17 +24,21 @@ const TOP: [&str; 4] = ["LOCK", "ALIVE", journal::MARK, crate::stats_page::NAME]
 const FILE_MODE: u32 = 0o600;
 const DIR_MODE: u32 = 0o700;
 
-/// Verifies every log of the directory, which should have been opened for reading only. `progress` is told how far it is,
+/// Verifies every log of the directory, or of the backup in it, which should have been opened for reading only. `progress` is told how far it is,
 /// after every batch.
 ///
 /// `Ok` means that the directory was looked at, not that it is sound: see [`VerifyReport::worst`].
 ///
 /// # Errors
-/// [`Error::Io`] if the store directory itself cannot be listed. Whatever is wrong further down is a finding.
+/// [`Error::Io`] if the store directory itself cannot be listed. [`Error::Locked`]: a backup that is being taken. Whatever is
+/// wrong further down is a finding.
 /// # Cost
 /// Reads every byte of every segment once; a damaged stretch a few times.
 pub fn verify(dir: &DataDir, progress: &mut dyn FnMut(VerifyProgress)) -> Result<VerifyReport> {
     let entries = list(dir, Path::new(""))?;
+    if backup::is_one(&entries) {
+        return backup::verify(dir, &entries, progress);
+    }
     let mut names = Vec::new();
     for entry in &entries {
         if entry.kind == Kind::Directory && is_log_name(&entry.name) {
@@ -149,6 +154,7 @@ impl Output<'_> {
                 let offsets = match &what {
                     Corruption::LostLog
                     | Corruption::LostManifest
+                    | Corruption::LostCopy
                     | Corruption::ForeignLog { .. } => None,
                     Corruption::Gap { expected, found }
                     | Corruption::Offset { expected, found }

@@ -61,6 +61,7 @@ pub struct AppendOptions {
 
 /// Where a batch is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Appended {
     /// The offset of its first record.
     pub base_offset: u64,

@@ -131,6 +131,7 @@ fn take(bytes: &[u8], len: u32) -> (Option<&[u8]>, &[u8]) {
 
 /// One record that a consumer got.
 #[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
 pub struct ConsumerRecord<'a> {
     /// Its topic.
     pub topic: &'a str,
@@ -183,6 +184,7 @@ pub(crate) struct Part {
 
 /// Records that were skipped, because retention had removed them before the consumer came to them.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Skipped {
     /// The partition.
     pub partition: TopicPartition,

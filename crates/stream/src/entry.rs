@@ -32,10 +32,14 @@
 //! ```
 //! Each kind with its version is pinned by golden bytes. A changed layout gets a new version; old ones stay readable.
 
+mod described;
+
 use crate::PartitionId;
 use crate::config::PARTITIONS_MAX;
 use crate::settings::Settings;
 use crate::wire::{Malformed, Wire, put_bytes, put_signed, put_varint};
+
+pub use described::{JOURNAL_OWNER, describe_entry};
 
 const VERSION: u8 = 1;
 /// Most records of a partition that are lent at once.

@@ -58,7 +58,7 @@ pub use consumer::{
 };
 #[cfg(feature = "tokio")]
 pub use consumer::{PolledRecord, RecordStream};
-pub use entry::GroupKind;
+pub use entry::{GroupKind, JOURNAL_OWNER, describe_entry};
 pub use error::{Error, NameKind, Result};
 pub use group::{Coordinator, Join, MemberId, Refusal};
 pub use groups::{GroupDescription, GroupPhase, MemberDescription, PartitionProgress, ResetTo};

@@ -101,10 +101,32 @@ pub fn object(item: &Item<'_>) -> Value {
         Item::Checkpoint { log_id, owner, reach, bytes } => json!({
             "kind": "checkpoint",
             "log_id": hex(log_id),
-            "owner": owner,
-            "reach": format!("{reach:?}"),
+            "owner": super::entries::owner(*owner),
+            "hot_offset": reach.hot,
+            "cold_offset": reach.cold,
             "bytes": bytes,
         }),
+        Item::Backup { taken_at, logs } => {
+            json!({ "kind": "backup", "taken_at": taken_at, "logs": logs })
+        }
+        Item::BackupLog { name, log_id, epoch, start_offset, end_offset } => json!({
+            "kind": "backup_log",
+            "name": name,
+            "log_id": hex(log_id),
+            "epoch": epoch,
+            "start_offset": start_offset,
+            "end_offset": end_offset,
+        }),
+        Item::BackupCopy { name, offset, bytes, hash } => json!({
+            "kind": "backup_copy",
+            "name": name,
+            "offset": offset,
+            "bytes": bytes,
+            "hash": hex(hash),
+        }),
+        Item::Plain { what, bytes, text } => {
+            json!({ "kind": "plain", "what": what, "bytes": bytes, "text": text })
+        }
         other => json!({ "kind": "other", "text": format!("{other:?}") }),
     }
 }

@@ -4,8 +4,10 @@
     reason = "these tests arrange and damage files on the real disk"
 )]
 
+mod backup;
 mod consume;
 mod damage;
+mod doctor;
 mod dump;
 mod group;
 mod kill;
@@ -16,6 +18,7 @@ mod operate;
 mod produce;
 mod queue;
 mod salvage;
+mod space;
 mod support;
 mod terminal;
 mod topic;

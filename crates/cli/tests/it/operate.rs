@@ -74,6 +74,41 @@ fn compact_keeps_the_latest_record_of_each_key() {
 }
 
 #[test]
+fn compact_says_why_it_has_nothing_to_do() {
+    let store = Store::new();
+    store.run_with(&["produce", "users", "--key-field", "1"], &lines(100)).ok();
+    let said = store.run(&["compact", "users"]).ok_text();
+    assert!(said.contains("the segment that is being written"), "{said}");
+    let report = &parsed(&store.run(&["compact", "users", "--json"]).ok())[0];
+    assert!(report["why_idle"].as_str().unwrap().contains("being written"), "{report}");
+
+    let store = Store::new();
+    store.create_topic_of_small_segments("users");
+    store.run_with(&["produce", "users", "--key-field", "1"], &lines(20_000)).ok();
+    let report = &parsed(&store.run(&["compact", "users", "--json"]).ok())[0];
+    assert!(report["why_idle"].is_null() && report["records_removed"].as_u64() > Some(0));
+    let said = store.run(&["compact", "users"]).ok_text();
+    assert!(said.contains("the latest of its key"), "{said}");
+}
+
+/// They failed at once, whatever they were told.
+#[test]
+fn salvage_and_restore_wait_for_whoever_writes_where_they_write() {
+    let store = Store::new();
+    store.produce("events", b"line\n");
+    let target = Store::new();
+    let writer = logmill::storage::DataDir::open(target.dir()).unwrap();
+    let (source, into) = (store.dir(), target.dir());
+    for (store, command, other) in [(&store, "salvage", &into), (&target, "restore", &source)] {
+        let started = std::time::Instant::now();
+        let asked = ["--lock-wait", "300ms", command, other.to_str().unwrap()];
+        assert!(store.run(&asked).failed(1).contains("is open in process"), "{command}");
+        assert!(started.elapsed() >= std::time::Duration::from_millis(300), "{command}");
+    }
+    drop(writer);
+}
+
+#[test]
 fn salvage_copies_what_verifies_says_what_is_lost_and_exits_with_three() {
     let store = Store::new();
     store.create_topic_of_small_segments("events");

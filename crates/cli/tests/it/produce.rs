@@ -167,6 +167,44 @@ fn a_line_that_is_too_long_fails_after_those_before_it_are_stored() {
     assert_eq!(store.run(&["consume", "events"]).ok(), b"before\n");
 }
 
+/// A line of 16 MiB passed the check of lines and failed as a record, with all that came with it.
+#[test]
+fn the_longest_line_is_what_the_topic_takes_as_a_record_and_a_longer_one_is_named_by_its_number() {
+    let store = Store::new();
+    store.run(&["topic", "create", "events", "--set", "max.message.bytes=2048"]).ok();
+    let line = |len: usize| [vec![b'x'; len], b"\n".to_vec()].concat();
+    let (mut fits, mut fails) = (0, 4096);
+    while fails - fits > 1 {
+        let len = usize::midpoint(fits, fails);
+        let input = [b"one\n".to_vec(), b"two\n".to_vec(), line(len)].concat();
+        let finished = store.run_with(&["produce", "events"], &input);
+        if finished.code == 0 {
+            fits = len;
+            continue;
+        }
+        fails = len;
+        let message = finished.failed(1);
+        assert!(message.contains("line 3 of standard input"), "{message}");
+        assert!(message.contains("at most 2048"), "{message}");
+        assert!(message.contains("acknowledged before that: 2 lines"), "{message}");
+    }
+    // Next to the limit itself: a record has a few bytes beside its value.
+    assert!((1900..2048).contains(&fits), "{fits}");
+
+    let store = Store::new();
+    let finished =
+        store.run_with(&["produce", "events"], &[b"one\n".to_vec(), line(16 << 20)].concat());
+    let message = finished.failed(1);
+    assert!(
+        message.contains("line 2 of standard input") && message.contains("16777216"),
+        "{message}"
+    );
+    assert_eq!(store.run(&["consume", "events"]).ok(), b"one\n");
+    // And a topic that takes longer ones gets them.
+    store.run(&["topic", "alter", "events", "--set", "max.message.bytes=33554432"]).ok();
+    store.produce("events", &line(17 << 20));
+}
+
 #[test]
 fn a_second_writer_is_refused_with_the_pid_of_the_first_or_waits_for_it() {
     let store = Store::new();

@@ -47,6 +47,20 @@ impl From<Output> for Finished {
     }
 }
 
+/// `logmill arguments`, with no store and no input.
+pub fn logmill(arguments: &[&str]) -> Finished {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_logmill"));
+    command.args(arguments).stdin(Stdio::null()).output().unwrap().into()
+}
+
+/// `logmill arguments` where no file may grow beyond `kib` KiB: to the engine a full disk.
+pub fn limited(kib: u64, arguments: &[&str]) -> Finished {
+    let mut command = Command::new("bash");
+    let script = format!("trap '' XFSZ; ulimit -f {kib}; exec \"$@\"");
+    command.args(["-c", &script, "bash", env!("CARGO_BIN_EXE_logmill")]).args(arguments);
+    command.stdin(Stdio::null()).output().unwrap().into()
+}
+
 impl Store {
     pub fn new() -> Store {
         Store { home: TempDir::new().unwrap() }

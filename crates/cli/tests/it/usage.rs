@@ -134,3 +134,59 @@ fn every_command_on_topics_and_groups_prints_json_that_a_program_reads() {
         assert!(lines.iter().all(|line| !line[field].is_null()), "{arguments:?}: {lines:?}");
     }
 }
+
+/// A wrong `--dir` was an empty store to every command that reads.
+#[test]
+fn commands_that_make_no_store_say_that_there_is_none_and_make_none() {
+    let store = Store::new();
+    let cases: [&[&str]; 25] = [
+        &["consume", "events"],
+        &["consume", "events", "--group", "g"],
+        &["topic", "list"],
+        &["topic", "describe", "events"],
+        &["topic", "alter", "events", "--retention", "1d"],
+        &["topic", "add-partitions", "events", "--partitions", "2"],
+        &["topic", "delete", "events"],
+        &["group", "list"],
+        &["group", "describe", "g"],
+        &["group", "reset", "g", "--to", "earliest"],
+        &["group", "delete", "g"],
+        &["queue", "list"],
+        &["queue", "describe", "jobs"],
+        &["queue", "peek", "jobs"],
+        &["queue", "receive", "jobs"],
+        &["queue", "send", "jobs"],
+        &["queue", "purge", "jobs"],
+        &["queue", "redrive", "jobs"],
+        &["queue", "delete", "jobs"],
+        &["stats"],
+        &["top", "--once"],
+        &["verify"],
+        &["compact", "events"],
+        &["salvage", "/nonexistent/rescued"],
+        &["backup", "/nonexistent/backup"],
+    ];
+    let elsewhere = Store::new();
+    std::fs::create_dir(elsewhere.dir()).unwrap();
+    std::fs::write(elsewhere.dir().join("letter.txt"), "no store").unwrap();
+    std::fs::create_dir(elsewhere.dir().join("2024")).unwrap();
+    let before = elsewhere.snapshot();
+    for arguments in cases {
+        for store in [&store, &elsewhere] {
+            let finished = store.run(arguments);
+            assert_eq!(finished.stdout, b"", "{arguments:?}");
+            let message = finished.failed(1);
+            assert!(message.contains("there is no store at"), "{arguments:?}: {message}");
+            assert!(message.contains(store.dir().to_str().unwrap()), "{arguments:?}: {message}");
+        }
+    }
+    assert!(!store.dir().exists());
+    assert_eq!(elsewhere.snapshot(), before);
+    // These make one.
+    store.run_with(&["produce", "events"], b"line\n").ok();
+    for create in [["topic", "create", "t"], ["queue", "create", "q"]] {
+        let store = Store::new();
+        store.run(&create).ok();
+        store.run(&["stats"]).ok();
+    }
+}

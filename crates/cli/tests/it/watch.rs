@@ -1,4 +1,4 @@
-//! `top`, `doctor` and `bench`: in pipes, and `top` in a real terminal.
+//! `top` and `bench`: in pipes, and `top` in a real terminal.
 
 use std::io::Write;
 use std::process::{Command, Output};
@@ -6,11 +6,7 @@ use std::time::{Duration, Instant};
 
 use logmill::QueueConfig;
 
-use crate::support::{Finished, Store, parsed};
-
-fn logmill(arguments: &[&str]) -> Finished {
-    Command::new(env!("CARGO_BIN_EXE_logmill")).args(arguments).output().unwrap().into()
-}
+use crate::support::{Store, limited, logmill, parsed};
 
 fn filled() -> Store {
     let store = Store::new();
@@ -95,14 +91,14 @@ impl Drop for Tmux {
     }
 }
 
-#[test]
-fn top_in_a_terminal_follows_a_live_producer_and_gives_the_terminal_back() {
+/// A window in which `top` runs, as soon as it shows the store; `None` without tmux.
+#[expect(clippy::print_stderr, reason = "what is skipped says so")]
+fn top_in_a_window(store: &Store, name: &str) -> Option<Tmux> {
     if Command::new("tmux").arg("-V").output().is_err() {
         eprintln!("SKIPPED: tmux is not installed, so `top` was not tried in a real terminal");
-        return;
+        return None;
     }
-    let store = filled();
-    let tmux = Tmux { name: format!("logmill-test-{}", std::process::id()) };
+    let tmux = Tmux { name: format!("logmill-{name}-{}", std::process::id()) };
     let started =
         tmux.run(&["-f", "/dev/null", "new-session", "-d", "-x", "100", "-y", "30", "sh"]);
     assert!(started.status.success(), "{}", String::from_utf8_lossy(&started.stderr));
@@ -112,7 +108,15 @@ fn top_in_a_terminal_follows_a_live_producer_and_gives_the_terminal_back() {
         store.dir().display()
     );
     tmux.run(&["send-keys", &command, "Enter"]);
-    let screen = tmux.wait_for(|screen| screen.contains("no writer") && screen.contains("jobs"));
+    tmux.wait_for(|screen| screen.contains("no writer") && screen.contains("jobs"));
+    Some(tmux)
+}
+
+#[test]
+fn top_in_a_terminal_follows_a_live_producer_and_gives_the_terminal_back() {
+    let store = filled();
+    let Some(tmux) = top_in_a_window(&store, "follow") else { return };
+    let screen = tmux.screen();
     assert!(screen.contains("1234"), "{screen}");
     assert!(screen.contains("q ends"), "{screen}");
 
@@ -135,36 +139,28 @@ fn top_in_a_terminal_follows_a_live_producer_and_gives_the_terminal_back() {
     assert!(!screen.contains("APPENDED/S"), "{screen}");
 }
 
+/// It left the terminal raw and on the other screen: whoever typed saw nothing of it.
 #[test]
-fn doctor_says_what_it_finds_and_leaves_nothing() {
-    let place = tempfile::tempdir().unwrap();
-    let dir = place.path().to_str().unwrap();
-    let found = &parsed(&logmill(&["doctor", dir, "--json"]).ok())[0];
-    assert!(found["fdatasync_us"]["max"].is_u64() && found["free_bytes"].as_u64() > Some(0));
-    let mapped = ["ext4", "tmpfs"].contains(&found["file_system"].as_str().unwrap());
-    assert_eq!(found["buffered_writes"], if mapped { "mapped" } else { "positional" });
-    let text = logmill(&["doctor", dir]).ok_text();
-    assert!(found["warnings"].is_array(), "a program is warned as a reader is: {found}");
-    assert!(text.contains("fdatasync of 4 KiB") && text.contains("free space"), "{text}");
-    assert_eq!(std::fs::read_dir(place.path()).unwrap().count(), 0);
-    logmill(&["doctor", &format!("{dir}/absent")]).failed(1);
-}
-
-#[test]
-fn the_flush_test_notices_a_page_that_was_synced_and_is_gone() {
-    let place = tempfile::tempdir().unwrap();
-    let dir = place.path().to_str().unwrap();
-    let printed = logmill(&["doctor", dir, "--flush-test", "--pages", "20"]).ok_text();
-    assert_eq!(printed.lines().last(), Some("20"));
-    let file = place.path().join("logmill-doctor.flush");
-    let whole = std::fs::read(&file).unwrap();
-    std::fs::write(&file, &whole[..whole.len() - 1]).unwrap();
-    let message = logmill(&["doctor", dir, "--flush-check", "20"]).failed(3);
-    assert!(message.contains("page 20 of 20"), "{message}");
-    std::fs::write(&file, &whole).unwrap();
-    logmill(&["doctor", dir, "--flush-check", "20"]).ok();
-    assert!(!file.exists());
-    logmill(&["doctor", dir, "--flush-check", "20"]).failed(3);
+fn top_that_is_told_to_end_gives_the_terminal_back() {
+    for (signal, code) in [("TERM", 143), ("HUP", 129)] {
+        let store = filled();
+        let Some(tmux) = top_in_a_window(&store, signal) else { return };
+        let pane = tmux.run(&["display-message", "-p", "#{pane_pid}"]).stdout;
+        let shell = String::from_utf8(pane).unwrap();
+        let children = format!("/proc/{0}/task/{0}/children", shell.trim());
+        let top = std::fs::read_to_string(children).unwrap();
+        let killed = Command::new("kill").args([&format!("-{signal}"), top.trim()]).status();
+        assert!(killed.unwrap().success(), "{top}");
+        let screen = tmux.wait_for(|screen| screen.contains(&format!("ended with {code}")));
+        assert!(!screen.contains("q ends"), "{screen}");
+        tmux.run(&["send-keys", "stty -a | tr -d '\n'; echo", "Enter"]);
+        // A raw terminal has neither.
+        let screen = tmux.wait_for(|screen| screen.replace('\n', "").contains("icrnl"));
+        let settings = screen.replace('\n', "");
+        for set in [" icanon", " echo ", " icrnl"] {
+            assert!(settings.contains(set) && !settings.contains("-icanon"), "{signal}: {screen}");
+        }
+    }
 }
 
 #[test]
@@ -201,4 +197,38 @@ fn bench_measures_everything_draws_it_and_removes_its_store() {
     let drawing = String::from_utf8(drawing).unwrap();
     assert!(drawing.starts_with("<svg") && drawing.contains("latency (record at its rate)"));
     assert_eq!(std::fs::read_dir(place.path()).unwrap().count(), 1);
+}
+
+#[test]
+fn bench_on_a_full_disk_says_so_and_removes_its_store() {
+    let place = tempfile::tempdir().unwrap();
+    let dir = place.path().to_str().unwrap();
+    for kib in [0, 256, 20_000] {
+        let message = limited(kib, &["bench", dir, "--test", "append"]).failed(1);
+        assert!(message.contains("no space"), "{kib} KiB: {message}");
+        assert_eq!(std::fs::read_dir(place.path()).unwrap().count(), 0, "{kib} KiB");
+    }
+}
+
+#[test]
+fn bench_that_is_told_to_end_removes_its_store() {
+    for signal in ["-INT", "-TERM", "-HUP"] {
+        let place = tempfile::tempdir().unwrap();
+        let dir = place.path().to_str().unwrap();
+        let mut bench = Command::new(env!("CARGO_BIN_EXE_logmill"))
+            .args(["bench", dir, "--test", "sync", "--records", "100000000"])
+            .spawn()
+            .unwrap();
+        let scratch = place.path().join(format!("logmill-bench-{}/1/0", bench.id()));
+        let started = Instant::now();
+        while std::fs::read_dir(&scratch).map_or(0, Iterator::count) < 2 {
+            assert!(started.elapsed() < Duration::from_secs(60), "nothing was measured");
+            std::thread::park_timeout(Duration::from_millis(20));
+        }
+        let killed = Command::new("kill").args([signal, &bench.id().to_string()]).status();
+        assert!(killed.unwrap().success());
+        let status = bench.wait().unwrap();
+        assert!(std::os::unix::process::ExitStatusExt::signal(&status).is_some(), "{status}");
+        assert_eq!(std::fs::read_dir(place.path()).unwrap().count(), 0, "{signal}");
+    }
 }

@@ -20,6 +20,7 @@ use crate::stored::StoredMessage;
 
 /// A part of a queue's messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Section {
     /// Those that can be received, or as soon as their group is free.
     Ready,

@@ -45,6 +45,7 @@ impl RedriveOptions {
 
 /// A redrive, as far as it has come.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Redrive {
     /// Its number in its queue.
     pub id: u64,

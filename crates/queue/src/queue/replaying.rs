@@ -16,6 +16,7 @@ use crate::stored::{MessageState, StoredMessage};
 
 /// From where to read again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum ReplayFrom {
     /// Everything that is kept.
     Start,

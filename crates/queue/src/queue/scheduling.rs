@@ -24,6 +24,7 @@ const AT_ONCE: usize = 100;
 
 /// A schedule, as it stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct ScheduleInfo {
     /// Its name in its queue.
     pub name: String,

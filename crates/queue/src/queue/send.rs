@@ -17,6 +17,7 @@ use crate::state::{Counts, QueueState};
 
 /// What became of a message that was sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Sent {
     /// Its id for its whole life.
     pub id: MessageId,

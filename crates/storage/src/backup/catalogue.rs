@@ -18,21 +18,21 @@ use crate::data_dir::{DataDir, is_log_name};
 use crate::error::{Corruption, Error, Result};
 use crate::io::{Open, read_full};
 
-const TITLE: &str = "logmill backup 1";
+pub(crate) const TITLE: &str = "logmill backup 1";
 /// A store of a million segments has one of less than 100 MiB.
 const LEN_MAX: u64 = 256 << 20;
 const DAMAGED: Corruption = Corruption::Field("backup catalogue");
 
 /// One backup.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Catalogue {
+pub(crate) struct Catalogue {
     pub taken_at: i64,
     pub logs: Vec<LogCopy>,
 }
 
 /// A log in a backup.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct LogCopy {
+pub(crate) struct LogCopy {
     pub name: String,
     pub log_id: [u8; 16],
     pub epoch: u32,
@@ -47,7 +47,7 @@ pub(super) struct LogCopy {
 
 /// A file in a backup.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct FileCopy {
+pub(crate) struct FileCopy {
     /// Its name in the backup.
     pub name: String,
     /// Where in the log it belongs.

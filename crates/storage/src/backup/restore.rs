@@ -6,11 +6,12 @@ use std::sync::Arc;
 use xxhash_rust::xxh3::Xxh3;
 
 use super::catalogue::{Catalogue, FileCopy, LogCopy};
-use super::{BackupProgress, CATALOGUE, FILES, HOT, refuse_unless_empty};
+use super::{BackupProgress, CATALOGUE, COLD, FILES, HOT, copies, refuse_unless_empty};
 use crate::data_dir::DataDir;
 use crate::epochs::raised;
 use crate::error::{Corruption, Error, Result};
 use crate::io::{File, Open, read_full, write_full};
+use crate::journal::make_mark;
 use crate::layout::{Footer, Manifest, Proven, State};
 use crate::log::make_directories;
 use crate::manifest::ManifestFile;
@@ -40,7 +41,8 @@ pub struct RestoreReport {
 ///
 /// Every log gets a higher epoch than it had: positions and receipts that were given out after the backup was taken are
 /// recognised as belonging to records that this store never had. `Ok` means that every record was verified and the store
-/// is durable. The manifests come last, the journal's last of all, so what a crash leaves is no store.
+/// is durable. The manifests come last, the journal's last of all, so what a crash or an error leaves is refused as a store that
+/// has lost its journal.
 ///
 /// # Errors
 /// [`Error::Corrupt`]: the backup is damaged. [`Error::Locked`]: it is being written. [`Error::Io`] with
@@ -64,6 +66,7 @@ pub fn restore(
         return Err(Error::Io { op: "open", path, source: std::io::ErrorKind::NotFound.into() });
     };
     refuse_unless_empty(target, "restore into", &[])?;
+    look_for_copies(source, &catalogue)?;
     let total = catalogue.logs.iter().flat_map(LogCopy::files).map(|file| file.len).sum();
     let mut restore = Restore {
         source,
@@ -72,7 +75,10 @@ pub fn restore(
         total,
         progress,
     };
-    // The journal's directory comes first and its manifest last: between the two nobody takes this for a store.
+    // A journal that is marked and not there is lost: until its manifest, the last, is written, nobody takes this for a store.
+    if [HOT, COLD].iter().all(|name| catalogue.logs.iter().any(|log| log.name == *name)) {
+        make_mark(target)?;
+    }
     let (journal, others): (Vec<_>, Vec<_>) =
         catalogue.logs.iter().partition(|log| log.name == HOT);
     let mut manifests = Vec::new();
@@ -83,6 +89,21 @@ pub fn restore(
         ManifestFile::create(target.io().as_ref(), Path::new(&log.name), target.path(), manifest)?;
     }
     Ok(restore.report)
+}
+
+/// Every copy must be there with its length, before anything is made of the others.
+fn look_for_copies(source: &DataDir, catalogue: &Catalogue) -> Result<()> {
+    let present = copies(source)?;
+    for copy in catalogue.logs.iter().flat_map(LogCopy::files) {
+        let what = match present.get(&copy.name) {
+            Some(len) if *len == copy.len => continue,
+            Some(len) => Corruption::Truncated { expected: copy.len, found: *len },
+            None => Corruption::LostCopy,
+        };
+        let path = source.path().join(FILES).join(&copy.name);
+        return Err(Error::Corrupt { path, position: 0, offset: copy.offset, what });
+    }
+    Ok(())
 }
 
 struct Restore<'a> {

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::Item;
+use crate::backup::catalogue::{self, Catalogue};
 use crate::batch::{Batch, Scope};
 use crate::checkpoint::{self, CheckpointHead};
 use crate::error::{Corruption, Error};
@@ -12,16 +13,37 @@ use crate::frames::{Frames, Step};
 use crate::index::{self, Entries, IndexFile};
 use crate::io::{File, read_full};
 use crate::layout::{
-    self, FOOTER_LEN, Footer, HEAD_LEN, LIVE_LEN, Live, Manifest, SLOT_LEN, SegmentHead,
+    self, FOOTER_LEN, Footer, HEAD_LEN, LIVE_LEN, Live, Manifest, OFFSET_END, SEGMENT_BYTES_MAX,
+    SLOT_LEN, SegmentHead,
 };
 use crate::producers::{self, Producers};
 use crate::resync::{Resync, frames_end};
+use crate::writer::SPARE;
+use crate::{journal, stats_page};
 
 /// Index, producer and checkpoint files are read as a whole up to this size.
 const WHOLE_MAX: u64 = 1 << 30;
 
+/// Files that say little, and what they are for.
+const PLAIN: [(&str, &str); 5] = [
+    ("LOCK", "the lock of the store's writer, with the number of the latest writer's process"),
+    ("ALIVE", "the lock by which readers learn whether a writer lives; nothing is written in it"),
+    (journal::MARK, "the mark of a store that has a journal; it is empty"),
+    (
+        SPARE,
+        "space that is kept back, so that a full disk can still be tidied up; its bytes say nothing",
+    ),
+    (stats_page::NAME, "what the writer last said of itself, for top and stats"),
+];
+/// How much is read at a time where zeros belong, which may be gigabytes of a hole.
+const ZEROS_AT_ONCE: usize = 256 << 10;
+/// How much is shown of the others, in bytes.
+const TEXT_MAX: usize = 64 << 10;
+
 pub(super) struct Dump<'f, E> {
     pub file: Arc<dyn File>,
+    /// Of the file.
+    pub name: &'f str,
     pub shown: PathBuf,
     pub len: u64,
     /// The first that was met.
@@ -40,8 +62,49 @@ impl<E: From<Error>> Dump<'_, E> {
             checkpoint::MAGIC => self.checkpoint(),
             // One slot of a manifest may be torn.
             first if [first, &second].contains(&layout::MANIFEST_MAGIC) => self.manifest(),
-            _ => Err(E::from(self.corrupt(0, 0, Corruption::Magic))),
+            first if catalogue::TITLE.as_bytes().starts_with(first) => self.backup(),
+            _ => match PLAIN.iter().find(|(name, _)| *name == self.name) {
+                Some((_, what)) => self.plain(what),
+                None => Err(E::from(self.corrupt(0, 0, Corruption::Magic))),
+            },
         }
+    }
+
+    fn backup(&mut self) -> Result<(), E> {
+        let catalogue = match Catalogue::decode(&self.whole()?) {
+            Ok(catalogue) => catalogue,
+            Err(what) => return self.damaged(0, self.len, 0, what),
+        };
+        let logs = catalogue.logs.len() as u64;
+        (self.each)(Item::Backup { taken_at: catalogue.taken_at, logs })?;
+        for log in &catalogue.logs {
+            (self.each)(Item::BackupLog {
+                name: &log.name,
+                log_id: log.log_id,
+                epoch: log.epoch,
+                start_offset: log.start_offset,
+                end_offset: log.end_offset,
+            })?;
+            for copy in log.files() {
+                let (name, bytes) = (&copy.name, copy.len);
+                (self.each)(Item::BackupCopy {
+                    name,
+                    offset: copy.offset,
+                    bytes,
+                    hash: copy.hash,
+                })?;
+            }
+        }
+        Ok(())
+    }
+
+    fn plain(&mut self, what: &'static str) -> Result<(), E> {
+        let mut bytes = vec![0; TEXT_MAX];
+        let got = self.read(&mut bytes, 0)?;
+        // A reservation is zeros.
+        let text = std::str::from_utf8(&bytes[..got]).unwrap_or_default();
+        let text = text.trim_end().trim_matches('\0');
+        (self.each)(Item::Plain { what, bytes: self.len, text })
     }
 
     fn corrupt(&self, position: u64, offset: u64, what: Corruption) -> Error {
@@ -91,11 +154,14 @@ impl<E: From<Error>> Dump<'_, E> {
         let head = decoded.map_err(|what| self.corrupt(0, 0, what))?;
         (self.each)(Item::SegmentHead(&head))?;
         let footer = self.footer(&head)?;
+        // No segment goes further: what is written there is none of its records.
+        let too_long = footer.is_none() && self.has_written_from(SEGMENT_BYTES_MAX)?;
         let (limit, end) = match &footer {
             Some(footer) => (footer.data_end, footer.data_end),
             None => {
                 let limit = frames_end(self.file.as_ref());
-                (limit.map_err(|e| Error::io("read", &self.shown, e))?, self.len)
+                let end = if too_long { SEGMENT_BYTES_MAX } else { self.len };
+                (limit.map_err(|e| Error::io("read", &self.shown, e))?, end)
             }
         };
         let scope = Scope::new(&head.log_id, head.epoch, head.base_offset, head.base_timestamp);
@@ -105,7 +171,16 @@ impl<E: From<Error>> Dump<'_, E> {
             self.unused(footer.data_end..position, position, footer.end_offset)?;
             (self.each)(Item::Footer { position, footer })?;
         }
+        if too_long {
+            let what = Corruption::Truncated { expected: SEGMENT_BYTES_MAX, found: self.len };
+            self.damaged(SEGMENT_BYTES_MAX, self.len, OFFSET_END, what)?;
+        }
         Ok(())
+    }
+
+    fn has_written_from(&self, position: u64) -> Result<bool, Error> {
+        let read = |e| Error::io("read", &self.shown, e);
+        Ok(self.len > position && !self.file.written_from(position).map_err(read)?.is_empty())
     }
 
     /// The footer, if the file ends with one that belongs to `head`.
@@ -177,7 +252,7 @@ impl<E: From<Error>> Dump<'_, E> {
 
     /// Bytes up to `end` that should be zero, of which only some have to be `read`.
     fn unused(&mut self, read: Range<u64>, end: u64, offset: u64) -> Result<(), E> {
-        let mut buffer = [0; 4096];
+        let mut buffer = vec![0; ZEROS_AT_ONCE];
         let from = read.start;
         let (mut position, read_end) = (from, read.end.min(end));
         while position < read_end {

@@ -9,6 +9,7 @@ use crate::error::{Corruption, Error};
 
 /// How bad a finding is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[non_exhaustive]
 pub enum Severity {
     /// Nothing is lost and nothing will be refused: what can be made anew, what the next writer tidies up.
     Note,
@@ -73,6 +74,7 @@ pub enum Problem {
 
 /// Something that a verification has found.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Finding {
     /// How bad it is.
     pub severity: Severity,
@@ -111,6 +113,7 @@ pub struct VerifyReport {
 
 /// How far a verification has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct VerifyProgress {
     /// Bytes of segment files that are done with.
     pub done: u64,
