@@ -69,3 +69,62 @@ pub(crate) fn runs(
 pub(crate) fn begin(runs: &[Run], offset: u64) -> Option<u64> {
     Some(runs.iter().rev().find(|run| run.offsets.start <= offset)?.position)
 }
+
+#[cfg(all(test, feature = "sim"))]
+mod tests {
+    use super::*;
+    use crate::batch::{Encoder, FrameSpec};
+    use crate::io::Open;
+    use crate::io::sim::SimDisk;
+    use crate::record::Record;
+
+    fn scope() -> Scope {
+        Scope::new(&[7; 16], 1, 100, 0)
+    }
+
+    /// The frame of so many records from an offset on.
+    fn frame(offset: u64, count: usize) -> Vec<u8> {
+        let mut out = Vec::new();
+        let spec = FrameSpec { base_offset: offset, ..FrameSpec::default() };
+        Encoder::default().dense(&mut out, &scope(), &spec, &vec![Record::value(b"v"); count], 0);
+        out
+    }
+
+    /// The offsets of the runs behind damage and these frames, of a segment in which 105..200 may be there.
+    fn found(frames: &[Vec<u8>]) -> Vec<(u64, u64)> {
+        let bytes = [&[vec![0xAB; 20]], frames].concat().concat();
+        let disk = SimDisk::new(1);
+        disk.write_file("a", &bytes).unwrap();
+        let file = disk.io().open("a".as_ref(), Open::Read).unwrap();
+        let runs = runs(&file, &scope(), 0, u64::MAX, 105..200).unwrap();
+        for run in &runs {
+            let first = frame(run.offsets.start, 1);
+            assert_eq!(bytes[run.position as usize + 8..][..4], first[8..12], "{run:?}");
+            assert_eq!(begin(&runs, run.offsets.start), Some(run.position));
+        }
+        runs.iter().map(|run| (run.offsets.start, run.offsets.end)).collect()
+    }
+
+    #[test]
+    fn frames_that_follow_each_other_are_a_run_within_what_may_be_there() {
+        let gap = || vec![0xAB; 20];
+        assert_eq!(found(&[frame(105, 1), frame(106, 4), frame(110, 1)]), [(105, 111)]);
+        assert_eq!(found(&[frame(105, 1), frame(108, 1)]), [(105, 109)], "compaction leaves gaps");
+        assert_eq!(found(&[frame(105, 1), gap(), frame(106, 1)]), [(105, 106), (106, 107)]);
+        assert_eq!(found(&[frame(104, 1), frame(105, 1)]), [(105, 106)]);
+        assert_eq!(found(&[frame(199, 1), frame(200, 1)]), [(199, 200)]);
+        assert_eq!(found(&[frame(199, 2)]), []);
+        assert_eq!(found(&[gap()]), []);
+        assert_eq!(begin(&[], 105), None);
+    }
+
+    #[test]
+    fn of_frames_that_contradict_each_other_none_is_believed() {
+        assert_eq!(found(&[frame(150, 1), frame(106, 1), frame(107, 1)]), []);
+        assert_eq!(found(&[frame(150, 1), frame(150, 1), frame(151, 1)]), [(151, 152)]);
+        let gap = || vec![0xAB; 20];
+        let kept = [frame(110, 1), gap(), frame(150, 3), gap(), frame(111, 1), frame(160, 1)];
+        assert_eq!(found(&kept), [(110, 111), (160, 161)]);
+        assert_eq!(found(&[frame(110, 2), gap(), frame(111, 1), frame(120, 1)]), [(120, 121)]);
+    }
+}
