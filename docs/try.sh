@@ -28,6 +28,14 @@ says() {
     printf '%-70s %s\n' "$*" "$(head -n 1 <<<"$output" | cut -c 1-60)"
 }
 
+# `silent COMMAND...`: the command does what it is told, and has nothing to say.
+silent() {
+    local output
+    output=$("$@" 2>&1 </dev/null) || fail "$* failed: $output"
+    [ -z "$output" ] || fail "$* said: $output"
+    echo "$*"
+}
+
 begin=$SECONDS
 git clone --quiet "$repository" logmill
 readme=$place/logmill/docs/readme-command
@@ -44,20 +52,21 @@ echo "from git clone to the first message: $first s"
 PATH=$PWD/target/release:$PATH
 cd "$place"
 seq 1000 >numbers
-says "" 0 logmill --dir store produce numbers --file numbers
+silent logmill --dir store produce numbers --file numbers
 [ "$(logmill --dir store consume numbers | md5sum)" = "$(md5sum <numbers)" ] || fail "what was consumed is not what was produced"
 says "1000" 0 logmill --dir store consume numbers --group g --from earliest
 says "1001" 0 bash -c 'echo 1001 | logmill --dir store produce numbers && logmill --dir store consume numbers --group g'
 says "numbers" 0 logmill --dir store topic list
 says "numbers" 0 logmill --dir store group describe g
-says "" 0 logmill --dir store queue create jobs
-says "" 0 bash -c 'printf "one\ntwo\n" | logmill --dir store queue send jobs'
+silent logmill --dir store queue create jobs
+silent bash -c 'printf "one\ntwo\n" | logmill --dir store queue send jobs'
+[ "$(logmill --dir store queue peek jobs)" = "$(printf 'one\ntwo')" ] || fail "what was sent is not what is there"
 says "one" 0 logmill --dir store queue receive jobs
 says "jobs" 0 logmill --dir store stats
 says '"ready"' 0 logmill --dir store top --json --once
 says "sound" 0 logmill --dir store verify
 says "999" 0 logmill dump store/1/0/00000000000000000000.log
-says "" 0 logmill --dir store compact numbers
+says "partition 0: nothing to remove" 0 logmill --dir store compact numbers
 says "file system" 0 logmill doctor store
 says "sync" 0 logmill bench . --records 1000 --time 100ms
 says "complete" 0 logmill completions bash
@@ -75,6 +84,8 @@ page() {
     "$readme" "$1" logmill/docs/backup.md
 }
 says "copied" 0 bash -euc "$(page backup)"
+says "sound" 0 logmill --dir saved verify
+says "is a backup" 1 logmill --dir saved produce numbers
 says "restored and verified" 0 bash -euc "$(page restore)"
 [ "$(logmill --dir store-new consume numbers | wc -l)" = 1001 ] || fail "the restored store lacks records"
 cp -r store damaged
@@ -88,7 +99,7 @@ cd service
 sed -i '/^\[dependencies\]/d' Cargo.toml
 "$readme" dependencies >>Cargo.toml
 "$readme" stream >src/main.rs
-says 'record 1 of partition' 0 cargo run --quiet
+says 'record 0 of partition' 0 cargo run --quiet
 "$readme" queue >src/main.rs
 says 'to do: photo-7.jpg' 0 cargo run --quiet
 
