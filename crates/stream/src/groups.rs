@@ -277,7 +277,7 @@ impl Shared {
     /// Tells every group which topics there are now.
     pub(crate) fn tell_groups(&self) {
         for group in self.share_groups.all() {
-            group.tell();
+            group.tell(self);
         }
         let groups = self.groups.all();
         if groups.is_empty() {

@@ -19,6 +19,7 @@ use crate::consumer::READERS_KEPT;
 use crate::entry::{Entry, GroupKind};
 use crate::error::{Error, Result};
 use crate::group::MemberId;
+use crate::keeper::LOOK_EVERY;
 use crate::partition::Partition;
 use crate::shared::Shared;
 use crate::signal::{Listener, Signal};
@@ -33,8 +34,10 @@ mod config;
 pub(crate) mod leases;
 mod partition;
 mod record;
+#[cfg(test)]
+mod tests;
 
-use config::ShareSettings;
+pub(crate) use config::ShareSettings;
 pub use config::{ShareConsumerConfig, ShareGroupConfig};
 pub use partition::Acknowledge;
 use partition::{Ask, SharePartition, Site, Word};
@@ -68,9 +71,29 @@ impl ShareGroup {
         self.partitions.lock().iter().map(|(id, partition)| (*id, Arc::clone(partition))).collect()
     }
 
-    /// When the next lease of any partition runs out.
-    fn next_deadline(&self) -> Option<Duration> {
-        self.all_partitions().iter().filter_map(|(_, partition)| partition.next_deadline()).min()
+    /// When the next lease of any partition runs out, of those that do at `from` or later.
+    fn next_deadline(&self, from: Duration) -> Option<Duration> {
+        let partitions = self.all_partitions();
+        partitions.iter().filter_map(|(_, partition)| partition.next_deadline(from)).min()
+    }
+
+    /// Whether some lease has run out.
+    fn has_run_out(&self, now: Duration) -> bool {
+        self.next_deadline(Duration::ZERO).is_some_and(|deadline| deadline < now)
+    }
+
+    /// Until when nothing happens by itself. What has run out and could not be put back is tried again after a pause.
+    fn quiet_until(&self, now: Duration) -> Duration {
+        // It runs out just after its end.
+        let end = self.next_deadline(now).unwrap_or(Duration::MAX);
+        let end = end.saturating_add(Duration::from_nanos(1));
+        if self.has_run_out(now) { end.min(now.saturating_add(LOOK_EVERY)) } else { end }
+    }
+
+    /// Forgets the partitions of topics that are gone.
+    fn forget_deleted(&self, shared: &Shared) {
+        let topics = shared.topics.read();
+        self.partitions.lock().retain(|id, _| topics.by_id(id.topic).is_some());
     }
 
     /// Does something with every partition that is still there. An error is met again by whoever next asks for records
@@ -91,7 +114,9 @@ impl ShareGroup {
 
     /// Gives back what was lent for too long.
     fn expire(&self, shared: &Arc<Shared>) {
-        if self.next_deadline().is_some_and(|deadline| deadline < shared.dir.clock().monotonic()) {
+        if self.has_run_out(shared.dir.clock().monotonic()) {
+            // Who was about to work with a topic as it was deleted may have brought it back.
+            self.forget_deleted(shared);
             self.each_partition(shared, |site, partition| partition.expire(site));
         }
     }
@@ -107,7 +132,8 @@ impl ShareGroup {
     }
 
     /// Tells the consumers that there may be other topics and partitions.
-    pub(crate) fn tell(&self) {
+    pub(crate) fn tell(&self, shared: &Shared) {
+        self.forget_deleted(shared);
         for signal in self.members.lock().values() {
             signal.kick();
         }
@@ -545,12 +571,8 @@ impl TakesTurns for ShareConsumer {
         if !records.is_empty() || now >= deadline || self.signal.take_woken() {
             return Ok(Turn::Done(records));
         }
-        // A lease that runs out makes no noise by itself. (It has run out just after its end.)
-        let lease_end = self
-            .group
-            .next_deadline()
-            .map_or(Duration::MAX, |end| end.saturating_add(Duration::from_nanos(1)));
-        Ok(Turn::WaitUntil(deadline.min(lease_end)))
+        // A lease that runs out makes no noise by itself.
+        Ok(Turn::WaitUntil(deadline.min(self.group.quiet_until(now))))
     }
 
     fn place(&self) -> (Arc<Signal>, Arc<dyn Clock>) {
@@ -560,9 +582,10 @@ impl TakesTurns for ShareConsumer {
 
 impl Drop for ShareConsumer {
     fn drop(&mut self) {
-        self.group.members.lock().remove(&self.member);
         // What cannot be given back now comes back when its lease runs out.
         self.group
             .each_partition(&self.shared, |site, partition| partition.abandon(site, self.member));
+        // Only now: a group without members may be changed behind its back, and is to have nothing out then.
+        self.group.members.lock().remove(&self.member);
     }
 }

@@ -67,8 +67,9 @@ impl Leases {
         self.parked
     }
 
-    pub(crate) fn next_deadline(&self) -> Option<Duration> {
-        self.by_deadline.first().map(|(until, _)| *until)
+    /// The first end of a lease at `from` or later.
+    pub(crate) fn next_deadline(&self, from: Duration) -> Option<Duration> {
+        self.by_deadline.range((from, 0)..).next().map(|(until, _)| *until)
     }
 
     /// Notes that everything up to `offset` was looked at: what [`Leases::see`] was not told of is done.
@@ -241,7 +242,7 @@ mod tests {
         assert_eq!(leases.check(0, 2, at(31)), Ok(()));
         leases.renew(0, at(90));
         assert_eq!(leases.check(0, 2, at(80)), Ok(()));
-        assert_eq!(leases.next_deadline(), Some(at(90)));
+        assert_eq!(leases.next_deadline(Duration::ZERO), Some(at(90)));
         leases.finish(0);
         assert_eq!(leases.check(0, 2, at(31)), Err(LeaseLost));
     }

@@ -134,9 +134,9 @@ impl SharePartition {
         }
     }
 
-    /// When the next lease runs out.
-    pub(super) fn next_deadline(&self) -> Option<Duration> {
-        self.work.lock().as_ref().and_then(|work| work.leases.next_deadline())
+    /// When the next lease runs out, of those that do at `from` or later.
+    pub(super) fn next_deadline(&self, from: Duration) -> Option<Duration> {
+        self.work.lock().as_ref().and_then(|work| work.leases.next_deadline(from))
     }
 
     /// How many records are out, and how many wait for one of their key.
@@ -196,6 +196,9 @@ impl SharePartition {
         // Whoever wants a sync asks for one.
         let begun =
             site.partition.shared.begin(durability, |state| match state.groups.get(self.group) {
+                Some(_) if state.topics.get(self.id.topic).is_none() => {
+                    Err(Error::UnknownTopic { name: site.partition.topic.name().into() })
+                }
                 Some(_) => Ok((entries, ())),
                 None => Err(Error::UnknownGroup { group: self.group_name.to_string() }),
             });
