@@ -433,7 +433,6 @@ fn refusal(errno: Errno) -> io::Error {
     }
 }
 
-/// Makes `path` and its missing parents, and makes their names durable.
 #[cfg_attr(
     target_os = "linux",
     expect(clippy::useless_conversion, reason = "it has 16 bits on other systems")
@@ -442,6 +441,7 @@ fn permissions(stat: &rustix::fs::Stat) -> u32 {
     (Mode::from_raw_mode(stat.st_mode).bits() & 0o7777).into()
 }
 
+/// Makes `path` and its missing parents, and makes their names durable.
 fn make_directories(path: &Path) -> io::Result<()> {
     let parent = match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
