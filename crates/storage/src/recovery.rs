@@ -685,7 +685,7 @@ fn last_set(bytes: &[u8]) -> Option<usize> {
 }
 
 /// The largest `durable_upto` of any valid frame behind `end`, at whatever byte it begins. What is found is believed as a
-/// witness only and is never returned as a record.
+/// witness only and is never returned as a record. A file with too many false heads to look at every frame is damaged.
 fn find_witness(segment: &Segment, file: &Arc<dyn File>, end: Proven, len: u64) -> Result<u64> {
     let scope = segment.scope(file.as_ref())?;
     let mut resync = Resync::new(file, &scope, len);
@@ -697,6 +697,12 @@ fn find_witness(segment: &Segment, file: &Arc<dyn File>, end: Proven, len: u64) 
             witness = witness.max(batch.durable_upto().unwrap_or(0));
         }
         frames.seek(frames.position().max(at + 1));
+    }
+    if resync.is_exhausted() {
+        let what = Corruption::Field(
+            "more heads of frames than can be followed: durable records may be behind them",
+        );
+        return Err(segment.corrupt(end.position, end.offset, what));
     }
     Ok(witness)
 }

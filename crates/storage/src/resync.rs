@@ -1,8 +1,9 @@
 //! Finds the next valid frame behind damage.
 //!
-//! Every byte position is tried. That is safe because the checksums are seeded with the log's random id, its epoch and the
-//! segment's base offset: no payload can pass for a frame. What is found is for those who look for damage or through it
-//! (`verify`, `dump`, `salvage`), and recovery takes it for a witness; neither it nor reading ever skips anything.
+//! Every byte position is tried. The checksums are seeded with the log's random id, its epoch and the segment's base offset, so
+//! that nobody who does not know these can send a value that passes for a frame; who does, can, which is why `behind` asks for
+//! more. What is found is for those who look for damage or through it (`verify`, `dump`, `salvage`), and recovery takes it for a
+//! witness, which can make it refuse a log and never has it give one up.
 
 use std::io;
 use std::sync::Arc;
@@ -29,6 +30,7 @@ pub(crate) struct Resync<'a> {
     limit: u64,
     /// How many more bytes candidates may cost, so that a file made of false heads takes no quadratic time.
     budget: u64,
+    is_exhausted: bool,
     window: Vec<u8>,
     /// Position of `window[0]`. The window is kept from one search to the next: frames may follow each other closely.
     window_at: u64,
@@ -38,7 +40,7 @@ impl<'a> Resync<'a> {
     /// A search before the position `limit`.
     pub fn new(file: &'a Arc<dyn File>, scope: &'a Scope, limit: u64) -> Resync<'a> {
         let budget = limit.saturating_mul(8).saturating_add(64 << 20);
-        Resync { file, scope, limit, budget, window: Vec::new(), window_at: 0 }
+        Resync { file, scope, limit, budget, is_exhausted: false, window: Vec::new(), window_at: 0 }
     }
 
     /// The position of the first frame at or after `from` that verifies and decodes.
@@ -61,6 +63,11 @@ impl<'a> Resync<'a> {
         Ok(None)
     }
 
+    /// Whether there were more false heads than could be followed, so that a frame may have been passed over.
+    pub const fn is_exhausted(&self) -> bool {
+        self.is_exhausted
+    }
+
     /// Has a head's bytes at `position` in the window, if the file has them; returns their index.
     #[inline]
     fn fill(&mut self, position: u64) -> io::Result<usize> {
@@ -79,7 +86,11 @@ impl<'a> Resync<'a> {
 
     fn is_frame(&mut self, head: &FrameHead, at: u64) -> io::Result<bool> {
         let len = head.frame_len() as u64;
-        if len > self.limit.saturating_sub(at) || len > self.budget {
+        if len > self.limit.saturating_sub(at) {
+            return Ok(false);
+        }
+        if len > self.budget {
+            self.is_exhausted = true;
             return Ok(false);
         }
         self.budget -= len;
@@ -151,6 +162,7 @@ mod tests {
             search.budget = (24 * long.len() + left) as u64;
             let found = search.next(0).unwrap();
             assert_eq!(found, is_found.then_some(at as u64), "{heads}, {left} left");
+            assert_eq!(search.is_exhausted(), !is_found, "{heads}, {left} left");
         }
         assert!(Resync::new(&file_of(&[]).1, &scope, 1 << 20).budget == (8 << 20) + (64 << 20));
     }

@@ -621,3 +621,37 @@ fn of_a_doubtful_later_segment_that_alone_is_set_aside() {
     assert_eq!(found.len(), 1, "{found:?}");
     assert!(found[0].contains(&format!("{:020}-", 5)), "{found:?}");
 }
+
+/// A record whose value was full of heads of long frames, one flipped bit before them, and no live page: the search for
+/// witnesses had spent all that it may on the false heads before it came to the true ones. What was acknowledged behind
+/// them, synced, was set aside, and its offsets were given a second time.
+#[test]
+fn false_heads_that_hide_the_witnesses_make_a_damaged_log_and_no_ambiguous_one() {
+    for is_found in [true, false] {
+        let disk = SimDisk::new(1);
+        let log = open(&disk).unwrap();
+        let filler = vec![b'x'; 100_000];
+        append(&log, &[&filler, &filler[..1000], b"x"], Durability::Sync);
+        // Long ones first, and then shorter ones for what is left.
+        let (mut at, mut evil) = (128, Vec::new());
+        for count in [900, 110, 50] {
+            let head = file(&disk, 0)[at..][..16].to_vec();
+            at += 16 + u32::from_le_bytes(head[4..8].try_into().unwrap()) as usize;
+            evil.extend(if is_found {
+                b"no head at all..".repeat(count)
+            } else {
+                head.repeat(count)
+            });
+        }
+        append(&log, &[&evil, &filler, b"acknowledged", b"with a witness"], Durability::Sync);
+        drop(log);
+        let mut bytes = file(&disk, 0);
+        let at = (0..bytes.len()).find(|at| bytes[*at..].starts_with(&evil)).unwrap();
+        bytes[at - 20..at].fill(0xAA);
+        disk.write_file(&named(0), &bytes).unwrap();
+        disk.remove_file("0/live").unwrap();
+        let Err(Error::Corrupt { offset: 3, what, .. }) = open(&disk) else { panic!("{is_found}") };
+        assert_eq!(matches!(what, Corruption::Field(_)), !is_found, "{what}");
+        assert_eq!(file(&disk, 0), bytes, "nothing was touched");
+    }
+}
