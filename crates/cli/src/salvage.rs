@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
 use std::io::{BufWriter, Write, stdout};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use logmill::storage::io::Kind;
 use logmill::storage::salvage::{Event, Gap, SalvageReport, log_id, salvage_as};
@@ -28,9 +28,10 @@ Examples:
 
 /// Copy every record that still verifies out of a damaged store into a new one
 ///
-/// The damaged store is only read; it must have no writer. Offsets stay as they are, and what is lost is printed, a line
+/// The damaged store is only read; it must have no writer, and the new one must lie elsewhere. Offsets stay as they are, and what is lost is printed, a line
 /// for each gap, and for each log that is missing or in the place of another. Partitions that lie in each other's places
-/// are put where the journal says that they belong. Exits with 3 if something is lost.
+/// are put where the journal says that they belong. Exits with 3 if something is lost, be it a manifest, which alone says
+/// where a log ends, or what timestamps count from.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = EXAMPLES)]
 pub struct Arguments {
@@ -55,6 +56,7 @@ pub fn run(place: &Place, arguments: &Arguments) -> Outcome {
     if names.is_empty() {
         return Err(open::no_store(source.path()));
     }
+    refuse_overlap(source.path(), &arguments.target)?;
     let target = DataDirOptions::new().lock_wait(place.lock_wait()).open(&arguments.target)?;
     target.refuse_backup()?;
     let mut out = BufWriter::new(stdout().lock());
@@ -82,7 +84,11 @@ pub fn run(place: &Place, arguments: &Arguments) -> Outcome {
             }
             salvaged => salvaged?,
         };
-        lost |= report.gaps > 0 || report.partial_commits > 0;
+        let doubts = doubts(&report);
+        lost |= report.gaps > 0 || report.partial_commits > 0 || !doubts.is_empty();
+        for doubt in &doubts {
+            write_lost(out, Some(home), doubt, arguments.json)?;
+        }
         for gap in &gaps {
             write_gap(out, home, gap, arguments.json)?;
         }
@@ -132,6 +138,49 @@ pub fn run(place: &Place, arguments: &Arguments) -> Outcome {
         )));
     }
     Ok(())
+}
+
+/// What was lost beside records.
+fn doubts(report: &SalvageReport) -> Vec<String> {
+    let mut doubts = Vec::new();
+    if report.is_without_manifest {
+        doubts.push("its manifest; what the log's ends were is not known".to_owned());
+    }
+    let guessed = report.segments_with_guessed_timestamps;
+    if guessed > 0 {
+        doubts.push(format!("heads of {guessed} segments; all timestamps in them are guessed"));
+    }
+    doubts
+}
+
+/// Refuses to write into what is to be rescued, and around it, where its files would be in the way.
+fn refuse_overlap(source: &Path, target: &Path) -> Outcome {
+    let (from, to) = (real_place(source)?, real_place(target)?);
+    if !from.starts_with(&to) && !to.starts_with(&from) {
+        return Ok(());
+    }
+    let (source, target) = (source.display(), target.display());
+    Err(Failure::Failed(format!(
+        "{target} and the damaged store {source} lie inside of each other; salvage to a directory elsewhere"
+    )))
+}
+
+/// Where a path leads, as far as it is there.
+fn real_place(path: &Path) -> Outcome<PathBuf> {
+    let failed = |e| Failure::Failed(format!("the current directory: {e}"));
+    let mut place = std::env::current_dir().map_err(failed)?;
+    for part in path.components() {
+        match part {
+            Component::CurDir => {}
+            Component::ParentDir => {
+                place.pop();
+            }
+            part => place.push(part),
+        }
+        // What is not there yet will be no link.
+        place = place.canonicalize().unwrap_or(place);
+    }
+    Ok(place)
 }
 
 /// Whether the error is one of a file below `dir`.
@@ -279,6 +328,7 @@ fn write_report(
             "gaps": report.gaps,
             "offsets_lost": report.offsets_lost,
             "partial_commits": report.partial_commits,
+            "is_without_manifest": report.is_without_manifest,
             "segments_with_guessed_timestamps": report.segments_with_guessed_timestamps,
         });
         return write_line(out, &line);

@@ -65,6 +65,26 @@ pub(crate) fn runs(
     Ok(runs)
 }
 
+/// One past the last offset that a segment can have which was never sealed and is followed by none: that of its last whole
+/// frame, as offsets rise.
+pub(crate) fn reach(
+    file: &Arc<dyn File>,
+    scope: &Scope,
+    damaged: u64,
+    limit: u64,
+) -> io::Result<u64> {
+    let mut resync = Resync::new(file, scope, limit);
+    let mut frames = Frames::new(Arc::clone(file), scope.clone(), damaged, limit);
+    let mut reach = 0;
+    while let Some(found) = resync.next(frames.position() + 1)? {
+        frames.seek(found);
+        while let Some(batch) = frames.next_valid()? {
+            reach = batch.last_offset() + 1;
+        }
+    }
+    Ok(reach)
+}
+
 /// Where to begin to look for `offset`, unless it may have been in what is damaged.
 pub(crate) fn begin(runs: &[Run], offset: u64) -> Option<u64> {
     Some(runs.iter().rev().find(|run| run.offsets.start <= offset)?.position)

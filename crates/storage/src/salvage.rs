@@ -1,8 +1,8 @@
 //! Copies out of a damaged log every record that still verifies, into a new log elsewhere.
 //!
 //! Offsets, timestamps, epochs, producers and codecs stay as they are; what is lost is a gap, and is reported. Behind
-//! damage the copy goes on at the next frame that verifies, which may be at any byte: checksums are bound to the log, its
-//! epoch and the segment, so nothing else can pass for one. Neither a manifest nor the heads of sealed segments are needed.
+//! damage the copy goes on at the next frame that verifies, which may be at any byte, if readers would believe it: what the
+//! damaged record holds may look like one. Neither a manifest nor the heads of sealed segments are needed.
 
 mod copy;
 mod patient;
@@ -50,8 +50,7 @@ pub enum Event<'a> {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SalvageReport {
-    /// The first offset of the new log. Without a manifest nobody knows where the old one began, and what was before its
-    /// first segment is not counted as lost.
+    /// The first offset of the new log.
     pub start_offset: u64,
     /// The next offset that the new log will give: behind everything that is known to have been there.
     pub end_offset: u64,
@@ -65,6 +64,9 @@ pub struct SalvageReport {
     pub offsets_lost: u64,
     /// Commits of which the end is lost. What is left of them was copied.
     pub partial_commits: u64,
+    /// The old log had no manifest, or a damaged one: what was before its first segment or behind its last is not known, and
+    /// not counted as lost.
+    pub is_without_manifest: bool,
     /// Segments whose head was lost, and with it what their timestamps count from: these are as near as could be told.
     pub segments_with_guessed_timestamps: u64,
 }

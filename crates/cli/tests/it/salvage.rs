@@ -135,19 +135,70 @@ fn a_partition_of_which_a_copy_lies_in_the_place_of_another_stays_and_the_copy_i
     assert_eq!(records(&printed, &["1/0"]), records(&printed, &["1/1"]));
 }
 
-/// Its segments say all that the manifest said.
+/// Its segments say all that the manifest said, but for whether they are all. It said that nothing was lost, also where the
+/// last segment was gone, too.
 #[test]
-fn a_partition_that_lost_its_manifest_only_is_rescued_whole() {
+fn a_partition_that_lost_its_manifest_is_rescued_and_its_ends_are_said_to_be_unknown() {
+    for is_damaged in [false, true] {
+        let store = store();
+        let manifest = store.dir().join("1/0/manifest");
+        match is_damaged {
+            true => fs::write(manifest, [0xEE; 8192]).unwrap(),
+            false => fs::remove_file(manifest).unwrap(),
+        }
+        let printed = salvage(&store);
+        is_lost(&printed, "1/0", "what the log's ends were is not known");
+        assert_eq!(printed.matches("lost: ").count(), 1, "{printed}");
+        assert_eq!(records(&printed, &["1/0", "1/1"]), 1_000);
+        assert_eq!(after(&store, &["verify"]).code, 0);
+    }
+}
+
+/// The text did not say it, and the command ended with 0. Where no time could be counted from what was there, all records of
+/// the segment were lost.
+#[test]
+fn timestamps_that_are_guessed_are_said_to_be() {
+    for (position, written) in [(63, &b"\x01"[..]), (56, b"invented"), (100, b"x")] {
+        let store = store();
+        let segment = store.dir().join("2/0/00000000000000000000.log");
+        let segment = fs::OpenOptions::new().write(true).open(segment).unwrap();
+        segment.write_all_at(written, position).unwrap();
+        let printed = salvage(&store);
+        is_lost(&printed, "2/0", "timestamps");
+        assert_eq!(printed.matches("lost: ").count(), 1, "{printed}");
+        assert_eq!(records(&printed, &["1/0", "1/1", "2/0"]), 1_010);
+        assert_eq!(after(&store, &["verify"]).code, 0);
+    }
+}
+
+/// It wrote logs, a lock and a mark into what it was to rescue.
+#[test]
+fn a_target_inside_of_the_damaged_store_or_around_it_is_refused_before_anything_is_written() {
     let store = store();
-    fs::remove_file(store.dir().join("1/0/manifest")).unwrap();
-    assert_eq!(
-        records(
-            &store.run(&["salvage", rescued(&store).to_str().unwrap()]).ok_text(),
-            &["1/0", "1/1"]
-        ),
-        1_000
-    );
-    assert_eq!(after(&store, &["verify"]).code, 0);
+    let dir = store.dir();
+    let link = dir.with_file_name("link");
+    std::os::unix::fs::symlink(&dir, &link).unwrap();
+    let listed = || Command::new("ls").args(["-lR", "--full-time"]).arg(&dir).output().unwrap();
+    let before = listed().stdout;
+    let inside = [
+        dir.clone(),
+        dir.join("9"),
+        dir.join("1/0/quarantine"),
+        dir.join("9/9/9"),
+        link.clone(),
+        link.join("9"),
+        link.join("none/../9"),
+        dir.with_file_name("none").join("../link/9"),
+        dir.parent().unwrap().to_owned(),
+    ];
+    for target in inside {
+        let error = store.run(&["salvage", target.to_str().unwrap()]).failed(1);
+        assert!(error.contains("elsewhere"), "{}: {error}", target.display());
+        assert!(listed().stdout == before, "{}", target.display());
+    }
+    assert!(!dir.with_file_name("none").exists());
+    let beside = dir.join("../beside");
+    store.run(&["salvage", beside.to_str().unwrap()]).ok_text();
 }
 
 /// A second name of a file is refused, since who knows what else is written through it. That ended the salvage before the

@@ -93,7 +93,10 @@ impl<'a> Copy<'a> {
             name,
             tell,
             log_id,
-            report: SalvageReport::default(),
+            report: SalvageReport {
+                is_without_manifest: source.manifest.is_none(),
+                ..SalvageReport::default()
+            },
             next: source.manifest.as_ref().map_or(0, |manifest| manifest.start_offset),
             output: None,
             footers: Vec::new(),
@@ -178,7 +181,9 @@ impl<'a> Copy<'a> {
         let (mut begun, mut damaged_at) = (false, None);
         // The end that a sealed segment names is good even if all before it is lost.
         let end = footer.as_ref().map(|footer| footer.end_offset);
-        while let Some(frame) = walk.next().map_err(failed)? {
+        // Compaction may have taken in what the next one has, if a crash has left that there.
+        let reach = end.or(next_base);
+        while let Some(frame) = walk.next(self.next, reach).map_err(failed)? {
             let position = walk.frames.position();
             if let Some(damage) = walk.damage.take() {
                 damaged_at.get_or_insert(damage);
@@ -192,7 +197,7 @@ impl<'a> Copy<'a> {
                 }
             };
             let is_void = batch.last_offset() < self.next
-                || next_base.is_some_and(|next| end.is_none() && batch.base_offset() >= next);
+                || reach.is_some_and(|reach| batch.base_offset() >= reach);
             if is_void {
                 continue;
             }

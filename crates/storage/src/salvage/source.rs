@@ -184,12 +184,19 @@ impl<'a> Source<'a> {
         let manifest = self.manifest.as_ref().map(|manifest| manifest.epoch);
         for epoch in named.into_iter().chain([written]).chain(known).chain(manifest) {
             let scope = Scope::new(&log_id, epoch, base, 0);
-            if Resync::new(file, &scope, limit).next(HEAD_LEN as u64)?.is_none() {
+            let first = Resync::new(file, &scope, limit).next(HEAD_LEN as u64)?;
+            if first.is_none() {
                 continue;
             }
             let (base_timestamp, is_guessed) = match footer {
                 Some(footer) => base_timestamp(file, &scope, footer)?,
-                None => (LE::read_i64(&bytes[56..64]), true),
+                None => {
+                    let written = LE::read_i64(&bytes[56..64]);
+                    let scope = Scope::new(&log_id, epoch, base, written);
+                    // What counts from it must be a time, or no record could be read.
+                    let reads = Resync::new(file, &scope, limit).next(HEAD_LEN as u64)? == first;
+                    (if reads { written } else { 0 }, true)
+                }
             };
             let head = SegmentHead {
                 read_only_features: 0,
@@ -224,12 +231,14 @@ fn base_timestamp(
 ) -> std::io::Result<(i64, bool)> {
     let (mut least, mut greatest) = (i64::MAX, i64::MIN);
     let mut walk = Walk::new(file, scope, footer.data_end);
-    while let Some(head) = walk.next()? {
+    let mut next = footer.base_offset;
+    while let Some(head) = walk.next(next, Some(footer.end_offset))? {
         let Ok(batch) = walk.frames.take(head) else {
             // Its checksum is right and it is no batch: as long as it is not passed over it comes again.
             walk.frames.skip(&head);
             continue;
         };
+        next = next.max(batch.last_offset() + 1);
         for record in batch.records().flatten() {
             least = least.min(record.timestamp);
             greatest = greatest.max(record.timestamp);

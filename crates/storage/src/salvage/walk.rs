@@ -1,13 +1,14 @@
 //! A walk over a segment that does not stop at damage.
 
 use std::sync::Arc;
+use std::vec;
 
 use crate::batch::{FrameHead, Scope};
+use crate::behind::{self, Run};
 use crate::error::Corruption;
 use crate::frames::{Frames, Step};
 use crate::io::{File, read_full};
 use crate::layout::HEAD_LEN;
-use crate::resync::Resync;
 
 /// Bytes between two frames that are none.
 #[derive(Clone, Debug)]
@@ -18,9 +19,13 @@ pub(super) struct Damage {
 
 pub(super) struct Walk<'a> {
     pub frames: Frames,
-    resync: Resync<'a>,
     file: &'a Arc<dyn File>,
+    scope: &'a Scope,
     limit: u64,
+    /// The runs that are left, once damage was met.
+    behind: Option<vec::IntoIter<Run>>,
+    /// One past the last offset of the run that the walk is in.
+    run_end: u64,
     /// What lies between the frame before and this one, or the end.
     pub damage: Option<Damage>,
 }
@@ -29,33 +34,45 @@ impl<'a> Walk<'a> {
     pub fn new(file: &'a Arc<dyn File>, scope: &'a Scope, limit: u64) -> Walk<'a> {
         Walk {
             frames: Frames::new(Arc::clone(file), scope.clone(), HEAD_LEN as u64, limit),
-            resync: Resync::new(file, scope, limit),
             file,
+            scope,
             limit,
+            behind: None,
+            run_end: u64::MAX,
             damage: None,
         }
     }
 
-    /// Goes to the next frame that verifies. Whoever calls takes or skips it.
-    pub fn next(&mut self) -> std::io::Result<Option<FrameHead>> {
+    /// Goes to the next frame that is to be believed: behind damage as readers do, with the next offset and one past the
+    /// last that the segment can have, if anything says so. Whoever calls takes or skips it.
+    pub fn next(&mut self, next: u64, end: Option<u64>) -> std::io::Result<Option<FrameHead>> {
         self.damage = None;
-        while self.frames.position() < self.limit {
+        loop {
             let position = self.frames.position();
             let what = match self.frames.peek()? {
-                Step::Frame(head) => return Ok(Some(head)),
+                Step::Frame(head) if next < self.run_end => return Ok(Some(head)),
+                Step::Frame(_) => Corruption::Field("a frame that contradicts others"),
+                Step::End if self.is_zero(position)? => return Ok(None),
                 Step::End => Corruption::Field("zero bytes in place of a frame"),
                 Step::Damaged(what) => what,
             };
-            let found = self.resync.next(position + 1)?;
-            if found.is_some() || !self.is_zero(position)? {
-                self.damage = Some(Damage { position, what });
-            }
-            match found {
-                Some(at) => self.frames.seek(at),
-                None => break,
-            }
+            self.damage.get_or_insert(Damage { position, what });
+            let behind = match &mut self.behind {
+                Some(behind) => behind,
+                none => {
+                    let (file, scope, limit) = (self.file, self.scope, self.limit);
+                    let end = match end {
+                        Some(end) => end,
+                        None => behind::reach(file, scope, position, limit)?,
+                    };
+                    let runs = behind::runs(file, scope, position, limit, next..end)?;
+                    none.insert(runs.into_iter())
+                }
+            };
+            let Some(run) = behind.next() else { return Ok(None) };
+            self.frames.seek(run.position);
+            self.run_end = run.offsets.end;
         }
-        Ok(None)
     }
 
     /// Whether there is nothing but zeros from `position` on.

@@ -8,7 +8,7 @@ const SEGMENT: &str = "1/00000000000000000000.log";
 const HEAD_LEN: usize = 16;
 
 /// A log of these values, each in a frame of its own, that was closed; sealed, or to be gone on with.
-fn log_of(values: &[Vec<u8>], is_sealed: bool) -> Bench {
+pub(crate) fn log_of(values: &[Vec<u8>], is_sealed: bool) -> Bench {
     let bench = Bench::new(1);
     let log = Log::open(&bench.dir(), "1", LogConfig::default()).unwrap();
     append(&log, values);
@@ -20,18 +20,18 @@ fn log_of(values: &[Vec<u8>], is_sealed: bool) -> Bench {
     bench
 }
 
-fn append(log: &Log, values: &[Vec<u8>]) {
+pub(crate) fn append(log: &Log, values: &[Vec<u8>]) {
     for value in values {
         log.append(&Record::value(value)).unwrap();
     }
 }
 
-fn values(count: usize) -> Vec<Vec<u8>> {
+pub(crate) fn values(count: usize) -> Vec<Vec<u8>> {
     (0..count).map(|n| format!("value {n:04} {}", "x".repeat(n % 90)).into_bytes()).collect()
 }
 
 /// Where the last frame begins that holds `value`, and its bytes.
-fn frame(bench: &Bench, value: &[u8]) -> (usize, Vec<u8>) {
+pub(crate) fn frame(bench: &Bench, value: &[u8]) -> (usize, Vec<u8>) {
     let bytes = bench.disk.read_file(SEGMENT).unwrap();
     let at = (0..bytes.len()).rev().find(|at| bytes[*at..].starts_with(value)).unwrap();
     // The head, and what a record has before its value, is as long in all frames of one record.
@@ -49,7 +49,7 @@ fn overwrite(bench: &Bench, position: usize, bytes: &[u8]) {
     bench.disk.write_file(SEGMENT, &all).unwrap();
 }
 
-fn spoil_head(bench: &Bench, value: &[u8]) {
+pub(crate) fn spoil_head(bench: &Bench, value: &[u8]) {
     let (start, bytes) = frame(bench, value);
     let head: Vec<u8> = bytes[..HEAD_LEN].iter().map(|byte| !byte).collect();
     overwrite(bench, start, &head);
@@ -149,7 +149,7 @@ fn a_reader_that_comes_to_damage_is_told_each_time_and_goes_on_where_it_is_sent(
 }
 
 /// A frame for the offset `delta`, whose value is `value` and as long as that of `like`.
-fn forged(like: &[u8], delta: u32, value: &[u8], seed: &[u8]) -> Vec<u8> {
+pub(crate) fn forged(like: &[u8], delta: u32, value: &[u8], seed: &[u8]) -> Vec<u8> {
     let mut bytes = like.to_vec();
     let at = bytes.len() - 1 - value.len();
     bytes[at..at + value.len()].copy_from_slice(value);
@@ -163,7 +163,7 @@ fn forged(like: &[u8], delta: u32, value: &[u8], seed: &[u8]) -> Vec<u8> {
 }
 
 /// What the checksums of the first segment are seeded with.
-fn seed(bench: &Bench) -> Vec<u8> {
+pub(crate) fn seed(bench: &Bench) -> Vec<u8> {
     let bytes = bench.disk.read_file(SEGMENT).unwrap();
     let dir = bench.options().read_only(true).open_with(bench.disk.io()).unwrap();
     let log_id = dir.log_id("1").unwrap().unwrap();

@@ -10,6 +10,7 @@ use logmill_storage::{
     RecordBuf,
 };
 
+use crate::damage::{append, forged, frame, log_of, seed, spoil_head, values};
 use crate::support::{Bench, Numbers, records};
 
 fn config() -> LogConfig {
@@ -54,10 +55,14 @@ fn filled(bench: &Bench, config: &LogConfig) -> Vec<RecordBuf> {
 
 /// Salvages into another disk.
 fn saved(bench: &Bench) -> (Bench, Result<SalvageReport, Error>, Vec<Gap>) {
+    saved_of(bench, "7/0")
+}
+
+fn saved_of(bench: &Bench, name: &str) -> (Bench, Result<SalvageReport, Error>, Vec<Gap>) {
     let target = Bench { disk: SimDisk::new(77), clock: bench.clock.clone() };
     let source = bench.options().read_only(true).open_with(bench.disk.io()).unwrap();
     let mut gaps = Vec::new();
-    let report = salvage(&source, "7/0", &target.dir(), &mut |event| {
+    let report = salvage(&source, name, &target.dir(), &mut |event| {
         if let Event::Gap(gap) = event {
             gaps.push(gap.clone());
         }
@@ -210,9 +215,10 @@ fn without_any_manifest_and_without_the_heads_of_sealed_segments_nothing_is_lost
     for path in &segments[..segments.len() - 1] {
         headless.disk.corrupt(path, 0, 128, |b| b.fill(0xEE)).unwrap();
     }
-    for bench in [no_manifest, torn, headless] {
+    for (bench, has_manifest) in [(no_manifest, false), (torn, false), (headless, true)] {
         let (target, report, gaps) = saved(&bench);
         assert_eq!(gaps, []);
+        assert_eq!(report.as_ref().unwrap().is_without_manifest, !has_manifest);
         check(&target, &report.unwrap(), &all, &gaps, "nothing is lost");
     }
 }
@@ -347,4 +353,50 @@ fn a_block_that_cannot_be_read_at_the_first_try_is_read_at_the_second() {
         assert!(target.verify().worst <= Some(Severity::Note));
     }
     assert!(bench.disk.faults_fired() > 20);
+}
+
+/// They were put in the place of sound records, or hid all segments that followed.
+#[test]
+fn frames_in_the_value_of_a_damaged_record_replace_no_records_and_hide_none() {
+    let plain = values(200);
+    let sample = log_of(&plain, false);
+    let (seed, like) = (seed(&sample), frame(&sample, &plain[30]).1);
+    let fake = |delta| forged(&like, delta, b"an invention", &seed);
+    // What a frame contradicts that may be one is lost with it; what lies out of the segment contradicts nothing.
+    for (claimed, last_lost) in [
+        (&[10][..], 40),
+        (&[43, 44, 45, 46, 47], 47),
+        (&[45, 60], 60),
+        (&[100_000], 40),
+        (&[4_000_000_000], 40),
+    ] {
+        for is_sealed in [false, true] {
+            let what = format!("claimed: {claimed:?}, sealed: {is_sealed}");
+            let mut all = plain.clone();
+            all[40] = claimed.iter().flat_map(|delta| fake(*delta)).collect();
+            let bench = log_of(&all, is_sealed);
+            if is_sealed {
+                let log = Log::open(&bench.dir(), "1", LogConfig::default()).unwrap();
+                let next = [b"of the next segment".to_vec(), b"and another".to_vec()];
+                append(&log, &next);
+                log.close().unwrap();
+                assert_eq!(bench.files("1", ".log").len(), 2, "{what}");
+                all.extend(next);
+            }
+            spoil_head(&bench, &all[40]);
+            let (target, report, gaps) = saved_of(&bench, "1");
+            let [gap] = &gaps[..] else { panic!("{what}: {gaps:?}") };
+            assert_eq!(gap.offsets, 40..last_lost + 1, "{what}");
+            let report = report.unwrap();
+            assert_eq!(
+                (report.end_offset, report.offsets_lost),
+                (all.len() as u64, last_lost - 39)
+            );
+            let found = records(&Log::open(&target.dir(), "1", LogConfig::default()).unwrap());
+            let found: Vec<_> = found.into_iter().map(|r| (r.offset, r.value.unwrap())).collect();
+            let kept = all.iter().enumerate().map(|(n, value)| (n as u64, value.clone().into()));
+            let kept: Vec<_> = kept.filter(|(n, _)| !gap.offsets.contains(n)).collect();
+            assert!(found == kept, "{what}");
+        }
+    }
 }
