@@ -20,8 +20,16 @@ const DELETED_KEPT: usize = 1_024;
 #[derive(Debug)]
 pub struct Table {
     topic: Topic,
-    partitions: Vec<(Partition, PartitionReader)>,
+    partitions: Vec<Source>,
     latest: Latest,
+}
+
+#[derive(Debug)]
+struct Source {
+    partition: Partition,
+    reader: PartitionReader,
+    /// Nothing before this is known.
+    start: u64,
 }
 
 impl Topic {
@@ -46,13 +54,18 @@ impl Table {
     /// [`Error::Storage`].
     pub fn refresh(&mut self) -> Result<()> {
         for partition in self.topic.partitions().into_iter().skip(self.partitions.len()) {
-            let reader = partition.reader(partition.start_offset()?)?;
-            self.partitions.push((partition, reader));
+            let start = partition.start_offset()?;
+            let reader = partition.reader(start)?;
+            self.partitions.push(Source { partition, reader, start });
         }
         let count = u32::try_from(self.partitions.len()).unwrap_or(u32::MAX);
-        for (partition, reader) in &mut self.partitions {
+        for Source { partition, reader, start } in &mut self.partitions {
             let number = partition.number();
             read_on(partition, reader, |record| self.latest.take_in(record, number, count))?;
+            let now = partition.start_offset()?;
+            if std::mem::replace(start, now) < now {
+                self.latest.forget_below(number, now);
+            }
         }
         let kept = self.topic.core.settings().tombstone_retention.as_millis();
         let now = self.topic.shared.dir.clock().wall_ms();
@@ -72,8 +85,8 @@ impl Table {
     pub fn get(&mut self, key: &[u8]) -> Result<Option<RecordBuf>> {
         self.refresh()?;
         let Some((number, offset)) = self.latest.place_of(key) else { return Ok(None) };
-        let Some((partition, _)) = self.partitions.get(number as usize) else { return Ok(None) };
-        match partition.get(offset) {
+        let Some(source) = self.partitions.get(number as usize) else { return Ok(None) };
+        match source.partition.get(offset) {
             Err(Error::Storage(logmill_storage::Error::OffsetOutOfRange { .. })) => {
                 self.latest.forget(key);
                 Ok(None)
@@ -182,6 +195,12 @@ impl Latest {
         if let Some(place) = self.places.remove(key) {
             self.deleted -= usize::from(place.is_deleted);
         }
+    }
+
+    /// Forgets what a partition no longer has.
+    fn forget_below(&mut self, partition: u32, start: u64) {
+        self.places.retain(|_, place| place.partition != partition || place.offset >= start);
+        self.deleted = self.places.values().filter(|place| place.is_deleted).count();
     }
 
     /// Forgets the keys that were deleted before `ms`, once they have become as many again as there were left.
@@ -293,5 +312,32 @@ mod tests {
         partition.append_batch(&tombstones).unwrap();
         table.refresh().unwrap();
         assert_eq!((table.len(), table.latest.deleted), (1, 5_000));
+    }
+
+    /// They were named as long as the table lived, and took memory.
+    #[test]
+    fn keys_whose_records_retention_took_are_forgotten() {
+        let place = tempfile::tempdir().unwrap();
+        let dir = DataDir::open(place.path()).unwrap();
+        let journal = Journal::open(&dir, "0", Default::default()).unwrap();
+        let streams = Streams::open(&dir, &journal, &StreamsOptions::default()).unwrap();
+        let config = TopicConfig::new().partitions(2).segment_bytes_max(64 << 10);
+        let topic = streams.create_topic("t", &config).unwrap();
+        let partition = topic.partition(0).unwrap();
+        let value = vec![b'v'; 1_000];
+        let keys: Vec<String> = (0..300).map(|n| n.to_string()).collect();
+        for key in &keys {
+            partition.append(&Record::value(&value).key(key.as_bytes())).unwrap();
+        }
+        partition.append(&Record::tombstone(b"0")).unwrap();
+        topic.partition(1).unwrap().append(&Record::value(b"v").key(b"stays")).unwrap();
+        let mut table = topic.table().unwrap();
+        assert_eq!(table.len(), 300);
+        let start = partition.delete_records_before(200).unwrap();
+        assert!(start > 0, "a segment was meant to go");
+        table.refresh().unwrap();
+        let left: Vec<&[u8]> = table.keys().collect();
+        assert_eq!((left.len(), table.len()), (301 - start as usize, 301 - start as usize));
+        assert!(left.contains(&&b"stays"[..]) && !left.contains(&&b"1"[..]));
     }
 }
