@@ -80,7 +80,13 @@ pub fn run(place: &Place, arguments: &Arguments) -> Outcome {
 fn change(store: &Store, arguments: &Arguments) -> Outcome {
     match &arguments.command {
         Command::Reset { name, to, topic } => {
-            for topic in topics(&store.describe_group(name)?, topic.as_deref()) {
+            let topics = topics(&store.describe_group(name)?, topic.as_deref());
+            if topics.is_empty() {
+                return Err(Failure::Failed(format!(
+                    "group {name:?} has no position in any topic, so nothing was reset: name a topic with --topic"
+                )));
+            }
+            for topic in topics {
                 store.reset_group(name, &topic, (*to).into())?;
             }
             match arguments.json {

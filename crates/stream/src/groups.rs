@@ -8,10 +8,13 @@ use std::time::Duration;
 use logmill_storage::Durability;
 use parking_lot::Mutex;
 
+use crate::config::to_ms;
+use crate::consumer::StartAt;
 use crate::entry::{CommittedPosition, Entry, GroupKind};
 use crate::error::{Error, NameKind, Result};
 use crate::group::{Coordinator, MemberId, Refusal};
 use crate::settings::Settings;
+use crate::share::ShareSettings;
 use crate::shared::{Level, Shared};
 use crate::signal::Signal;
 use crate::{PartitionId, TopicPartition, name};
@@ -197,7 +200,7 @@ pub struct GroupDescription {
     pub generation: u64,
     /// Its members.
     pub members: Vec<MemberDescription>,
-    /// How far it has read each partition in which it has a position or a member.
+    /// How far it has read each partition of the topics in which it has a position or a member.
     pub partitions: Vec<PartitionProgress>,
 }
 
@@ -234,7 +237,8 @@ pub struct PartitionProgress {
     pub start: u64,
     /// One past the last offset that readers see.
     pub end: u64,
-    /// How many offsets lie between the position and the end. Without a position: all that are there.
+    /// How many offsets lie between the position and the end. Without a position: all that are there, and for a share group
+    /// those from where it would begin.
     pub lag: u64,
     /// The member that reads it now. Share groups have none.
     pub member: Option<MemberId>,
@@ -351,19 +355,28 @@ impl Shared {
         let mut targets = Vec::new();
         for number in 0..topic.partition_count() {
             let partition = self.partition(PartitionId { topic: topic.id(), partition: number })?;
-            let log = partition.log()?;
-            let (start, end) = (log.start_offset(), log.high_watermark());
-            let offset = match to {
-                ResetTo::Earliest => start,
-                ResetTo::Latest => end,
-                ResetTo::Offset(offset) => offset.clamp(start, end),
-                ResetTo::Timestamp(ms) => log.offset_for_timestamp(ms)?.unwrap_or(end),
+            // Where there is no log there is one place to go to.
+            let (epoch, offset) = match partition.log_if_made()? {
+                Some(log) => {
+                    let (start, end) = (log.start_offset(), log.high_watermark());
+                    let offset = match to {
+                        ResetTo::Earliest => start,
+                        ResetTo::Latest => end,
+                        ResetTo::Offset(offset) => offset.clamp(start, end),
+                        ResetTo::Timestamp(ms) => log.offset_for_timestamp(ms)?.unwrap_or(end),
+                    };
+                    (log.epoch(), offset)
+                }
+                None => (0, 0),
             };
-            targets.push((partition.id(), log.epoch(), offset));
+            targets.push((partition.id(), epoch, offset));
         }
         let at_ms = self.dir.clock().wall_ms();
         let ((), ticket) = self.while_inactive(id, name, || {
             self.begin(Durability::Sync, |state| {
+                if state.topics.get(topic.id()).is_none() {
+                    return Err(Error::UnknownTopic { name: topic.name().into() });
+                }
                 let group = state
                     .groups
                     .get(id)
@@ -403,12 +416,12 @@ impl Shared {
     pub(crate) fn describe_group(self: &Arc<Self>, name: &str) -> Result<GroupDescription> {
         let id = self.group_id(name)?;
         let unknown = || Error::UnknownGroup { group: name.into() };
-        let (kind, positions, shares) = self
+        let (kind, settings, positions, shares) = self
             .look(|state| {
                 state.groups.get(id).map(|group| {
                     let shares: BTreeMap<_, _> =
                         group.shares.iter().map(|(p, share)| (*p, share.start)).collect();
-                    (group.kind, group.positions.clone(), shares)
+                    (group.kind, group.settings.clone(), group.positions.clone(), shares)
                 })
             })
             .ok_or_else(unknown)?;
@@ -435,17 +448,31 @@ impl Shared {
             phase = GroupPhase::Stable;
             members.push((member, None, BTreeSet::new()));
         }
-        let mut concerned: Vec<PartitionId> =
-            positions.keys().chain(owners.keys()).chain(shares.keys()).copied().collect();
-        concerned.sort_unstable();
-        concerned.dedup();
+        let known = positions.keys().chain(owners.keys()).chain(shares.keys());
+        let topics: BTreeSet<u32> = known.map(|id| id.topic).collect();
+        let cores = topics.iter().filter_map(|id| self.topics.read().by_id(*id).cloned());
+        let cores: Vec<_> = cores.flat_map(|topic| topic.partitions()).collect();
         let mut partitions = Vec::new();
-        for id in concerned {
+        for id in cores.iter().map(|core| core.id) {
             let Ok(partition) = self.partition(id) else { continue };
             let (start, end) = (partition.start_offset()?, partition.high_watermark()?);
             let position = positions.get(&id);
             let committed =
                 position.map(|position| position.offset).or_else(|| shares.get(&id).copied());
+            // A share group knows where it begins. Of others each member does, and all that is there may be read.
+            let begins_at = match kind {
+                GroupKind::Share if committed.is_none() => {
+                    match ShareSettings::from(&settings)?.start_at {
+                        StartAt::Earliest => start,
+                        StartAt::By(back) => {
+                            let from = self.dir.clock().wall_ms().saturating_sub(to_ms(back));
+                            partition.offset_for_timestamp(from)?.unwrap_or(end)
+                        }
+                        StartAt::Latest | StartAt::Nowhere => end,
+                    }
+                }
+                _ => start,
+            };
             partitions.push(PartitionProgress {
                 partition: partition.name(),
                 committed,
@@ -454,7 +481,7 @@ impl Shared {
                     .unwrap_or_default(),
                 start,
                 end,
-                lag: end.saturating_sub(committed.unwrap_or(start).max(start)),
+                lag: end.saturating_sub(committed.unwrap_or(begins_at).max(start)),
                 member: owners.get(&id).copied(),
                 in_flight: share_group.as_ref().map_or(0, |group| group.counts(id).0),
             });

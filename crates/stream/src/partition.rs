@@ -193,6 +193,12 @@ impl PartitionCore {
         Ok(shared.dir.has_log(&PartitionCore::log_name(self.id))?)
     }
 
+    /// Whether there is no log and never was one.
+    fn is_unused(&self, shared: &Shared) -> Result<bool> {
+        let is_closed = matches!(*self.slot.lock(), Slot::Closed);
+        Ok(is_closed && !self.is_made.load(Ordering::Acquire) && !self.has_log(shared)?)
+    }
+
     /// The log, opened if it is not. The journal knows of it by then.
     pub(crate) fn log(
         self: &Arc<Self>,
@@ -407,13 +413,21 @@ impl Partition {
         }
     }
 
+    /// The log, or `None` if there never was one: then the partition is empty, and does not get a log for being asked.
+    pub(crate) fn log_if_made(&self) -> Result<Option<Arc<OpenLog>>> {
+        if self.core.is_unused(&self.shared)? && !self.topic.is_deleted() {
+            return Ok(None);
+        }
+        self.log_if_any()
+    }
+
     /// The offset of the first record that is still there.
     ///
     /// # Errors
     /// [`Error::UnknownTopic`] if the topic was deleted; [`Error::Storage`] if the log cannot be opened. So for all
     /// methods here.
     pub fn start_offset(&self) -> Result<u64> {
-        Ok(self.log_if_any()?.map_or(0, |log| log.start_offset()))
+        Ok(self.log_if_made()?.map_or(0, |log| log.start_offset()))
     }
 
     /// One past the last offset that was given.
@@ -421,7 +435,7 @@ impl Partition {
     /// # Errors
     /// As [`Partition::start_offset`].
     pub fn end_offset(&self) -> Result<u64> {
-        Ok(self.log_if_any()?.map_or(0, |log| log.end_offset()))
+        Ok(self.log_if_made()?.map_or(0, |log| log.end_offset()))
     }
 
     /// One past the last offset that readers see: with durability sync what is on the disk, otherwise what is stored.
@@ -429,7 +443,7 @@ impl Partition {
     /// # Errors
     /// As [`Partition::start_offset`].
     pub fn high_watermark(&self) -> Result<u64> {
-        let Some(log) = self.log_if_any()? else { return Ok(0) };
+        let Some(log) = self.log_if_made()? else { return Ok(0) };
         log.refresh()?;
         Ok(log.high_watermark())
     }
@@ -440,7 +454,7 @@ impl Partition {
     /// # Errors
     /// As [`Partition::start_offset`].
     pub fn epoch(&self) -> Result<u32> {
-        Ok(self.log_if_any()?.map_or(0, |log| log.epoch()))
+        Ok(self.log_if_made()?.map_or(0, |log| log.epoch()))
     }
 
     /// Where an epoch ended, or for the present one, where the partition ends now. A position of `epoch` beyond that
@@ -578,7 +592,7 @@ impl Partition {
     /// # Errors
     /// As [`Partition::start_offset`].
     pub fn offset_for_timestamp(&self, ms: i64) -> Result<Option<u64>> {
-        match self.log_if_any()? {
+        match self.log_if_made()? {
             Some(log) => Ok(log.offset_for_timestamp(ms)?),
             None => Ok(None),
         }
@@ -634,7 +648,8 @@ impl Partition {
     /// # Errors
     /// As [`Partition::start_offset`].
     pub fn apply_retention(&self) -> Result<u64> {
-        let start = self.log()?.apply_retention()?;
+        let Some(log) = self.log_if_made()? else { return Ok(0) };
+        let start = log.apply_retention()?;
         self.core.wake();
         Ok(start)
     }

@@ -4,7 +4,7 @@
 //! work is done when every partition has been read up to it, or when enough was printed.
 
 use std::collections::BTreeMap;
-use std::io::stdout;
+use std::io::{Write, stderr, stdout};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
@@ -136,7 +136,7 @@ fn read(consumer: &mut Consumer, work: &Mutex<Work>) -> Outcome {
             }
         }
         let records = consumer.poll(WAIT)?;
-        let printed = locked(work).print(&records)?;
+        let printed = locked(work).print(&records, consumer.group())?;
         // Only what was printed: the poll may have returned more than were wanted.
         let offsets: Vec<_> = printed.into_iter().map(|(at, next)| (at, next.into())).collect();
         consumer.commit_offsets(&offsets)?;
@@ -150,10 +150,22 @@ fn locked(work: &Mutex<Work>) -> MutexGuard<'_, Work> {
 
 impl Work {
     /// Prints records until there are enough, and says where each partition goes on.
-    fn print(&mut self, records: &Records) -> Outcome<BTreeMap<TopicPartition, u64>> {
+    fn print(&mut self, records: &Records, group: &str) -> Outcome<BTreeMap<TopicPartition, u64>> {
         let mut next = BTreeMap::new();
         if self.is_over {
             return Ok(next);
+        }
+        for skipped in records.skipped() {
+            let (number, from) = (skipped.partition.partition, skipped.position);
+            let count = skipped.resumed_at.saturating_sub(from);
+            // Where standard error is closed, the records go on all the same.
+            let _ = writeln!(
+                stderr(),
+                "logmill: partition {number}: {count} offsets from {from} on were removed before group {group:?} had read \
+                 them"
+            );
+            // Said once.
+            next.insert(skipped.partition.clone(), skipped.resumed_at);
         }
         for record in records.iter() {
             if self.printer.left == 0 {

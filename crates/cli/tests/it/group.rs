@@ -213,3 +213,60 @@ fn a_group_whose_partition_lost_its_end_is_told_so_and_skips_nothing() {
     store.run(&["group", "reset", "g", "--to", "3"]).ok();
     assert_eq!(store.run(&consume).ok_text(), "new\n".repeat(5));
 }
+
+#[test]
+fn a_reset_that_resets_nothing_says_so() {
+    let store = store_with(0..10);
+    let opened = logmill::Store::open(store.dir()).unwrap();
+    drop(opened.consumer("new").unwrap());
+    opened.close().unwrap();
+    let told = store.run(&["group", "reset", "new", "--to", "earliest"]).failed(1);
+    assert!(told.contains("\"new\" has no position") && told.contains("--topic"), "{told}");
+    store.run(&["group", "reset", "new", "--to", "latest", "--topic", "events"]).ok();
+    store.run(&["group", "reset", "new", "--to", "earliest"]).ok();
+}
+
+#[test]
+fn what_retention_took_before_a_group_had_read_it_is_said_once_and_skipped() {
+    let store = Store::new();
+    let settings = ["--set", "segment.ms=1", "--set", "retention.records=100"];
+    store.run(&[&["topic", "create", "s"], &settings[..]].concat()).ok();
+    store.produce("s", &lines(0..200));
+    let consume = ["consume", "s", "--group", "g"];
+    store.run(&[&consume[..], &["--max", "50"]].concat()).ok();
+    store.produce("s", &lines(200..400));
+    store.run(&["topic", "retain", "s"]).ok();
+    let start = 400 - described(&store, "g")["lag"].as_u64().unwrap();
+    assert!(start > 50, "retention was meant to take unread records: {start}");
+    let rest = store.run(&consume);
+    let told = format!(
+        "logmill: partition 0: {} offsets from 50 on were removed before group \"g\" had read them\n",
+        start - 50
+    );
+    assert_eq!((rest.code, rest.stderr.as_str()), (0, told.as_str()));
+    assert_eq!(rest.stdout.iter().filter(|byte| **byte == b'\n').count() as u64, 400 - start);
+    store.run(&consume).ok();
+}
+
+/// Each log took four syncs, and 500 of them most of a minute.
+#[test]
+fn partitions_that_never_had_a_record_get_no_log_from_being_consumed_or_retained() {
+    let store = Store::new();
+    store.run(&["topic", "create", "events", "--partitions", "8"]).ok();
+    let produce = |input: &[u8]| {
+        store.run_with(&["produce", "events", "--key-field", "1"], input).ok();
+    };
+    let home = |key: &[u8]| logmill::stream::partition_for_key(key, 8);
+    produce(b"a 1\na 2\na 3\n");
+    let consume = ["consume", "events", "--group", "g", "--members", "3"];
+    assert_eq!(store.run(&consume).ok_text().lines().count(), 3);
+    assert_eq!(described(&store, "g")["lag"], 0);
+    let text = store.run(&["topic", "retain", "events"]).ok_text();
+    assert_eq!(text.lines().filter(|line| line.ends_with(": nothing to remove")).count(), 8);
+    let made: Vec<u32> =
+        (0..8).filter(|number| store.dir().join(format!("1/{number}")).exists()).collect();
+    assert_eq!(made, [home(b"a")]);
+    let other = (b'b'..=b'z').find(|key| home(&[*key]) != home(b"a")).unwrap() as char;
+    produce(format!("{other} 1\n{other} 2\n").as_bytes());
+    assert_eq!(store.run(&consume).ok_text().lines().count(), 2);
+}

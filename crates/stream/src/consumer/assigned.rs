@@ -94,7 +94,7 @@ impl Assigned {
     pub(crate) fn epoch(&self) -> Result<u32> {
         match self.epoch {
             Some(epoch) => Ok(epoch),
-            None => Ok(self.partition.log()?.epoch()),
+            None => self.partition.epoch(),
         }
     }
 
@@ -108,14 +108,28 @@ impl Assigned {
         if self.position.is_some() {
             return Ok(false);
         }
-        let log = self.partition.log()?;
-        self.epoch = Some(log.epoch());
+        // Without a log there is one place to begin at, and a position elsewhere speaks of what is lost.
+        let log = match committed {
+            Some(committed) if committed.offset > 0 => Some(self.partition.log()?),
+            _ => self.partition.log_if_made()?,
+        };
+        self.epoch = log.as_ref().map(|log| log.epoch());
         if let Some(committed) = committed {
-            self.check_kept(&log, committed.epoch, committed.offset)?;
+            if let Some(log) = &log {
+                self.check_kept(log, committed.epoch, committed.offset)?;
+            }
             self.position = Some(committed.offset);
             self.committed = Some(committed.offset);
             return Ok(false);
         }
+        let log = match log {
+            Some(log) => log,
+            None if config.start_at == StartAt::Nowhere => self.partition.log()?,
+            None => {
+                self.position = Some(0);
+                return Ok(true);
+            }
+        };
         self.position = Some(match config.start_at {
             StartAt::Earliest => log.start_offset(),
             StartAt::Latest => log.high_watermark(),
@@ -200,7 +214,7 @@ impl Assigned {
     fn fill(&mut self, records: usize, bytes: usize) -> Result<()> {
         let Some(position) = self.position else { return Ok(()) };
         if self.reader.is_none() {
-            let log = self.partition.log()?;
+            let Some(log) = self.partition.log_if_made()? else { return Ok(()) };
             if let Some(epoch) = self.epoch {
                 self.check_kept(&log, epoch, position)?;
             }
@@ -265,7 +279,10 @@ impl Assigned {
         let Some(position) = self.position else { return Ok(false) };
         Ok(match &self.reader {
             Some((reader, log)) if !log.is_given_up() => log.high_watermark() <= reader.position(),
-            _ => self.partition.log()?.high_watermark() <= position,
+            _ => {
+                let log = self.partition.log_if_made()?;
+                log.is_none_or(|log| log.high_watermark() <= position)
+            }
         })
     }
 

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -67,6 +68,8 @@ struct Commit {
     epoch: u32,
     offset: u64,
     metadata: String,
+    /// Set if the caller wants it committed, and not only whatever was read: then it is refused if the topic is gone.
+    topic: Option<Arc<str>>,
 }
 
 impl Consumer {
@@ -128,17 +131,18 @@ impl Consumer {
                 id: partition.id(),
                 epoch: match self.assigned.get(&partition.id()) {
                     Some(assigned) => assigned.epoch()?,
-                    None => partition.log()?.epoch(),
+                    None => partition.epoch()?,
                 },
                 offset: offset.offset,
                 metadata: offset.metadata.clone(),
+                topic: Some(Arc::clone(&name.topic)),
             });
         }
         self.submit(commits)
     }
 
-    /// Commits the positions that changed since they were last committed, of all partitions or of some; where records are
-    /// held back by somebody and count as unread, the first of them is the position.
+    /// Commits the positions that changed since they were last committed, of all partitions or of some, but for topics that
+    /// are gone; where records are held back by somebody and count as unread, the first of them is the position.
     pub(super) fn commit_changed(
         &mut self,
         of: Option<&BTreeSet<PartitionId>>,
@@ -146,7 +150,8 @@ impl Consumer {
     ) -> Result<CommitTicket> {
         let mut commits = Vec::new();
         for (id, assigned) in &self.assigned {
-            let wanted = of.is_none_or(|of| of.contains(id));
+            let wanted =
+                of.is_none_or(|of| of.contains(id)) && !assigned.partition.topic.is_deleted();
             if let Some(offset) = assigned
                 .known_position()
                 .map(|offset| unread.get(id).copied().unwrap_or(offset))
@@ -157,6 +162,7 @@ impl Consumer {
                     epoch: assigned.epoch()?,
                     offset,
                     metadata: String::new(),
+                    topic: None,
                 });
             }
         }
@@ -170,7 +176,8 @@ impl Consumer {
         if matches!(self.subscription, Subscription::Manual) {
             return Ok(());
         }
-        let commit = Commit { id, epoch: assigned.epoch()?, offset, metadata: String::new() };
+        let (epoch, metadata) = (assigned.epoch()?, String::new());
+        let commit = Commit { id, epoch, offset, metadata, topic: None };
         let noted = self.submit(vec![commit]).map(drop);
         if noted.is_err()
             && let Some(assigned) = self.assigned.get_mut(&id)
@@ -218,17 +225,7 @@ impl Consumer {
             let ticket = journal.map(|journal| journal.part(Part::Hot).submit_sync());
             return Ok(CommitTicket { ticket: ticket.transpose()? });
         }
-        let positions = commits
-            .iter()
-            .map(|commit| CommittedPosition {
-                partition: commit.id,
-                epoch: commit.epoch,
-                offset: commit.offset,
-                metadata: &commit.metadata,
-            })
-            .collect();
         let at_ms = self.shared.dir.clock().wall_ms();
-        let entry = Entry::Committed { group: self.group.id, at_ms, positions }.encoded();
         let ((), ticket) = self.group.quietly(|coordinator| {
             match self.member {
                 Some(member) => {
@@ -247,9 +244,33 @@ impl Consumer {
             }
             let group = self.group.id;
             let durability = self.config.commit_durability.unwrap_or(self.shared.durability);
-            self.shared.begin(durability, |state| match state.groups.get(group) {
-                Some(_) => Ok((vec![entry], ())),
-                None => Err(Error::UnknownGroup { group: self.group.name.to_string() }),
+            self.shared.begin(durability, |state| {
+                if state.groups.get(group).is_none() {
+                    return Err(Error::UnknownGroup { group: self.group.name.to_string() });
+                }
+                let mut positions = Vec::with_capacity(commits.len());
+                for Commit { id, epoch, offset, metadata, topic } in &commits {
+                    let (partition, epoch, offset) = (*id, *epoch, *offset);
+                    match (state.topics.get(id.topic), topic) {
+                        (Some(_), _) => {
+                            positions.push(CommittedPosition {
+                                partition,
+                                epoch,
+                                offset,
+                                metadata,
+                            });
+                        }
+                        (None, Some(name)) => {
+                            return Err(Error::UnknownTopic { name: name.to_string() });
+                        }
+                        // It was deleted this moment.
+                        (None, None) => {}
+                    }
+                }
+                if positions.is_empty() {
+                    return Ok((Vec::new(), ()));
+                }
+                Ok((vec![Entry::Committed { group, at_ms, positions }.encoded()], ()))
             })
         })?;
         self.is_unsynced |= ticket.is_some();
@@ -271,6 +292,60 @@ impl Consumer {
                 Err(error) => error,
             },
             refusal => self.group.refused(refusal),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use logmill_storage::{DataDir, Journal, Record};
+
+    use super::*;
+    use crate::{ConsumerConfig, StartAt, Streams, StreamsOptions, TopicConfig};
+
+    /// A member that gave the partition up, and one that had chosen it by itself, committed how far they had come in it, and
+    /// so the journal had positions in a topic that was gone, for as long as the group lived.
+    #[test]
+    fn nothing_is_committed_in_a_topic_that_was_deleted() {
+        let place = tempfile::tempdir().unwrap();
+        let dir = DataDir::open(place.path()).unwrap();
+        let journal = Journal::open(&dir, "0", Default::default()).unwrap();
+        let streams = Streams::open(&dir, &journal, &StreamsOptions::default()).unwrap();
+        for (group, is_manual) in [("member", false), ("manual", true)] {
+            for topic in ["gone", "kept"] {
+                let topic = streams.ensure_topic(topic, &TopicConfig::new()).unwrap();
+                topic.partition(0).unwrap().append(&Record::value(b"v")).unwrap();
+            }
+            let named = |topic: &str| TopicPartition { topic: topic.into(), partition: 0 };
+            let config = ConsumerConfig::new().start_at(StartAt::Earliest);
+            let mut consumer = streams.consumer(group, config).unwrap();
+            match is_manual {
+                true => consumer.assign(&[named("gone"), named("kept")]).unwrap(),
+                false => consumer.subscribe(&["gone", "kept"]).unwrap(),
+            }
+            while !consumer.poll(Duration::ZERO).unwrap().is_empty() {}
+            streams.delete_topic("gone").unwrap();
+            if !is_manual {
+                consumer.heartbeat().unwrap();
+            }
+            consumer.commit().unwrap();
+            let id = consumer.group.id;
+            let positions = || {
+                let positions = |state: &crate::state::State| {
+                    let group = state.groups.get(id).unwrap();
+                    group.positions.iter().map(|(id, at)| (*id, at.offset)).collect::<Vec<_>>()
+                };
+                streams.shared.look(positions)
+            };
+            let kept = streams.topic("kept").unwrap().partition(0).unwrap();
+            assert_eq!(positions(), [(kept.id(), kept.end_offset().unwrap())], "{group}");
+            let refused = consumer.commit_offsets(&[(named("gone"), 0.into())]).unwrap_err();
+            assert!(
+                matches!(&refused, Error::UnknownTopic { name } if name == "gone"),
+                "{refused}"
+            );
+            consumer.close().unwrap();
+            assert_eq!(positions().len(), 1, "{group}");
         }
     }
 }

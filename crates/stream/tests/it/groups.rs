@@ -7,8 +7,8 @@ use logmill_storage::io::sim::{CrashPlan, SimDisk};
 use logmill_storage::{AppendOptions, DataDirOptions, Durability, Entry, Journal, LogConfig};
 use logmill_stream::{
     Assignor, Consumer, ConsumerConfig, Error, GroupPhase, OffsetAndMetadata, OutOfRange,
-    RebalanceListener, Records, Refusal, ResetTo, StartAt, Streams, StreamsOptions, TopicConfig,
-    TopicPartition,
+    RebalanceListener, Records, Refusal, ResetTo, ShareConsumerConfig, ShareGroupConfig, StartAt,
+    Streams, StreamsOptions, TopicConfig, TopicPartition,
 };
 
 use crate::support::{TestStore, append, drain, manual, named, numbers, settle, texts};
@@ -704,6 +704,37 @@ fn a_group_is_described_with_its_members_its_positions_and_its_lag() {
     let long = OffsetAndMetadata { offset: 1, metadata: "x".repeat(4_097) };
     let refused = consumer.commit_offsets(&[(named("t", 0), long)]).unwrap_err();
     assert!(matches!(refused, Error::MetadataTooLong { bytes: 4_097 }));
+}
+
+/// They were left out of the lag, which said that there was nothing to be read.
+#[test]
+fn partitions_without_a_position_of_a_topic_that_a_group_reads_count_from_where_it_would_begin() {
+    let place = tempfile::tempdir().unwrap();
+    let store = TestStore::open(place.path());
+    let topic = store.topic("t", 1);
+    append(&topic, 0, &["a"]);
+    let mut consumer = store.subscriber("g", "t");
+    drain(&mut consumer);
+    consumer.commit().unwrap();
+    drop(consumer);
+    for (name, start) in [("late", StartAt::Latest), ("early", StartAt::Earliest)] {
+        let group = ShareGroupConfig::new().start_at(start);
+        let config = ShareConsumerConfig::new().group(group);
+        let mut consumer = store.streams.share_consumer(name, config).unwrap();
+        consumer.subscribe(&["t"]).unwrap();
+        consumer.poll(Duration::ZERO).unwrap();
+        consumer.close().unwrap();
+    }
+    topic.add_partitions(3).unwrap();
+    append(&topic, 1, &["b", "c"]);
+    store.topic("unread", 1);
+    for (group, lag) in [("g", 2), ("late", 0), ("early", 2)] {
+        let group = store.streams.describe_group(group).unwrap();
+        let partitions: Vec<_> = group.partitions.iter().map(|at| at.partition.clone()).collect();
+        assert_eq!(partitions, [named("t", 0), named("t", 1), named("t", 2)], "{}", group.name);
+        assert_eq!((group.partitions[1].committed, group.lag()), (None, lag), "{}", group.name);
+    }
+    assert!(!place.path().join("1/2").exists(), "to be asked for its end makes no log");
 }
 
 #[test]
