@@ -8,12 +8,12 @@ use xxhash_rust::xxh3::Xxh3;
 use super::Output;
 use super::report::Problem;
 use crate::batch::{Batch, Scope};
+use crate::behind;
 use crate::error::Corruption;
 use crate::frames::{Frames, Step};
 use crate::index::Index;
 use crate::io::{File, read_full};
 use crate::layout::{FOOTER_LEN, Footer, HEAD_LEN, SEGMENT_BYTES_MAX, SegmentHead};
-use crate::resync::Resync;
 
 /// A segment file that is open.
 #[derive(Debug)]
@@ -217,11 +217,12 @@ fn walk(
     let scope = Scope::new(&head.log_id, head.epoch, head.base_offset, head.base_timestamp);
     let start = HEAD_LEN as u64;
     let mut frames = Frames::new(Arc::clone(subject.file), scope.clone(), start, goal.limit);
-    let mut resync = Resync::new(subject.file, &scope, goal.limit);
+    // What is believed behind damage, once some was met, and where the run ends that the walk is in.
+    let (mut behind, mut run_end) = (None, u64::MAX);
     while !goal.is_reached(frames.position(), sums.next_offset) {
         let position = frames.position();
         let what = match frames.peek() {
-            Ok(Step::Frame(frame)) => {
+            Ok(Step::Frame(frame)) if sums.next_offset < run_end => {
                 let len = frame.frame_len() as u64;
                 sums.hash.update(frames.frame_bytes(&frame));
                 let expected = sums.next_offset;
@@ -251,6 +252,7 @@ fn walk(
                 u64::MAX if goal.until.is_none() => break,
                 _ => Corruption::LostDurable { durable_upto: goal.until.unwrap_or(goal.reach) },
             },
+            Ok(Step::Frame(_)) => Corruption::Field("a frame that contradicts others"),
             Ok(Step::Damaged(what)) => what,
             Err(e) => {
                 // Nobody knows what is behind it.
@@ -263,37 +265,30 @@ fn walk(
         };
         sums.is_whole = false;
         let lost_from = sums.next_offset;
-        let found = match resync.next(position + 1) {
-            Ok(found) => found,
-            Err(e) => {
+        let lost_to = goal.lost_to(lost_from);
+        let runs = behind.get_or_insert_with(|| {
+            let (file, limit) = (subject.file, goal.limit);
+            let end = goal.until.or((goal.reach < u64::MAX).then_some(goal.reach));
+            let found = match end {
+                Some(end) => Ok(end),
+                None => behind::reach(file, &scope, position, limit),
+            }
+            .and_then(|end| behind::runs(file, &scope, position, limit, lost_from..end));
+            let runs = found.unwrap_or_else(|e| {
                 out.unreadable(subject.shown, "read", &e);
-                None
-            }
-        };
-        let found = found.and_then(|at| {
-            frames.seek(at);
-            match frames.peek() {
-                Ok(Step::Frame(frame)) => {
-                    Some((at, subject.base_offset + u64::from(frame.delta())))
-                }
-                _ => None,
-            }
+                Vec::new()
+            });
+            runs.into_iter()
         });
-        let is_wanted =
-            |offset: u64| offset >= lost_from && goal.until.is_none_or(|until| offset < until);
-        let lost_to = match found {
-            Some((_, offset)) if is_wanted(offset) => offset,
-            _ => goal.lost_to(lost_from),
-        };
+        let run = runs.next();
+        let lost_to = run.as_ref().map_or(lost_to, |run| run.offsets.start);
         let problem = Problem::Corruption(what);
         out.damage(subject.shown, position, Some(lost_from..lost_to), problem);
-        match found {
-            Some((at, offset)) if is_wanted(offset) => {
-                out.advance(at - position);
-                sums.next_offset = offset;
-            }
-            _ => break,
-        }
+        let Some(run) = run else { break };
+        frames.seek(run.position);
+        out.advance(run.position - position);
+        sums.next_offset = run.offsets.start;
+        run_end = run.offsets.end;
     }
     frames.position()
 }

@@ -384,6 +384,10 @@ fn frames_in_the_value_of_a_damaged_record_replace_no_records_and_hide_none() {
                 all.extend(next);
             }
             spoil_head(&bench, &all[40]);
+            // Sound ones behind it were blamed, or all of the segment.
+            let blamed: Vec<_> =
+                bench.verify().findings.iter().map(|f| f.offsets.clone()).collect();
+            assert_eq!(blamed, [Some(40..last_lost + 1)], "{what}");
             let (target, report, gaps) = saved_of(&bench, "1");
             let [gap] = &gaps[..] else { panic!("{what}: {gaps:?}") };
             assert_eq!(gap.offsets, 40..last_lost + 1, "{what}");
