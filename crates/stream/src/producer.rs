@@ -15,7 +15,7 @@ use std::task::{Context, Poll, Wake as TaskWake, Waker};
 use std::time::Duration;
 
 use logmill_storage::{AppendOptions, Task};
-use parking_lot::{Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use parking_lot::{MappedRwLockReadGuard, Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use crate::TopicPartition;
 use crate::config::TimestampType;
@@ -161,14 +161,6 @@ impl Future for DeliveryFuture {
     }
 }
 
-/// Where a record goes.
-fn lane<'a>(topics: &'a Topics, record: &ProducerRecord<'_>) -> Result<&'a Arc<Lane>> {
-    match topics.get(record.topic) {
-        Some(lanes) => lanes.lane(record),
-        None => Err(Error::UnknownTopic { name: record.topic.into() }),
-    }
-}
-
 /// Appends a batch that is still being collected.
 fn finish_collecting(batch: &Arc<Batch>) {
     if batch.is_open()
@@ -258,8 +250,8 @@ impl Producer {
     /// # Errors
     /// [`Error::UnknownTopic`], [`Error::UnknownPartition`]; [`Error::Storage`] if what was on its way cannot be found out.
     pub fn give_up(&self, topic: &str, partition: u32, sequence: u64) -> Result<Vec<u64>> {
-        let (topics, _) = self.core.topics(topic)?;
-        let lane = lane(&topics, &ProducerRecord::new(topic, &[]).partition(partition))?;
+        let (lanes, _) = self.core.lanes(topic)?;
+        let lane = lanes.lane(&ProducerRecord::new(topic, &[]).partition(partition))?;
         let mut state = lane.state.lock();
         self.core.sequences(lane, &mut state)?;
         if state.collected_before().is_some() {
@@ -309,11 +301,11 @@ impl Core {
         record: &ProducerRecord<'_>,
         mut callback: Option<Callback>,
     ) -> Result<Delivery> {
-        let (topics, routed) = self.topics(record.topic)?;
-        let lane = lane(&topics, record)?;
+        let (lanes, routed) = self.lanes(record.topic)?;
+        let lane = lanes.lane(record)?;
         routed.inspect_err(|_| lane.state.lock().refused(record.sequence))?;
         let delivery = self.collect(lane, record, &mut callback)?;
-        drop(topics);
+        drop(lanes);
         if let (Some(callback), DeliveryKind::Duplicate { metadata, .. }) =
             (callback, &delivery.kind)
         {
@@ -322,14 +314,15 @@ impl Core {
         Ok(delivery)
     }
 
-    /// The topics, of which the one of this name is known as it is now; and whether its records may go where its lanes say. While
-    /// this is held, none of them changes its way.
-    fn topics(&self, name: &str) -> Result<(RwLockReadGuard<'_, Topics>, Result<()>)> {
-        let topics = self.topics.read();
-        if topics.get(name).is_some_and(TopicLanes::is_current) {
-            return Ok((topics, Ok(())));
+    /// The lanes of a topic as it is now, and whether its records may go where they say. While this is held, no record of any
+    /// topic changes its way.
+    fn lanes(&self, name: &str) -> Result<(MappedRwLockReadGuard<'_, TopicLanes>, Result<()>)> {
+        match RwLockReadGuard::try_map(self.topics.read(), |topics| {
+            topics.get(name).filter(|lanes| lanes.is_current())
+        }) {
+            Ok(lanes) => return Ok((lanes, Ok(()))),
+            Err(topics) => drop(topics),
         }
-        drop(topics);
         let mut topics = self.topics.write();
         if topics.get(name).is_some_and(TopicLanes::is_deleted)
             && let Some(gone) = topics.remove(name)
@@ -353,7 +346,9 @@ impl Core {
             lanes.grow(&self.shared, &self.this, partitions)?;
             lanes.set_routed();
         }
-        Ok((RwLockWriteGuard::downgrade(topics), routed))
+        let topics = RwLockWriteGuard::downgrade(topics);
+        let lanes = RwLockReadGuard::try_map(topics, |topics| topics.get(name));
+        Ok((lanes.map_err(|_| unknown())?, routed))
     }
 
     /// Finds out where a named producer's records go, and writes it down for those that no partition can have yet: sent
