@@ -8,8 +8,6 @@ use std::time::Duration;
 use logmill_storage::Durability;
 use parking_lot::Mutex;
 
-use crate::config::to_ms;
-use crate::consumer::StartAt;
 use crate::entry::{CommittedPosition, Entry, GroupKind};
 use crate::error::{Error, NameKind, Result};
 use crate::group::{Coordinator, MemberId, Refusal};
@@ -460,18 +458,14 @@ impl Shared {
             let committed =
                 position.map(|position| position.offset).or_else(|| shares.get(&id).copied());
             // A share group knows where it begins. Of others each member does, and all that is there may be read.
-            let begins_at = match kind {
-                GroupKind::Share if committed.is_none() => {
-                    match ShareSettings::from(&settings)?.start_at {
-                        StartAt::Earliest => start,
-                        StartAt::By(back) => {
-                            let from = self.dir.clock().wall_ms().saturating_sub(to_ms(back));
-                            partition.offset_for_timestamp(from)?.unwrap_or(end)
-                        }
-                        StartAt::Latest | StartAt::Nowhere => end,
-                    }
-                }
-                _ => start,
+            let begins_at = if kind == GroupKind::Share
+                && committed.is_none()
+                && let Some(log) = partition.log_if_made()?
+            {
+                let start_at = ShareSettings::from(&settings)?.start_at;
+                start_at.offset(&log, &**self.dir.clock())?.unwrap_or(end)
+            } else {
+                start
             };
             partitions.push(PartitionProgress {
                 partition: partition.name(),

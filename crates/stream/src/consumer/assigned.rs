@@ -130,21 +130,11 @@ impl Assigned {
                 return Ok(true);
             }
         };
-        self.position = Some(match config.start_at {
-            StartAt::Earliest => log.start_offset(),
-            StartAt::Latest => log.high_watermark(),
-            StartAt::By(back) => {
-                let back = i64::try_from(back.as_millis()).unwrap_or(i64::MAX);
-                let from = self.partition.shared.dir.clock().wall_ms().saturating_sub(back);
-                log.offset_for_timestamp(from)?.unwrap_or_else(|| log.high_watermark())
-            }
-            StartAt::Nowhere => {
-                return Err(Error::NoPosition {
-                    group: self.group.to_string(),
-                    partition: self.name.clone(),
-                });
-            }
-        });
+        let begin = config.start_at.offset(&log, &**self.partition.shared.dir.clock())?;
+        self.position = Some(begin.ok_or_else(|| Error::NoPosition {
+            group: self.group.to_string(),
+            partition: self.name.clone(),
+        })?);
         Ok(true)
     }
 

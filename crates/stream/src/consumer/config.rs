@@ -2,9 +2,12 @@
 
 use std::time::Duration;
 
-use logmill_storage::Durability;
+use logmill_storage::{Clock, Durability};
 
 use crate::Assignor;
+use crate::config::to_ms;
+use crate::error::Result;
+use crate::partition::OpenLog;
 
 /// Where a group begins in a partition in which it has no position.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -19,6 +22,21 @@ pub enum StartAt {
     By(Duration),
     /// Nowhere: the poll fails with [`Error::NoPosition`](crate::Error::NoPosition).
     Nowhere,
+}
+
+impl StartAt {
+    /// The offset in a log; `None` for nowhere.
+    pub(crate) fn offset(self, log: &OpenLog, clock: &dyn Clock) -> Result<Option<u64>> {
+        Ok(Some(match self {
+            StartAt::Earliest => log.start_offset(),
+            StartAt::Latest => log.high_watermark(),
+            StartAt::By(back) => {
+                let from = clock.wall_ms().saturating_sub(to_ms(back));
+                log.offset_for_timestamp(from)?.unwrap_or_else(|| log.high_watermark())
+            }
+            StartAt::Nowhere => return Ok(None),
+        }))
+    }
 }
 
 /// What happens when the records at a consumer's position were removed by retention.

@@ -16,6 +16,7 @@ use super::bury::Dead;
 use super::config::ShareSettings;
 use super::leases::Leases;
 use super::record::Loan;
+use crate::PartitionId;
 use crate::chunk::Chunk;
 use crate::consumer::damaged;
 use crate::entry::{ACQUIRED_MAX, Entry, OffsetRange};
@@ -24,7 +25,6 @@ use crate::group::MemberId;
 use crate::partition::{OpenLog, Partition};
 use crate::signal::Listener;
 use crate::state::ShareState;
-use crate::{PartitionId, StartAt};
 
 /// Records that wait for an earlier one of their key; beyond so many, none that comes later is looked at.
 const LOOK_AHEAD: usize = 1_000_000;
@@ -168,15 +168,8 @@ impl SharePartition {
         let mut state = match known {
             Some(state) => state,
             None => {
-                let offset = match site.settings.start_at {
-                    StartAt::Earliest => log.start_offset(),
-                    StartAt::By(back) => {
-                        let back = i64::try_from(back.as_millis()).unwrap_or(i64::MAX);
-                        let from = shared.dir.clock().wall_ms().saturating_sub(back);
-                        log.offset_for_timestamp(from)?.unwrap_or_else(|| log.high_watermark())
-                    }
-                    StartAt::Latest | StartAt::Nowhere => log.high_watermark(),
-                };
+                let offset = site.settings.start_at.offset(&log, &**shared.dir.clock())?;
+                let offset = offset.unwrap_or_else(|| log.high_watermark());
                 let epoch = log.epoch();
                 let entry = Entry::ShareStarted { group, partition, epoch, offset };
                 self.journal(site, &[entry], Durability::Buffered)?;
