@@ -23,8 +23,9 @@ pub(crate) struct Run {
     pub offsets: Range<u64>,
 }
 
-/// The runs behind `damaged` and before the position `limit`, in order, with offsets of `offsets`: from one past those before
-/// the damage to the segment's end.
+/// The runs behind `damaged` and before the position `limit`, in order, with offsets from `from` on, which is one past those
+/// before the damage, to the segment's `end`. Without an end, in a segment that was never sealed and is followed by none, the
+/// last whole frame has the last offset, as offsets rise.
 ///
 /// # Cost
 /// Reads the segment from there to the end of its data, damaged stretches a few times.
@@ -33,9 +34,14 @@ pub(crate) fn runs(
     scope: &Scope,
     damaged: u64,
     limit: u64,
-    offsets: Range<u64>,
+    from: u64,
+    end: Option<u64>,
 ) -> io::Result<Vec<Run>> {
     let limit = limit.min(frames_end(file.as_ref())?);
+    let offsets = match end {
+        Some(end) => from..end,
+        None => from..reach(file, scope, damaged, limit)?,
+    };
     let mut resync = Resync::new(file, scope, limit);
     let mut frames = Frames::new(Arc::clone(file), scope.clone(), damaged, limit);
     let mut runs: Vec<Run> = Vec::new();
@@ -65,14 +71,8 @@ pub(crate) fn runs(
     Ok(runs)
 }
 
-/// One past the last offset that a segment can have which was never sealed and is followed by none: that of its last whole
-/// frame, as offsets rise.
-pub(crate) fn reach(
-    file: &Arc<dyn File>,
-    scope: &Scope,
-    damaged: u64,
-    limit: u64,
-) -> io::Result<u64> {
+/// One past the last offset of the last whole frame.
+fn reach(file: &Arc<dyn File>, scope: &Scope, damaged: u64, limit: u64) -> io::Result<u64> {
     let mut resync = Resync::new(file, scope, limit);
     let mut frames = Frames::new(Arc::clone(file), scope.clone(), damaged, limit);
     let mut reach = 0;
@@ -116,7 +116,7 @@ mod tests {
         let disk = SimDisk::new(1);
         disk.write_file("a", &bytes).unwrap();
         let file = disk.io().open("a".as_ref(), Open::Read).unwrap();
-        let runs = runs(&file, &scope(), 0, u64::MAX, 105..200).unwrap();
+        let runs = runs(&file, &scope(), 0, u64::MAX, 105, Some(200)).unwrap();
         for run in &runs {
             let first = frame(run.offsets.start, 1);
             assert_eq!(bytes[run.position as usize + 8..][..4], first[8..12], "{run:?}");

@@ -375,7 +375,8 @@ impl Segment {
         offsets: Range<u64>,
     ) -> Result<Vec<Run>> {
         let scope = self.scope(file.as_ref())?;
-        behind::runs(file, &scope, damaged, limit, offsets).map_err(self.failed("read"))
+        behind::runs(file, &scope, damaged, limit, offsets.start, Some(offsets.end))
+            .map_err(self.failed("read"))
     }
 
     fn load_index(&self) -> Option<Index> {

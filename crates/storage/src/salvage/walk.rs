@@ -61,11 +61,7 @@ impl<'a> Walk<'a> {
                 Some(behind) => behind,
                 none => {
                     let (file, scope, limit) = (self.file, self.scope, self.limit);
-                    let end = match end {
-                        Some(end) => end,
-                        None => behind::reach(file, scope, position, limit)?,
-                    };
-                    let runs = behind::runs(file, scope, position, limit, next..end)?;
+                    let runs = behind::runs(file, scope, position, limit, next, end)?;
                     none.insert(runs.into_iter())
                 }
             };

@@ -269,11 +269,7 @@ fn walk(
         let runs = behind.get_or_insert_with(|| {
             let (file, limit) = (subject.file, goal.limit);
             let end = goal.until.or((goal.reach < u64::MAX).then_some(goal.reach));
-            let found = match end {
-                Some(end) => Ok(end),
-                None => behind::reach(file, &scope, position, limit),
-            }
-            .and_then(|end| behind::runs(file, &scope, position, limit, lost_from..end));
+            let found = behind::runs(file, &scope, position, limit, lost_from, end);
             let runs = found.unwrap_or_else(|e| {
                 out.unreadable(subject.shown, "read", &e);
                 Vec::new()
