@@ -12,7 +12,7 @@ use crate::failure::{Failure, Outcome};
 use crate::{duration, ends};
 
 /// What says that a directory is a store: see docs/format.md.
-const JOURNAL_MARK: &str = "JOURNAL";
+pub const JOURNAL_MARK: &str = "JOURNAL";
 /// Over the options that every command takes, which its own would be lost among.
 const EVERYWHERE: &str = "Options of every command";
 
@@ -69,22 +69,22 @@ impl Place {
         Failure::of_damage(&ends::doubts_of_journal(&store.path(), &store.recovery()))
     }
 
-    /// Opens the store's files for reading, and none of them yet.
+    /// Opens the store's files for reading, and none of them yet: there is a store.
     pub fn open_files(&self) -> Outcome<DataDir> {
         raise_file_limit();
-        Ok(DataDirOptions::new().read_only(true).open(self.existing_dir()?)?)
+        let files = self.files()?;
+        files.refuse_backup()?;
+        // A store of which all else is lost has its mark still; one from before there were marks has logs.
+        if files.path().join(JOURNAL_MARK).exists() || !files.logs()?.is_empty() {
+            return Ok(files);
+        }
+        Err(no_store(files.path()))
     }
 
     /// The directory, for commands that make none: there is a store in it.
     pub fn existing_dir(&self) -> Outcome<&PathBuf> {
-        let files = self.files()?;
-        files.refuse_backup()?;
-        let dir = self.dir()?;
-        // A store of which all else is lost has its mark still; one from before there were marks has logs.
-        if dir.join(JOURNAL_MARK).exists() || !files.logs()?.is_empty() {
-            return Ok(dir);
-        }
-        Err(no_store(dir))
+        self.open_files()?;
+        self.dir()
     }
 
     /// The files in the directory, whatever they are, for reading.

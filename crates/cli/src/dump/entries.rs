@@ -9,6 +9,7 @@ use logmill::{queue, stream};
 use serde_json::{Map, Number, Value, json};
 
 use crate::json::bytes_under;
+use crate::open::JOURNAL_MARK;
 
 /// Whether a file is a segment of a store's journal, or the copy of one in a backup, by where it lies: it says of itself only
 /// which log it belongs to.
@@ -31,7 +32,7 @@ pub fn is_journal(file: &Path) -> bool {
     go_up_from("quarantine");
     // `1/0` is a partition, and `0/1` the cold part; only the latter lies in a store's `0`.
     go_up_from("1");
-    go_up_from("0") && dir.join("JOURNAL").exists()
+    go_up_from("0") && dir.join(JOURNAL_MARK).exists()
 }
 
 /// Who an owner of entries is.
@@ -72,9 +73,12 @@ pub fn write(out: &mut impl Write, entry: &Replayed<'_>) -> io::Result<()> {
     writeln!(out)
 }
 
-/// A field as words, the end of long bytes and texts left out.
+/// A field as words: text and bytes in quotes, without the end of long ones, `[..]` around several, `{name=value ..}` around a
+/// structure.
 fn short(field: &Field) -> String {
     match field {
+        Field::Flag(flag) => flag.to_string(),
+        Field::Number(number) => number.to_string(),
         Field::Bytes(bytes) => super::quoted(bytes),
         Field::Text(text) => super::quoted(text.as_bytes()),
         Field::List(fields) => {
@@ -84,7 +88,7 @@ fn short(field: &Field) -> String {
             let all = fields.iter().map(|(name, field)| format!("{name}={}", short(field)));
             format!("{{{}}}", all.collect::<Vec<_>>().join(" "))
         }
-        other => other.to_string(),
+        _ => "-".to_owned(),
     }
 }
 
@@ -122,5 +126,23 @@ fn json_of(field: &Field) -> Value {
             Value::Object(fields.iter().map(member).collect::<Map<_, _>>())
         }
         _ => Value::Null,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_within_values_are_words_in_a_line() {
+        let fields: Fields = vec![
+            ("name", "a \"b\"".into()),
+            ("body", (&b"\xff\n"[..]).into()),
+            ("none", None::<u64>.into()),
+            ("list", vec![Field::from(1u64), Field::from(-2i64)].into()),
+            ("inner", Fields::from([("is", true.into())]).into()),
+        ];
+        let words = r#"{name="a \"b\"" body="\xff\n" none=- list=[1 -2] inner={is=true}}"#;
+        assert_eq!(short(&fields.into()), words);
     }
 }

@@ -3,10 +3,12 @@
 use std::time::Duration;
 
 use logmill_storage::dump::{Field, Fields};
+use logmill_storage::entry_fields as fields;
 
 use super::{Entry, Fact, Gone, Mark, Memory};
 use crate::codec::Input;
 use crate::config::QueueConfig;
+use crate::dedup::hexadecimal;
 use crate::envelope::{DeathReason, Deduplication, Envelope, Past};
 use crate::held::{Outcome, State};
 use crate::redrive::{MoveTask, RedriveStatus};
@@ -22,12 +24,6 @@ pub fn describe_entry(bytes: &[u8]) -> Option<Fields> {
     let mut fields = described(&entry.fact);
     fields.insert(1, ("queue", entry.queue.into()));
     Some(fields)
-}
-
-macro_rules! fields {
-    ($kind:literal $(, $name:ident)*) => {
-        vec![("entry", Field::from($kind)) $(, (stringify!($name), Field::from($name)))*]
-    };
 }
 
 fn described(fact: &Fact<'_>) -> Fields {
@@ -118,7 +114,7 @@ fn message(envelope: &Envelope<'_>) -> Fields {
     match deduplication {
         Deduplication::None => {}
         Deduplication::Id(id) => add(true, "deduplication_id", id.into()),
-        Deduplication::Content(hash) => add(true, "content_hash", hex(hash)),
+        Deduplication::Content(hash) => add(true, "content_hash", hexadecimal(hash).into()),
     }
     add(due > time, "due", due.into());
     add(*expires != 0, "expires", expires.into());
@@ -203,7 +199,7 @@ fn all_tags(tags: &[(&str, &str)]) -> Vec<Field> {
 
 fn memory(memory: &Memory) -> Field {
     Field::Fields(vec![
-        ("key", hex(&memory.key)),
+        ("key", hexadecimal(&memory.key).into()),
         ("sequence", memory.sequence.into()),
         ("expires", memory.expires.into()),
     ])
@@ -274,10 +270,6 @@ const fn ended(outcome: Outcome) -> &'static str {
         Outcome::TimedOut => "timed out",
         Outcome::Released => "released",
     }
-}
-
-fn hex(bytes: &[u8]) -> Field {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>().into()
 }
 
 fn ms(time: Duration) -> Field {

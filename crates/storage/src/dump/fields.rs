@@ -1,7 +1,5 @@
 //! What an entry of a journal says, as its owner tells it: for people and for programs.
 
-use std::fmt;
-
 /// Named values, in the order of their bytes.
 pub type Fields = Vec<(&'static str, Field)>;
 
@@ -56,47 +54,12 @@ impl<T: Clone + Into<Field>> From<&T> for Field {
     }
 }
 
-/// Words: text and bytes in quotes, `[..]` around several, `{name=value ..}` around a structure.
-impl fmt::Display for Field {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Field::Nothing => f.write_str("-"),
-            Field::Flag(flag) => write!(f, "{flag}"),
-            Field::Number(number) => write!(f, "{number}"),
-            Field::Text(text) => write!(f, "{text:?}"),
-            Field::Bytes(bytes) => write!(f, "\"{}\"", bytes.escape_ascii()),
-            Field::List(all) => {
-                f.write_str("[")?;
-                for (i, field) in all.iter().enumerate() {
-                    write!(f, "{}{field}", if i == 0 { "" } else { " " })?;
-                }
-                f.write_str("]")
-            }
-            Field::Fields(fields) => {
-                f.write_str("{")?;
-                for (i, (name, field)) in fields.iter().enumerate() {
-                    write!(f, "{}{name}={field}", if i == 0 { "" } else { " " })?;
-                }
-                f.write_str("}")
-            }
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn values_within_values_are_words_in_a_line() {
-        let fields: Fields = vec![
-            ("name", "a \"b\"".into()),
-            ("body", (&b"\xff\n"[..]).into()),
-            ("none", None::<u64>.into()),
-            ("list", vec![Field::from(1u64), Field::from(-2i64)].into()),
-            ("inner", Fields::from([("is", true.into())]).into()),
-        ];
-        let words = r#"{name="a \"b\"" body="\xff\n" none=- list=[1 -2] inner={is=true}}"#;
-        assert_eq!(Field::from(fields).to_string(), words);
-    }
+/// The [`Fields`](crate::dump::Fields) of an entry of a journal: `entry_fields!("kind of entry", field, ..)`, where each field is
+/// a variable, whose name it gets.
+#[macro_export]
+macro_rules! entry_fields {
+    ($kind:literal $(, $name:ident)*) => {{
+        use $crate::dump::Field;
+        vec![("entry", Field::from($kind)) $(, (stringify!($name), Field::from($name)))*]
+    }};
 }

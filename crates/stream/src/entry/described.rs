@@ -1,6 +1,7 @@
 //! An entry as its fields, for whoever looks at a journal.
 
 use logmill_storage::dump::{Field, Fields};
+use logmill_storage::entry_fields as fields;
 
 use super::{CommittedPosition, Entry, GroupKind, OffsetRange};
 use crate::PartitionId;
@@ -14,12 +15,6 @@ pub const JOURNAL_OWNER: u64 = crate::known::OWNER;
 /// it.
 pub fn describe_entry(bytes: &[u8]) -> Option<Fields> {
     Entry::decode(bytes).ok().map(|entry| described(&entry))
-}
-
-macro_rules! fields {
-    ($kind:literal $(, $name:ident)*) => {
-        vec![("entry", Field::from($kind)) $(, (stringify!($name), Field::from($name)))*]
-    };
 }
 
 fn described(entry: &Entry<'_>) -> Fields {
