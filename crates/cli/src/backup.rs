@@ -52,7 +52,7 @@ pub struct RestoreArguments {
 
 /// Runs `backup`.
 pub fn run_backup(place: &Place, arguments: &BackupArguments) -> Outcome {
-    let source = DataDirOptions::new().read_only(true).open(place.existing_dir()?)?;
+    let source = place.open_files()?;
     let target = DataDirOptions::new().lock_wait(place.lock_wait()).open(&arguments.target)?;
     let report = with_bar(|tell| backup(&source, &target, tell))?;
     let mut out = BufWriter::new(stdout().lock());
