@@ -279,16 +279,22 @@ impl RangeReader {
 #[cfg(test)]
 mod tests {
     use logmill_storage::{DataDir, Journal, Record};
+    use tempfile::TempDir;
 
     use super::*;
     use crate::{Streams, StreamsOptions, TopicConfig};
 
-    #[test]
-    fn deleted_keys_take_no_more_memory_than_those_of_the_time_that_tombstones_are_kept() {
+    fn store() -> (TempDir, DataDir, Streams) {
         let place = tempfile::tempdir().unwrap();
         let dir = DataDir::open(place.path()).unwrap();
         let journal = Journal::open(&dir, "0", Default::default()).unwrap();
         let streams = Streams::open(&dir, &journal, &StreamsOptions::default()).unwrap();
+        (place, dir, streams)
+    }
+
+    #[test]
+    fn deleted_keys_take_no_more_memory_than_those_of_the_time_that_tombstones_are_kept() {
+        let (_place, dir, streams) = store();
         let topic = streams.create_topic("t", &TopicConfig::new()).unwrap();
         let partition = topic.partition(0).unwrap();
         let now = dir.clock().wall_ms();
@@ -317,10 +323,7 @@ mod tests {
     /// They were named as long as the table lived, and took memory.
     #[test]
     fn keys_whose_records_retention_took_are_forgotten() {
-        let place = tempfile::tempdir().unwrap();
-        let dir = DataDir::open(place.path()).unwrap();
-        let journal = Journal::open(&dir, "0", Default::default()).unwrap();
-        let streams = Streams::open(&dir, &journal, &StreamsOptions::default()).unwrap();
+        let (_place, _dir, streams) = store();
         let config = TopicConfig::new().partitions(2).segment_bytes_max(64 << 10);
         let topic = streams.create_topic("t", &config).unwrap();
         let partition = topic.partition(0).unwrap();
