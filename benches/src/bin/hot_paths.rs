@@ -99,11 +99,11 @@ fn main() {
             })
         }
         "send" => {
-            let (_store, queue) = queue(&scratch.path().join("store"));
+            let (_store, queue) = queue(&scratch.path().join("store"), threads);
             seconds(|| send(&queue, &value, count))
         }
         "send_10" => {
-            let (_store, queue) = queue(&scratch.path().join("store"));
+            let (_store, queue) = queue(&scratch.path().join("store"), threads);
             let messages = [Message::new(&value); 10];
             seconds(|| {
                 for _ in 0..count / 10 {
@@ -113,7 +113,7 @@ fn main() {
             })
         }
         "receive_delete" => {
-            let (_store, queue) = queue(&scratch.path().join("store"));
+            let (_store, queue) = queue(&scratch.path().join("store"), threads);
             send(&queue, &value, count);
             seconds(|| {
                 for _ in 0..count {
@@ -123,7 +123,7 @@ fn main() {
             })
         }
         "receive_delete_10" => {
-            let (_store, queue) = queue(&scratch.path().join("store"));
+            let (_store, queue) = queue(&scratch.path().join("store"), threads);
             send(&queue, &value, count);
             let options = ReceiveOptions::new().max(10);
             seconds(|| {
@@ -153,8 +153,8 @@ fn main() {
     );
 }
 
-fn queue(path: &Path) -> (Store, Queue) {
-    let store = Store::builder().threads(0).durability(Durability::Buffered);
+fn queue(path: &Path, threads: usize) -> (Store, Queue) {
+    let store = Store::builder().threads(threads).durability(Durability::Buffered);
     let store = store.open(path).expect("store");
     let queue = store.create_queue("q", &QueueConfig::standard()).expect("queue");
     (store, queue)

@@ -165,8 +165,6 @@ pub trait Region: Debug + Send + Sync {
     /// # Panics
     /// If the range is not inside the region: the caller's own bookkeeping is wrong.
     fn store(&mut self, position: u64, bytes: &[u8]);
-    /// Brings the pages of a range in, so that storing there does not fault. A hint.
-    fn populate(&self, position: u64, len: u64);
 }
 
 /// What an [`Io`] answers when a name stands for something that it never opens: see [`Kind::Other`].

@@ -209,6 +209,4 @@ impl Region for SimRegion {
             inode.write(position, bytes, true);
         }
     }
-
-    fn populate(&self, _position: u64, _len: u64) {}
 }

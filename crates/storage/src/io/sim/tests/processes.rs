@@ -32,7 +32,6 @@ fn every_call_of_a_dead_process_fails_and_changes_nothing() {
             disk.kill()
         }
         region.store(0, &[9; 9]);
-        region.populate(0, 9);
         let path = Path::new("a");
         let errors = [
             io.open(path, Open::Read).unwrap_err(),
