@@ -223,18 +223,24 @@ impl Ready {
 
     /// The lane whose run has `sequence`. Cost: nothing to speak of if it is its lane's first, else a look into every lane.
     pub(crate) fn find(&self, sequence: u64) -> Option<(LaneId, Item)> {
-        let first = |lane: &LaneId| {
-            self.lanes.get(*lane).run.front().filter(|item| item.sequence == sequence)
-        };
-        if let Some((lane, item)) =
-            self.plain.iter().find_map(|lane| first(lane).map(|item| (*lane, *item)))
-        {
-            return Some((lane, item));
-        }
-        if let Some((_, lane)) = self.eldest.range((sequence, 0)..=(sequence, LaneId::MAX)).next() {
-            return first(lane).map(|item| (*lane, *item));
+        if let Some(first) = self.find_first(sequence) {
+            return Some(first);
         }
         self.lanes.ids().find_map(|lane| Some((lane, self.lanes.get(lane).run.get(sequence)?)))
+    }
+
+    /// The lane whose run begins with `sequence`.
+    #[inline]
+    pub(crate) fn find_first(&self, sequence: u64) -> Option<(LaneId, Item)> {
+        let first = |lane: &LaneId| {
+            let item =
+                self.lanes.get(*lane).run.front().filter(|item| item.sequence == sequence)?;
+            Some((*lane, *item))
+        };
+        self.plain.iter().find_map(first).or_else(|| {
+            let mut found = self.eldest.range((sequence, 0)..=(sequence, LaneId::MAX));
+            first(&found.next()?.1)
+        })
     }
 
     /// The message in the run of `lane`, if both are there.
@@ -370,12 +376,15 @@ impl Ready {
     /// Puts a lane where it belongs in the orders, or drops it; whether it is still there.
     #[inline]
     fn refresh(&mut self, id: LaneId) -> bool {
-        let blocked = self.is_blocked(id);
         let lane = self.lanes.get(id);
         let place = lane.place();
         let grouped = lane.group != NO_GROUP;
         // While no message has a group, each priority has one lane, and its place among others does not matter.
         let alone = !grouped && self.by_name.is_empty();
+        if alone && place.is_some() && lane.rank.is_some_and(|rank| rank.place == 0) {
+            return true;
+        }
+        let blocked = self.is_blocked(id);
         let noisy = grouped && self.groups.get(lane.group).noisy;
         let rank = place.filter(|_| !blocked).map(|place| Rank {
             priority_from_top: u8::MAX - lane.priority,
@@ -418,11 +427,15 @@ impl Ready {
     }
 
     /// The first item in any run: with the same retention for all, the one that expires first.
-    pub(crate) fn eldest(&self) -> Option<(LaneId, Item)> {
-        let front = |lane: LaneId| Some((lane, *self.lanes.get(lane).run.front()?));
-        let plain = self.plain.iter().copied().filter_map(front);
-        let grouped = self.eldest.first().and_then(|(_, lane)| front(*lane));
-        plain.chain(grouped).min_by_key(|(_, item)| item.sequence)
+    #[inline]
+    pub(crate) fn eldest(&self) -> Option<&Item> {
+        let front = |lane: &LaneId| self.lanes.get(*lane).run.front();
+        let grouped = self.eldest.first().and_then(|(_, lane)| front(lane));
+        let fronts = self.plain.iter().filter_map(front);
+        fronts.fold(grouped, |eldest, item| match eldest {
+            Some(eldest) if eldest.sequence < item.sequence => Some(eldest),
+            _ => Some(item),
+        })
     }
 
     /// The lanes with a run, in the order of its first sequence; those of messages without a group come first.

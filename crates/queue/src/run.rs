@@ -129,6 +129,8 @@ impl Iterator for Items<'_> {
 #[derive(Clone)]
 pub(crate) struct Iter<'a> {
     front: Option<Item>,
+    /// What comes behind `front` is looked for when it is asked for: most receives take one message.
+    unbegun: Option<&'a Run>,
     items: Items<'a>,
     chunks: vec_deque::Iter<'a, Chunk>,
 }
@@ -140,6 +142,9 @@ impl Iterator for Iter<'_> {
     fn next(&mut self) -> Option<Item> {
         if let Some(front) = self.front.take() {
             return Some(front);
+        }
+        if let Some(run) = self.unbegun.take() {
+            (self.items, self.chunks) = run.behind_front();
         }
         loop {
             if let Some(item) = self.items.next() {
@@ -241,15 +246,18 @@ impl Run {
     }
 
     /// All items, first to last.
+    #[inline]
     pub(crate) fn iter(&self) -> Iter<'_> {
+        let (items, chunks) = Default::default();
+        Iter { front: self.front, unbegun: Some(self), items, chunks }
+    }
+
+    /// What is left of the first chunk behind the first item, and the chunks after it.
+    fn behind_front(&self) -> (Items<'_>, vec_deque::Iter<'_, Chunk>) {
         let mut chunks = self.chunks.iter();
         let bytes =
             chunks.next().and_then(|chunk| chunk.bytes.get(self.position..)).unwrap_or_default();
-        Iter {
-            front: self.front,
-            items: Items { input: Input(bytes), last: self.front.unwrap_or_default() },
-            chunks,
-        }
+        (Items { input: Input(bytes), last: self.front.unwrap_or_default() }, chunks)
     }
 
     /// The items with a sequence of at least `from`, without decoding the chunks before.
@@ -260,14 +268,14 @@ impl Run {
         } else {
             let mut chunks = self.chunks.iter();
             let items = chunks.nth(skipped).map_or(Items::default(), Chunk::items);
-            Iter { front: None, items, chunks }
+            Iter { front: None, unbegun: None, items, chunks }
         };
         iter.skip_while(move |item| item.sequence < from)
     }
 
     /// What is left of the first chunk.
     fn first_items(&self) -> impl Iterator<Item = Item> + Clone + '_ {
-        Iter { chunks: vec_deque::Iter::default(), ..self.iter() }
+        self.front.into_iter().chain(self.behind_front().0)
     }
 
     /// The item of `sequence`. Cost: the decoding of one chunk.

@@ -302,8 +302,7 @@ impl QueueState {
         if sequence > self.last_in_line.sequence && since >= self.last_in_line.since - slack {
             return true;
         }
-        let eldest = self.ready.eldest().map(|(_, eldest)| eldest);
-        eldest.is_none_or(|eldest| {
+        self.ready.eldest().is_none_or(|eldest| {
             sequence < self.last_in_line.sequence && since <= eldest.since + slack
         })
     }

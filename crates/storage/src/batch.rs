@@ -264,7 +264,7 @@ impl<'a> Batch<'a> {
     /// Its records, in order, from the reader's position on.
     pub fn records(&self) -> Records<'a> {
         let mut records = self.all_records();
-        let Some(first) = self.from.checked_sub(self.base_offset) else { return records };
+        let Some(first @ 1..) = self.from.checked_sub(self.base_offset) else { return records };
         // What does not decode is left in front, to be met by the caller.
         while records.left > 0
             && let Ok((delta, rest)) = record::peek_delta(records.bytes)

@@ -29,18 +29,21 @@ impl Candidate {
 /// The messages of one lane, in order.
 struct InLane<'a> {
     run: Peekable<run::Iter<'a>>,
-    returned: Peekable<btree_map::Iter<'a, (u64, u64), SlotId>>,
+    /// `None`: there are none.
+    returned: Option<Peekable<btree_map::Iter<'a, (u64, u64), SlotId>>>,
 }
 
 impl<'a> InLane<'a> {
     fn of(ready: &'a Ready, lane: LaneId) -> InLane<'a> {
         let lane = ready.lane(lane);
-        InLane { run: lane.run.iter().peekable(), returned: lane.returned.iter().peekable() }
+        let returned = (!lane.returned.is_empty()).then(|| lane.returned.iter().peekable());
+        InLane { run: lane.run.iter().peekable(), returned }
     }
 
     fn place(&mut self) -> Option<u64> {
         let run = self.run.peek().map(|item| item.sequence);
-        let returned = self.returned.peek().map(|((place, _), _)| *place);
+        let returned = self.returned.as_mut().and_then(Peekable::peek);
+        let returned = returned.map(|((place, _), _)| *place);
         match (run, returned) {
             (Some(run), Some(returned)) => Some(run.min(returned)),
             (run, returned) => run.or(returned),
@@ -51,12 +54,15 @@ impl<'a> InLane<'a> {
 impl Iterator for InLane<'_> {
     type Item = Candidate;
 
+    #[inline]
     fn next(&mut self) -> Option<Candidate> {
-        let place = self.place()?;
-        if let Some(((_, sequence), slot)) =
-            self.returned.next_if(|((returned, _), _)| *returned == place)
-        {
-            return Some(Candidate::Returned { sequence: *sequence, slot: *slot });
+        if self.returned.is_some() {
+            let place = self.place()?;
+            if let Some(((_, sequence), slot)) =
+                self.returned.as_mut()?.next_if(|((returned, _), _)| *returned == place)
+            {
+                return Some(Candidate::Returned { sequence: *sequence, slot: *slot });
+            }
         }
         self.run.next().map(Candidate::Fresh)
     }
@@ -76,13 +82,21 @@ pub(crate) struct Order<'a> {
 
 impl<'a> Order<'a> {
     pub(crate) fn of(ready: &'a Ready) -> Order<'a> {
-        let mut waiting = ready.available.iter();
-        let mut next = waiting.next().copied();
+        let mut order = Order {
+            ready,
+            single: None,
+            waiting: ready.available.iter(),
+            next: None,
+            open: Vec::new(),
+            merge: BinaryHeap::new(),
+        };
+        order.next = order.waiting.next().copied();
         let alone =
             |rank: &Rank| ready.available.len() == 1 && ready.lane(rank.lane).group == NO_GROUP;
-        let single =
-            next.take_if(|rank| alone(rank)).map(|rank| (rank.lane, InLane::of(ready, rank.lane)));
-        Order { ready, single, waiting, next, open: Vec::new(), merge: BinaryHeap::new() }
+        if let Some(rank) = order.next.take_if(|rank| alone(rank)) {
+            order.single = Some((rank.lane, InLane::of(ready, rank.lane)));
+        }
+        order
     }
 
     /// Nothing more of the lane that the last candidate came from: it failed for good and its group stands still, or

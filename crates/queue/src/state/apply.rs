@@ -269,7 +269,13 @@ impl QueueState {
 
     fn start_lease(&mut self, mark: Mark, lease: &Lease) {
         let Lease { time, until, epoch, session, back } = *lease;
-        let slot = match self.find(mark.sequence) {
+        // Most messages are received for the first time, and in order.
+        let first = (mark.generation == 1).then(|| self.ready.find_first(mark.sequence)).flatten();
+        let found = match first {
+            Some((lane, item)) => Some(Found::InRun(lane, item)),
+            None => self.find(mark.sequence),
+        };
+        let slot = match found {
             None => return,
             Some(Found::InRun(lane, Item { sequence, location, since, size })) => {
                 self.ready.hold(lane);

@@ -64,7 +64,7 @@ impl QueueState {
     #[inline]
     pub(crate) fn has_expired(&self) -> bool {
         self.held.next_expiry().is_some_and(|(at, _)| at <= self.now)
-            || self.ready.eldest().is_some_and(|(_, item)| self.is_over(&item))
+            || self.ready.eldest().is_some_and(|item| self.is_over(item))
     }
 
     fn is_over(&self, item: &Item) -> bool {
@@ -74,7 +74,7 @@ impl QueueState {
     /// When the next message expires.
     pub(crate) fn next_expiry(&self) -> Option<i64> {
         let held = self.held.next_expiry().map(|(at, _)| at);
-        let line = self.ready.eldest().map(|(_, item)| self.expiry(item.since, 0));
+        let line = self.ready.eldest().map(|item| self.expiry(item.since, 0));
         held.into_iter().chain(line).min()
     }
 
@@ -82,7 +82,7 @@ impl QueueState {
     pub(crate) fn next_moment(&self) -> Option<i64> {
         let wake = self.held.next_wake().map(|(at, _)| at);
         let expiry = self.held.next_expiry().map(|(at, _)| at);
-        let run = self.ready.eldest().map(|(_, item)| self.expiry(item.since, 0));
+        let run = self.ready.eldest().map(|item| self.expiry(item.since, 0));
         wake.into_iter().chain(expiry).chain(run).min()
     }
 }
