@@ -956,10 +956,11 @@ fn keep_compacted(known: &Known<'_>, scan: &Scan) -> Result<()> {
     Ok(())
 }
 
-/// Removes a segment and what belongs to it; the directory is not synced.
+/// Removes a segment and its indexes; the directory is not synced. A snapshot of producers with its base offset stays: it
+/// is of the log as a whole, may be the only one, and goes when there is a newer one.
 pub(crate) fn remove_segment(io: &dyn Io, root: &Path, dir: &Path, base_offset: u64) -> Result<()> {
     // The log file goes last, so that its indexes are never orphans.
-    for extension in ["index", "time", "producers", "log"] {
+    for extension in ["index", "time", "log"] {
         let path = dir.join(segment::file_name(base_offset, extension));
         unlink_if_there(io, &path).map_err(|e| Error::io("unlink", root.join(path), e))?;
     }

@@ -7,8 +7,8 @@ use std::task::{Context, Poll, Wake, Waker};
 
 use logmill_storage::io::sim::{CrashPlan, SimDisk};
 use logmill_storage::{
-    AppendOptions, DataDir, DataDirOptions, Durability, Error, Log, LogConfig, ManualClock,
-    Producer, Record,
+    AppendOptions, CompactionReport, DataDir, DataDirOptions, Durability, Error, Log, LogConfig,
+    ManualClock, Producer, Record,
 };
 
 fn open(disk: &SimDisk) -> (DataDir, Log) {
@@ -84,6 +84,54 @@ fn a_retry_after_any_crash_is_appended_once_and_keeps_its_offset() {
         );
         assert_eq!(log.last_sequence(5).unwrap(), Some((1, 1)));
     }
+}
+
+fn compact(disk: &SimDisk) -> Result<CompactionReport, Error> {
+    let clock = Arc::new(ManualClock::at(1_000_000));
+    let dir = DataDirOptions::new().threads(0).clock(clock).open_with(disk.io())?;
+    let log = Log::open(&dir, "1", LogConfig::default())?;
+    // Behind what was found, which is sealed then.
+    log.append(&Record::value(b"v").key(b"k"))?;
+    log.settle()?;
+    log.compact()
+}
+
+/// What a producer had last was in a snapshot alone, since its records had been removed, and the snapshot bears the base
+/// offset of a segment that began where it was taken. Compaction, or the recovery after a crash in it, merged that segment
+/// into the one before and removed the snapshot with its files: after the next crash a retry was appended once more.
+#[test]
+fn a_producer_whose_records_are_gone_is_known_after_a_crash_at_any_call_of_a_compaction() {
+    let disk = SimDisk::new(1);
+    let (dir, log) = open(&disk);
+    log.append_with(&[Record::value(b"once")], &by(5, 0, 0)).unwrap();
+    log.delete_records_before(1).unwrap();
+    let append = || log.append(&Record::value(b"v").key(b"k")).unwrap();
+    append();
+    append();
+    log.roll().unwrap();
+    log.settle().unwrap();
+    append();
+    append();
+    drop((log, dir));
+    disk.kill();
+    let whole = disk.fork(0);
+    let report = compact(&whole).unwrap();
+    assert_eq!((report.rewritten, report.written), (2, 1));
+    let calls = whole.change_points();
+    assert!(calls.len() > 10, "{} calls change something", calls.len());
+    for call in calls {
+        let disk = disk.fork(call);
+        disk.stop_at(call);
+        let stopped = compact(&disk);
+        assert!(disk.is_stopped(), "call {call}: {stopped:?}");
+        disk.crash(&CrashPlan::everything());
+        let (_dir, log) = open(&disk);
+        assert_eq!(log.last_sequence(5).unwrap(), Some((0, 0)), "call {call}");
+        assert!(log.append_with(&[Record::value(b"once")], &by(5, 0, 0)).unwrap().duplicate);
+    }
+    whole.kill();
+    let (_dir, log) = open(&whole);
+    assert_eq!(log.last_sequence(5).unwrap(), Some((0, 0)));
 }
 
 #[derive(Default)]
