@@ -59,6 +59,7 @@ pub(crate) struct Active {
 
 impl Active {
     /// Where the next frame begins.
+    #[inline]
     pub fn end(&self) -> u64 {
         match &self.way {
             Way::Mapped { .. } => self.stored,
@@ -67,6 +68,7 @@ impl Active {
     }
 
     /// Has blocks for everything before `needed`, at best for as much again as there is.
+    #[inline]
     pub fn reserve(&mut self, needed: u64, segment_bytes_max: u64, zero_ahead: bool) -> Result<()> {
         if needed > self.reserved {
             let generous =
@@ -78,7 +80,8 @@ impl Active {
                 e => Err(e),
             })?;
         }
-        if zero_ahead || matches!(self.way, Way::Mapped { .. }) {
+        let (Way::Mapped { zeroed, .. } | Way::Positional { zeroed, .. }) = &self.way;
+        if needed > *zeroed && (zero_ahead || matches!(self.way, Way::Mapped { .. })) {
             self.zero_write(needed)?;
         }
         Ok(())
@@ -86,11 +89,9 @@ impl Active {
 
     /// Writes zeros ahead of the tail, so that a sync finds no block to be converted, and a store through the mapping a
     /// page to go to.
+    #[cold]
     fn zero_write(&mut self, needed: u64) -> Result<()> {
         let (Way::Mapped { zeroed, .. } | Way::Positional { zeroed, .. }) = &mut self.way;
-        if needed <= *zeroed {
-            return Ok(());
-        }
         let stretch = (*zeroed).clamp(RESERVE_FIRST, ZERO_STRETCH);
         let upto = ((*zeroed + stretch) / stretch * stretch).min(self.reserved);
         if upto < needed {
@@ -105,6 +106,7 @@ impl Active {
         Ok(())
     }
 
+    #[cold]
     fn reserve_exactly(&mut self, reserved: u64) -> Result<()> {
         self.file
             .reserve(self.reserved, reserved - self.reserved)

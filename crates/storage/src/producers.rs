@@ -73,6 +73,7 @@ impl Producers {
     }
 
     /// Judges a batch of `count` records.
+    #[inline(never)]
     pub fn check(&self, producer: Producer, count: u32) -> Result<Check> {
         if !producer.is_valid() {
             return Err(Error::InvalidProducer { producer });
@@ -127,6 +128,7 @@ impl Producers {
 
     /// Notes a batch. The frames of one commit follow each other and are one batch to a retry. What lies at `stored` or after
     /// may be taken back: of what lies before, the last one is kept.
+    #[inline(never)]
     pub fn note(
         &mut self,
         producer: Producer,

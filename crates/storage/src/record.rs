@@ -121,22 +121,11 @@ impl<'a> Record<'a> {
 
     #[inline]
     pub(crate) fn encode(&self, out: &mut Vec<u8>, timestamp_delta: i64, offset_delta: u32) {
-        let body_len = self.body_len(timestamp_delta, offset_delta);
-        out.reserve(varint::LEN_MAX.saturating_add(body_len));
-        if self.headers.is_empty() && self.key.is_none_or(|key| key.len() <= KEY_IN_FRONT) {
-            let mut front = Front::default();
-            front.put(body_len as i64);
-            front.push(0);
-            front.put(timestamp_delta);
-            front.put(i64::from(offset_delta));
-            front.put(self.key.map_or(-1, |key| key.len() as i64));
-            self.key.unwrap_or_default().iter().for_each(|byte| front.push(*byte));
-            front.put(self.value.map_or(-1, |value| value.len() as i64));
-            out.extend_from_slice(front.bytes());
-            out.extend_from_slice(self.value.unwrap_or_default());
-            out.push(0);
+        if self.headers.is_empty() && self.encode_short(out, timestamp_delta, offset_delta) {
             return;
         }
+        let body_len = self.body_len(timestamp_delta, offset_delta);
+        out.reserve(varint::LEN_MAX.saturating_add(body_len));
         put_signed(out, body_len as i64);
         out.push(0);
         put_signed(out, timestamp_delta);
@@ -149,50 +138,70 @@ impl<'a> Record<'a> {
             put_optional(out, Some(header.value));
         }
     }
+
+    /// Appends a record without headers, if no number before its value takes more than two bytes: most are like that.
+    #[inline]
+    #[expect(clippy::arithmetic_side_effects, reason = "everything is below 2^14")]
+    fn encode_short(&self, out: &mut Vec<u8>, timestamp_delta: i64, offset_delta: u32) -> bool {
+        const KEY_MAX: usize = 63;
+        const VALUE_MAX: usize = 8_000;
+        let (timestamp, offset) = (zigzag(timestamp_delta), zigzag(i64::from(offset_delta)));
+        let (key, value) = (self.key.unwrap_or_default(), self.value.unwrap_or_default());
+        if key.len() > KEY_MAX || value.len() > VALUE_MAX || timestamp.max(offset) >= Short::LIMIT {
+            return false;
+        }
+        let part_len = |part: Option<&[u8]>| zigzag(part.map_or(-1, |bytes| bytes.len() as i64));
+        let mut rest = Short::default();
+        rest.put(0);
+        rest.put(timestamp);
+        rest.put(offset);
+        rest.put(part_len(self.key));
+        let mut value_len = Short::default();
+        value_len.put(part_len(self.value));
+        let body_len = rest.len + key.len() + value_len.len + value.len() + 1;
+        let mut front = Short::default();
+        front.put(zigzag(body_len as i64));
+        front.append(rest);
+        front.extend(out);
+        out.extend_from_slice(key);
+        value_len.extend(out);
+        out.extend_from_slice(value);
+        out.push(0);
+        true
+    }
 }
 
-/// A key of at most so many bytes is copied with what stands before it.
-const KEY_IN_FRONT: usize = 16;
-
-/// What stands before the value of a record without headers, put together where it costs no look at a buffer's room.
-struct Front {
-    bytes: [u8; FRONT_MAX],
+/// Numbers of one or two bytes, put together in a register: no look at a buffer's room for each.
+#[derive(Clone, Copy, Default)]
+struct Short {
+    bytes: u64,
     len: usize,
 }
 
-/// Length, attributes, two deltas, the key with its length, and the value's length.
-const FRONT_MAX: usize = 1 + 5 * varint::LEN_MAX + KEY_IN_FRONT;
+impl Short {
+    /// What is put is below it.
+    const LIMIT: u64 = 1 << 14;
 
-impl Default for Front {
     #[inline]
-    fn default() -> Front {
-        Front { bytes: [0; FRONT_MAX], len: 0 }
-    }
-}
-
-impl Front {
-    #[inline]
-    fn push(&mut self, byte: u8) {
-        if let Some(place) = self.bytes.get_mut(self.len) {
-            *place = byte;
-        }
-        self.len = self.len.wrapping_add(1);
+    fn put(&mut self, value: u64) {
+        let is_long = u64::from(value >= 0x80);
+        let bytes = value & 0x7F | is_long.wrapping_shl(7) | (value >> 7).wrapping_shl(8);
+        self.append(Short { bytes, len: if is_long == 1 { 2 } else { 1 } });
     }
 
+    /// At most eight bytes in all.
     #[inline]
-    #[expect(clippy::cast_possible_truncation, reason = "seven bits at a time")]
-    fn put(&mut self, value: i64) {
-        let mut value = zigzag(value);
-        while value >= 0x80 {
-            self.push(value as u8 | 0x80);
-            value >>= 7;
-        }
-        self.push(value as u8);
+    #[expect(clippy::cast_possible_truncation, reason = "at most 64")]
+    const fn append(&mut self, other: Short) {
+        self.bytes |= other.bytes.wrapping_shl(self.len.wrapping_mul(8) as u32);
+        self.len = self.len.wrapping_add(other.len);
     }
 
     #[inline]
-    fn bytes(&self) -> &[u8] {
-        self.bytes.get(..self.len).unwrap_or_default()
+    fn extend(self, out: &mut Vec<u8>) {
+        let end = out.len().saturating_add(self.len);
+        out.extend_from_slice(&self.bytes.to_le_bytes());
+        out.truncate(end);
     }
 }
 

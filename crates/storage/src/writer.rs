@@ -257,8 +257,7 @@ impl Writer {
         }
         self.make_room(&mut state, size, len_u32(records), now_ms, options)?;
         if options.producer.is_some() && state.producers.is_empty() {
-            // Before the first such frame, so that a log without producers is never read for them.
-            self.or_poison(self.manifest.lock().store(|m| m.has_producers = true))?;
+            self.note_first_producer()?;
         }
         let state = &mut *state;
         let base_offset = state.next_offset;
@@ -271,7 +270,9 @@ impl Writer {
         self.encode_and_store(state, records, options, now_ms);
         let claim = Claim { end: appended.last_offset + 1, generation: state.generation };
         let level = self.level(options);
-        if (level != Durability::Sync || state.pending_len() > PENDING_MAX)
+        let pending = state.pending_len();
+        if pending > 0
+            && (level != Durability::Sync || pending > PENDING_MAX)
             && !planted::has(Bug::AcknowledgedBeforeStored)
         {
             self.flush(state)?;
@@ -322,6 +323,13 @@ impl Writer {
         Ok(())
     }
 
+    /// Before the first frame of a producer, so that a log without producers is never read for them.
+    #[cold]
+    fn note_first_producer(&self) -> Result<()> {
+        self.or_poison(self.manifest.lock().store(|m| m.has_producers = true))
+    }
+
+    #[cold]
     fn duplicate(
         &self,
         state: &State,

@@ -69,14 +69,7 @@ impl Encoder {
         } else {
             self.records.clear();
             encode(&mut self.records);
-            let codec = spec.compression.encode(&self.records, &mut self.compressed);
-            flags |= u16::from(codec);
-            if codec == compress::NONE {
-                out.extend_from_slice(&self.records);
-            } else {
-                varint::put(out, self.records.len() as u64);
-                out.extend_from_slice(&self.compressed);
-            }
+            flags |= self.compress(out, spec.compression);
         }
 
         let frame = &mut out[start..];
@@ -89,6 +82,19 @@ impl Encoder {
         LE::write_u16(&mut frame[12..14], flags);
         seal(scope, frame);
         span.max_timestamp
+    }
+
+    /// Appends the records as they are, or compressed if that is less, and returns the flags that say so.
+    #[cold]
+    fn compress(&mut self, out: &mut Vec<u8>, compression: Compression) -> u16 {
+        let codec = compression.encode(&self.records, &mut self.compressed);
+        if codec == compress::NONE {
+            out.extend_from_slice(&self.records);
+        } else {
+            varint::put(out, self.records.len() as u64);
+            out.extend_from_slice(&self.compressed);
+        }
+        u16::from(codec)
     }
 }
 

@@ -12,7 +12,9 @@ impl Writer {
         now_ms: i64,
         options: &AppendOptions,
     ) -> Result<()> {
-        self.resume(state)?;
+        if state.resume.is_some() {
+            self.resume(state)?;
+        }
         let next_offset = state.next_offset;
         if let Some(active) = &state.active {
             let is_full = active.end() + size + FOOTER_ROOM > active.full_at
@@ -32,19 +34,15 @@ impl Writer {
             }
             None => self.begin_segment(state, size, now_ms, zero_ahead),
         };
-        match reserved {
-            Err(Error::DiskFull { path, source }) => {
-                if options.use_spare && self.begin_spare_segment(state, size, now_ms)? {
-                    Ok(())
-                } else {
-                    Err(Error::DiskFull { path, source })
-                }
-            }
-            other => other,
+        let is_full = matches!(reserved, Err(Error::DiskFull { .. }));
+        if is_full && options.use_spare && self.begin_spare_segment(state, size, now_ms)? {
+            return Ok(());
         }
+        reserved
     }
 
     /// Goes on in the last segment of an earlier session.
+    #[cold]
     pub(super) fn resume(&self, state: &mut State) -> Result<()> {
         let Some(Unsealed { segment, end_position, end_offset, .. }) = &state.resume else {
             return Ok(());
@@ -136,6 +134,7 @@ impl Writer {
         ))
     }
 
+    #[cold]
     pub(super) fn begin_segment(
         &self,
         state: &mut State,
@@ -167,6 +166,7 @@ impl Writer {
     }
 
     /// Turns the spare file into the active segment; `false` if there is none, or it is too small.
+    #[cold]
     pub(super) fn begin_spare_segment(
         &self,
         state: &mut State,
@@ -237,6 +237,7 @@ impl Writer {
         }
     }
     /// Ends the active segment.
+    #[cold]
     pub(super) fn retire(&self, state: &mut State) -> Result<()> {
         self.flush(state)?;
         let Some(active) = state.active.take() else { return Ok(()) };
