@@ -262,6 +262,7 @@ impl<'a> Batch<'a> {
     }
 
     /// Its records, in order, from the reader's position on.
+    #[inline]
     pub fn records(&self) -> Records<'a> {
         let mut records = self.all_records();
         let Some(first @ 1..) = self.from.checked_sub(self.base_offset) else { return records };
@@ -279,6 +280,7 @@ impl<'a> Batch<'a> {
         records
     }
 
+    #[inline]
     fn all_records(&self) -> Records<'a> {
         Records {
             bytes: self.records,

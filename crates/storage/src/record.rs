@@ -289,6 +289,7 @@ impl<'a> Iterator for Headers<'a> {
 
 impl ExactSizeIterator for Headers<'_> {}
 
+#[inline]
 fn take_bytes<'a>(bytes: &mut &'a [u8], len: i64) -> Result<&'a [u8], Corruption> {
     let len =
         usize::try_from(len).map_err(|_| Corruption::Field("a negative length in a record"))?;
@@ -314,7 +315,16 @@ fn take_header<'a>(bytes: &mut &'a [u8]) -> Result<Header<'a>, Corruption> {
     Ok(Header { name, value: take_bytes(bytes, len)? })
 }
 
+#[inline]
 fn take_headers<'a>(bytes: &mut &'a [u8]) -> Result<Headers<'a>, Corruption> {
+    if let [0, rest @ ..] = bytes {
+        *bytes = rest;
+        return Ok(Headers { bytes: &[], count: 0 });
+    }
+    take_some_headers(bytes)
+}
+
+fn take_some_headers<'a>(bytes: &mut &'a [u8]) -> Result<Headers<'a>, Corruption> {
     let count = varint::take_signed(bytes)?;
     let count = usize::try_from(count).map_err(|_| Corruption::Field("a negative header count"))?;
     let all = *bytes;

@@ -41,10 +41,15 @@ pub(crate) fn take(bytes: &mut &[u8]) -> Result<u64, Corruption> {
             *bytes = rest;
             Ok(u64::from(*low))
         }
+        [low, high, rest @ ..] if *high < 0x80 => {
+            *bytes = rest;
+            Ok(u64::from(low & 0x7F) | u64::from(*high).wrapping_shl(7))
+        }
         _ => take_long(bytes),
     }
 }
 
+#[cold]
 fn take_long(bytes: &mut &[u8]) -> Result<u64, Corruption> {
     let (mut value, mut rest) = (0u64, *bytes);
     for shift in (0..u64::BITS).step_by(7) {
