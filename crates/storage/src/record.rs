@@ -316,25 +316,24 @@ fn take_header<'a>(bytes: &mut &'a [u8]) -> Result<Header<'a>, Corruption> {
 }
 
 #[inline]
-fn take_headers<'a>(bytes: &mut &'a [u8]) -> Result<Headers<'a>, Corruption> {
-    if let [0, rest @ ..] = bytes {
-        *bytes = rest;
-        return Ok(Headers { bytes: &[], count: 0 });
+fn take_headers(bytes: &[u8]) -> Result<(Headers<'_>, &[u8]), Corruption> {
+    match bytes {
+        [0, rest @ ..] => Ok((Headers { bytes: &[], count: 0 }, rest)),
+        _ => take_some_headers(bytes),
     }
-    take_some_headers(bytes)
 }
 
-fn take_some_headers<'a>(bytes: &mut &'a [u8]) -> Result<Headers<'a>, Corruption> {
-    let count = varint::take_signed(bytes)?;
+fn take_some_headers(mut bytes: &[u8]) -> Result<(Headers<'_>, &[u8]), Corruption> {
+    let count = varint::take_signed(&mut bytes)?;
     let count = usize::try_from(count).map_err(|_| Corruption::Field("a negative header count"))?;
-    let all = *bytes;
+    let all = bytes;
     for _ in 0..count {
-        take_header(bytes)?;
+        take_header(&mut bytes)?;
     }
-    let (bytes, _) = all
+    let (all, rest) = all
         .split_at_checked(all.len().saturating_sub(bytes.len()))
         .ok_or(Corruption::Field("headers of a record"))?;
-    Ok(Headers { bytes, count })
+    Ok((Headers { bytes: all, count }, rest))
 }
 
 /// The offset delta of the record at the front of `bytes`, and what follows the record.
@@ -356,32 +355,33 @@ pub(crate) fn take<'a>(
     least: u32,
     most: u32,
 ) -> Result<RecordView<'a>, Corruption> {
-    let len = varint::take_signed(bytes)?;
-    let mut body = take_bytes(bytes, len)?;
-    let body = &mut body;
-    match body.split_first() {
-        Some((0, rest)) => *body = rest,
+    let mut after = *bytes;
+    let len = varint::take_signed(&mut after)?;
+    let mut body = match take_bytes(&mut after, len)?.split_first() {
+        Some((0, rest)) => rest,
         Some(_) => return Err(Corruption::Field("record attributes")),
         None => return Err(Corruption::Field("an empty record")),
-    }
-    let timestamp_delta = varint::take_signed(body)?;
-    let offset_delta = varint::take_signed(body)?;
+    };
+    let timestamp_delta = varint::take_signed(&mut body)?;
+    let offset_delta = varint::take_signed(&mut body)?;
     let in_order = u32::try_from(offset_delta).ok().filter(|delta| (least..=most).contains(delta));
     let Some(offset_delta) = in_order else {
         return Err(Corruption::Field("a record's offset delta out of order"));
     };
-    let view = RecordView {
+    let key = take_optional(&mut body)?;
+    let value = take_optional(&mut body)?;
+    let (headers, rest) = take_headers(body)?;
+    if !rest.is_empty() {
+        return Err(Corruption::Field("bytes after a record's headers"));
+    }
+    *bytes = after;
+    Ok(RecordView {
         offset: base_offset
             .checked_add(u64::from(offset_delta))
             .ok_or(Corruption::Field("an offset beyond 64 bits"))?,
         timestamp: timestamp(base_timestamp, timestamp_delta)?,
-        key: take_optional(body)?,
-        value: take_optional(body)?,
-        headers: take_headers(body)?,
-    };
-    if body.is_empty() {
-        Ok(view)
-    } else {
-        Err(Corruption::Field("bytes after a record's headers"))
-    }
+        key,
+        value,
+        headers,
+    })
 }

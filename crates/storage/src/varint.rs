@@ -45,24 +45,28 @@ pub(crate) fn take(bytes: &mut &[u8]) -> Result<u64, Corruption> {
             *bytes = rest;
             Ok(u64::from(low & 0x7F) | u64::from(*high).wrapping_shl(7))
         }
-        _ => take_long(bytes),
+        _ => {
+            let (value, rest) = take_long(bytes)?;
+            *bytes = rest;
+            Ok(value)
+        }
     }
 }
 
+/// By value, so that whoever takes a short one may keep the slice in registers.
 #[cold]
-fn take_long(bytes: &mut &[u8]) -> Result<u64, Corruption> {
-    let (mut value, mut rest) = (0u64, *bytes);
+fn take_long(mut bytes: &[u8]) -> Result<(u64, &[u8]), Corruption> {
+    let mut value = 0u64;
     for shift in (0..u64::BITS).step_by(7) {
-        let Some((byte, after)) = rest.split_first() else { break };
+        let Some((byte, rest)) = bytes.split_first() else { break };
         let bits = u64::from(byte & 0x7F);
         if bits > u64::MAX.wrapping_shr(shift) {
             break;
         }
         value |= bits.wrapping_shl(shift);
-        rest = after;
+        bytes = rest;
         if byte & 0x80 == 0 {
-            *bytes = rest;
-            return Ok(value);
+            return Ok((value, rest));
         }
     }
     Err(TOO_LONG)
