@@ -119,6 +119,7 @@ impl Writer {
                 Ok(standing) => return self.outcome(standing),
                 Err(lead) => lead,
             };
+            lead.let_others_append();
             let synced = self.sync_once();
             drop(lead);
             if let Err(e) = synced {
