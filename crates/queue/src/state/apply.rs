@@ -271,11 +271,8 @@ impl QueueState {
         let Lease { time, until, epoch, session, back } = *lease;
         // Most messages are received for the first time, and in order.
         let first = (mark.generation == 1).then(|| self.ready.find_first(mark.sequence)).flatten();
-        let found = match first {
-            Some((lane, item)) => Some(Found::InRun(lane, item)),
-            None => self.find(mark.sequence),
-        };
-        let slot = match found {
+        let first = first.map(|(lane, item)| Found::InRun(lane, item));
+        let slot = match first.or_else(|| self.find(mark.sequence)) {
             None => return,
             Some(Found::InRun(lane, Item { sequence, location, since, size })) => {
                 self.ready.hold(lane);
