@@ -385,3 +385,43 @@ pub(crate) fn take<'a>(
         headers,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The layout at the head of this page, a field at a time.
+    fn spelled_out(record: &Record<'_>, timestamp_delta: i64, offset_delta: u32) -> Vec<u8> {
+        let mut body = vec![0];
+        put_signed(&mut body, timestamp_delta);
+        put_signed(&mut body, i64::from(offset_delta));
+        put_optional(&mut body, record.key);
+        put_optional(&mut body, record.value);
+        put_signed(&mut body, 0);
+        let mut out = Vec::new();
+        put_signed(&mut out, body.len() as i64);
+        out.extend_from_slice(&body);
+        out
+    }
+
+    #[test]
+    fn a_short_record_and_one_too_long_for_it_have_the_same_layout() {
+        let bytes = [7; 8_300];
+        let parts = |lens: &[usize]| -> Vec<Option<&[u8]>> {
+            lens.iter().map(|len| Some(&bytes[..*len])).chain([None]).collect()
+        };
+        for key in parts(&[0, 1, 63, 64, 8_191, 8_192]) {
+            for value in parts(&[0, 1, 63, 64, 8_000, 8_001, 8_191, 8_192]) {
+                let record = Record { key, value, ..Record::default() };
+                for timestamp in [0, -1, 63, -64, 64, 8_191, -8_192, 8_192, -8_193, TIMESTAMP_MAX] {
+                    for offset in [0, 63, 64, 8_191, 8_192, u32::MAX] {
+                        let mut out = b"before".to_vec();
+                        record.encode(&mut out, timestamp, offset);
+                        let expected = spelled_out(&record, timestamp, offset);
+                        assert_eq!(out[6..], expected, "{timestamp} ms, offset {offset}");
+                    }
+                }
+            }
+        }
+    }
+}
