@@ -72,6 +72,8 @@ pub(crate) struct Scope {
     pub base_offset: u64,
     pub base_timestamp: i64,
     pub epoch: u32,
+    /// A batch with this offset or a later one does not belong here.
+    pub until: u64,
     /// Has taken in what the checksums are seeded with.
     seeded: crc32fast::Hasher,
 }
@@ -84,7 +86,7 @@ impl Scope {
         LE::write_u64(&mut block[20..28], base_offset);
         let mut seeded = crc32fast::Hasher::new();
         seeded.update(&block);
-        Scope { base_offset, base_timestamp, epoch, seeded }
+        Scope { base_offset, base_timestamp, epoch, until: u64::MAX, seeded }
     }
 
     #[inline]
@@ -334,7 +336,10 @@ impl<'a> Batch<'a> {
         Ok(Batch {
             records,
             base_offset,
-            last_offset: base_offset.checked_add(span).ok_or(Corruption::Field("offset span"))?,
+            last_offset: base_offset
+                .checked_add(span)
+                .filter(|last| *last < scope.until)
+                .ok_or(Corruption::Field("a batch beyond the end of its segment"))?,
             count,
             base_timestamp,
             max_timestamp: record::timestamp(

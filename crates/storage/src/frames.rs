@@ -57,6 +57,12 @@ impl Frames {
         }
     }
 
+    /// Takes a batch that reaches to offset `until` or further for damage.
+    pub const fn until(mut self, until: u64) -> Frames {
+        self.scope.until = until;
+        self
+    }
+
     pub const fn position(&self) -> u64 {
         self.position
     }

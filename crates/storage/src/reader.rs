@@ -31,9 +31,11 @@ pub struct Reader {
 struct Place {
     segment: Arc<Segment>,
     frames: Frames,
-    /// The base offset of the following segment, once there is one: then no more is appended to this one.
+    /// The base offset of the following segment, once there is one, or where the footer says that this one ends: then no more
+    /// is appended to it.
     until: Option<u64>,
-    /// The high watermark when the buffer was filled: bytes of later offsets may have changed since.
+    /// The high watermark when the buffer was filled, or where the segment ends if that is less: bytes of later offsets may
+    /// have changed since.
     filled: u64,
     /// The log's epoch and durable offset at that time or before.
     epoch: u32,
@@ -225,8 +227,12 @@ impl Reader {
                     }
                     continue;
                 }
+                if !place.covers(next) {
+                    self.place = None;
+                    continue;
+                }
                 place.frames.forget();
-                place.filled = end;
+                place.filled = place.until.map_or(end, |until| end.min(until));
                 place.durable = self.view.noted_durable();
             }
             let step = place.frames.peek().map_err(place.segment.failed("read"))?;
@@ -236,6 +242,14 @@ impl Reader {
                     if base_offset >= next {
                         if base_offset > next {
                             place.check_gap(next, base_offset)?;
+                            if let Some(until) = place.until.filter(|until| base_offset >= *until) {
+                                self.next = until;
+                                self.place = None;
+                                if until >= end {
+                                    return Ok(Next::None);
+                                }
+                                continue;
+                            }
                         }
                         // A gap left by compaction may reach over the high watermark.
                         return Ok(if base_offset < end { Next::Batch(head) } else { Next::None });
@@ -402,11 +416,14 @@ impl Place {
             },
         };
         let (segment, until, file) = found.ok_or_else(out_of_range)?;
-        let limit = match segment.footer(file.as_ref())? {
-            Some(footer) => footer.data_end,
-            None => u64::MAX,
-        };
-        let frames = segment.frames(file, HEAD_LEN as u64, limit)?;
+        let footer = segment.footer(file.as_ref())?;
+        let limit = footer.map_or(u64::MAX, |footer| footer.data_end);
+        // Where a footer says that a segment ends, it ends, whatever frames there are behind.
+        let end = footer.map(|footer| footer.end_offset);
+        let until = until.or(end).filter(|until| *until > offset);
+        let filled = until.map_or(filled, |until| filled.min(until));
+        let frames_end = end.or(until).unwrap_or(u64::MAX);
+        let frames = segment.frames(file, HEAD_LEN as u64, limit)?.until(frames_end);
         let passed = segment.base_offset();
         let mut place =
             Place { segment, frames, until, filled, epoch, durable, passed, behind: None };
