@@ -355,8 +355,11 @@ mod tests {
         assert!(matches!(walk(long, expected).peek().unwrap(), Step::Frame(_)));
         let short = &frames(&[b"in the buffer as a whole"])[0];
         let limit = short.len() as u64 - 1;
-        let cut = Corruption::Truncated { expected: limit + 1, found: limit };
-        assert_eq!(walk(short, limit).peek().unwrap(), Step::Damaged(cut));
+        let cut = || Step::Damaged(Corruption::Truncated { expected: limit + 1, found: limit });
+        assert_eq!(walk(short, limit).peek().unwrap(), cut());
+        let mut behind_another = walk(&[&short[..], short].concat(), limit + 1 + limit);
+        behind_another.seek(limit + 1);
+        assert_eq!(behind_another.peek().unwrap(), cut());
     }
 
     #[test]
@@ -372,5 +375,12 @@ mod tests {
                 assert_eq!(walk(&bytes, len as u64).peek().unwrap(), Step::Damaged(damage));
             }
         }
+        let mut before_others = walk(&[[0; 100], [1; 100]].concat(), 100);
+        before_others.seek(95);
+        assert_eq!(
+            before_others.peek().unwrap(),
+            Step::End,
+            "what is behind the limit is not looked at"
+        );
     }
 }

@@ -300,7 +300,8 @@ mod tests {
     #[test]
     fn a_time_look_up_never_begins_after_the_first_record_that_fits() {
         let index = sample();
-        for ms in [-1, 0, 5, 1234, 3990, 9999] {
+        let entries = index.times.iter().map(|entry| entry.max_timestamp);
+        for ms in [-1, 0, 5, 1234, 3990, 9999].into_iter().chain(entries) {
             let first_that_fits =
                 (0..400u32).find(|n| i64::from(*n) * 10 >= ms).map_or(1200, |n| n * 3);
             let begun = index.before_time(ms).unwrap_or(0);

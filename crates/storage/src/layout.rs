@@ -437,6 +437,90 @@ mod tests {
         assert_eq!(SegmentHead::decode(&head.encode()), Err(refused));
     }
 
+    #[test]
+    fn a_head_that_is_summed_rightly_and_makes_no_sense_is_refused() {
+        let head = SegmentHead {
+            read_only_features: 6,
+            log_id: [7; 16],
+            base_offset: 10,
+            epoch: 1,
+            generation: 0,
+            base_timestamp: 0,
+            superseded_hash: [0; 16],
+        };
+        let with = |at: usize, value: u8| {
+            let mut bytes = head.encode();
+            bytes[at] = value;
+            seal(&mut bytes);
+            SegmentHead::decode(&bytes)
+        };
+        assert_eq!(with(16, 6), Ok(head.clone()), "what it may not write, it may read");
+        assert_eq!(head.check_writable(), Err(Corruption::Features { unknown: 6 }));
+        assert_eq!(with(16, 0).unwrap().check_writable(), Ok(()));
+        assert_eq!(with(12, 1), Err(Corruption::Features { unknown: 1 }));
+        for at in [10, 80, 123] {
+            assert_eq!(with(at, 1), Err(Corruption::Field("segment head")), "{at}");
+        }
+    }
+
+    fn manifest() -> Manifest {
+        Manifest {
+            read_only_features: 0,
+            generation: 3,
+            log_id: [7; 16],
+            epoch: 2,
+            state: State::Open,
+            start_offset: 5,
+            proven: Proven { offset: 9, segment: 6, position: 200, max_timestamp: 4 },
+            boot_id: [1; 16],
+            created_at: 8,
+            has_producers: true,
+            owner: b"a queue".to_vec(),
+        }
+    }
+
+    #[test]
+    fn a_manifest_has_room_for_as_long_an_owner_as_its_slot_has_bytes_left() {
+        let room = SLOT_LEN - 4 - OWNER_AT;
+        for len in [0, 1, room] {
+            let manifest = Manifest { owner: vec![9; len], ..manifest() };
+            let mut bytes = manifest.encode();
+            assert_eq!(usize::from(LE::read_u16(&bytes[10..])), OWNER_AT + len);
+            assert_eq!(Manifest::decode(&bytes), Ok(manifest));
+            LE::write_u16(&mut bytes[128..], room as u16 + 1);
+            seal(&mut bytes);
+            let refused = Corruption::Field("length of the owner's configuration");
+            assert_eq!(Manifest::decode(&bytes), Err(refused));
+        }
+    }
+
+    #[test]
+    fn a_manifest_that_is_summed_rightly_and_makes_no_sense_is_refused() {
+        let with = |change: fn(&mut Manifest)| {
+            let mut changed = manifest();
+            change(&mut changed);
+            Manifest::decode(&changed.encode()).map(|manifest| manifest.check_writable())
+        };
+        let features = |unknown| Corruption::Features { unknown };
+        assert_eq!(with(|_| {}), Ok(Ok(())));
+        assert_eq!(with(|manifest| manifest.read_only_features = 6), Ok(Err(features(6))));
+        let mut bytes = manifest().encode();
+        bytes[12] = 1;
+        seal(&mut bytes);
+        assert_eq!(Manifest::decode(&bytes), Err(features(1)));
+        // A segment without frames begins at the end.
+        let point = |segment, position| {
+            let proven = Proven { segment, position, ..manifest().proven };
+            Manifest::decode(&Manifest { proven, ..manifest() }.encode()).map(|_| ())
+        };
+        assert_eq!(point(9, HEAD_LEN as u64), Ok(()));
+        for (segment, position) in [(9, HEAD_LEN as u64 + 1), (10, HEAD_LEN as u64)] {
+            assert_eq!(point(segment, position), Err(Corruption::Field("proven point")));
+        }
+        assert_eq!(with(|manifest| manifest.generation = u64::MAX), Err(NO_NEXT));
+        assert_eq!(with(|manifest| manifest.epoch = u32::MAX), Err(NO_NEXT));
+    }
+
     /// Every flipped bit is the checksum's to find. What follows is summed rightly, by somebody who means harm or a writer that is
     /// wrong.
     #[test]

@@ -320,6 +320,24 @@ mod tests {
         assert_eq!(state.check(producer(4, 0), 1).unwrap(), Check::Next);
     }
 
+    #[test]
+    fn what_overlaps_a_batch_or_is_of_an_older_epoch_is_no_retry_of_it() {
+        let mut state = Producers::default();
+        for sequence in [0, 1] {
+            state.note(producer(0, sequence), 1, 100, false, u64::MAX);
+        }
+        state.note(producer(1, 0), 1, 102, false, u64::MAX);
+        assert_eq!(state.check(producer(1, 1), 1).unwrap(), Check::Next);
+        state.note(producer(1, 1), 4, 103, false, u64::MAX);
+        assert_eq!(state.check(producer(1, 1), 4).unwrap(), Check::Duplicate(103));
+        for (sequence, count) in [(1, 3), (2, 3)] {
+            assert!(matches!(
+                state.check(producer(1, sequence), count),
+                Err(Error::OutOfOrderSequence { expected: 5, .. })
+            ));
+        }
+    }
+
     /// A producer's first batch was taken back for want of space while the next one was on its way: that counted as the first
     /// and took its place.
     #[test]
@@ -392,6 +410,17 @@ mod tests {
         state.truncate(5);
         assert_eq!(state.taken_back.len(), PRODUCERS_MAX);
         assert_eq!([0, 1, i64::MAX].map(|id| behind(&state, id)), [false, true, true]);
+    }
+
+    #[test]
+    fn the_longest_snapshot_is_that_of_all_that_can_be_remembered() {
+        let mut state = Producers::default();
+        for id in (0..).take(PRODUCERS_MAX) {
+            for sequence in (0..).take(RECENT + 1) {
+                state.note(Producer { id, epoch: 0, sequence }, 1, 5, false, u64::MAX);
+            }
+        }
+        assert_eq!(state.encode(&[1; 16], 0).len(), SNAPSHOT_MAX);
     }
 
     #[test]

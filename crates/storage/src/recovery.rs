@@ -985,3 +985,6 @@ fn tidy(known: &Known<'_>, end: u64) -> Result<()> {
     }
     Ok(())
 }
+
+#[cfg(all(test, feature = "sim"))]
+mod tests;

@@ -477,6 +477,45 @@ fn what_unfolds_to_more_than_any_frame_holds_is_refused_before_there_is_memory_f
 }
 
 #[test]
+#[cfg(not(feature = "zstd"))]
+fn what_unfolds_to_more_than_its_codec_can_shrink_is_refused_before_there_is_memory_for_it() {
+    let compressed = [0; 100];
+    let most = (100 + 16) * 256;
+    for (len, damage) in [(most, "compressed records"), (most + 1, "uncompressed length")] {
+        let refused = compress::decode(3, &compressed, len, &mut Vec::new());
+        assert_eq!(refused, Err(Corruption::Field(damage)), "{len}");
+    }
+}
+
+#[test]
+#[cfg(not(feature = "zstd"))]
+fn a_build_without_a_codec_is_not_asked_to_write_it() {
+    use crate::error::Error;
+    assert!(matches!(Compression::Zstd.check(), Err(Error::UnsupportedCodec { codec: 4 })));
+    assert!(Compression::Lz4.check().is_ok());
+}
+
+#[test]
+fn what_compression_does_not_make_smaller_is_stored_as_it_is() {
+    let (mut as_long, mut smaller) = (0, 0);
+    for repeated in 0..10 {
+        let records: Vec<u8> = (0..10).chain(0..repeated).chain(100..120).collect();
+        let compressed = lz4_flex::block::compress(&records).len();
+        as_long += u32::from(compressed == records.len());
+        smaller += u32::from(compressed < records.len());
+        let codec = Compression::Lz4.encode(&records, &mut Vec::new());
+        assert_eq!(codec == 3, compressed < records.len(), "{repeated}");
+    }
+    assert!(as_long > 0 && smaller > 0, "{as_long}, {smaller}");
+}
+
+#[test]
+fn a_record_has_a_key_or_none() {
+    assert!(Record::tombstone(b"").has_key());
+    assert!(!Record::value(b"v").has_key());
+}
+
+#[test]
 fn the_writer_counts_at_least_what_a_record_takes_however_many_headers_it_has() {
     for count in [0, 1, 1_000] {
         let headers = vec![Header { name: "a", value: b"" }; count];

@@ -270,19 +270,28 @@ fn a_last_segment_that_was_named_and_never_written_is_removed_unless_it_held_wha
 /// begins there are nobody's.
 #[test]
 fn what_a_failed_write_left_before_the_next_segment_is_nothing() {
-    let disk = SimDisk::new(1);
-    let log = open(&disk).unwrap();
-    append(&log, &[b"first"], Durability::Buffered);
-    log.roll().unwrap();
-    append(&log, &[b"second"], Durability::Buffered);
-    disk.kill();
-    let bytes = file(&disk, 0);
-    let end = format::data_end(&bytes);
-    disk.write_file(&named(0), &[&bytes[..end], b"half a frame"].concat()).unwrap();
-    let log = open(&disk).unwrap();
-    let report = log.recovery();
-    assert_eq!((report.verdict, report.dropped_bytes, report.end_offset), (Verdict::Clean, 0, 2));
-    assert_eq!(values(&log), [b"first".as_slice(), b"second"]);
+    for is_sealed in [false, true] {
+        let disk = SimDisk::new(1);
+        let log = open(&disk).unwrap();
+        let proves_nothing = disk.read_file("0/manifest").unwrap();
+        append(&log, &[b"first"], Durability::Buffered);
+        log.roll().unwrap();
+        append(&log, &[b"second"], Durability::Buffered);
+        if is_sealed {
+            log.roll().unwrap();
+            log.settle().unwrap();
+        }
+        disk.kill();
+        disk.write_file("0/manifest", &proves_nothing).unwrap();
+        let bytes = file(&disk, 0);
+        let end = format::data_end(&bytes);
+        disk.write_file(&named(0), &[&bytes[..end], b"half a frame"].concat()).unwrap();
+        let log = open(&disk).unwrap();
+        let report = log.recovery();
+        let found = (report.verdict, report.dropped_bytes, report.end_offset);
+        assert_eq!(found, (Verdict::Clean, 0, 2), "{is_sealed}");
+        assert_eq!(values(&log), [b"first".as_slice(), b"second"]);
+    }
 }
 
 /// Checksums hold wherever in its segment a frame lies, so a frame that is missing shows by the offsets alone.
@@ -474,7 +483,8 @@ fn an_index_that_does_not_fit_its_segment_costs_time_and_no_record() {
     disk.write_file(&path, &foreign).unwrap();
     for disk in [disk, early] {
         let log = open(&disk).unwrap();
-        for n in 0..20u8 {
+        // Backwards: what is close ahead is not looked up.
+        for n in (0..20u8).rev() {
             let found = log.get(n.into()).unwrap().unwrap();
             assert_eq!(found.value.as_deref(), Some(&[n; 2_000][..]));
         }
@@ -683,6 +693,7 @@ fn a_closed_log_that_lost_its_last_record_is_not_clean_however_long_that_was() {
 fn of_a_doubtful_later_segment_that_alone_is_set_aside() {
     let disk = two_segments();
     let segment = file(&disk, 1);
+    let frames = (format::data_end(&segment) - 128) as u64;
     disk.remove_file(&named(1)).unwrap();
     disk.write_file(&named(5), &with_head(segment, 40, &[5])).unwrap();
     let report = open(&disk).unwrap().recovery().clone();
@@ -691,6 +702,8 @@ fn of_a_doubtful_later_segment_that_alone_is_set_aside() {
     let found: Vec<_> = quarantine.collect();
     assert_eq!(found.len(), 1, "{found:?}");
     assert!(found[0].contains(&format!("{:020}-", 5)), "{found:?}");
+    // The last byte of a record without headers is zero, as is what was reserved behind it.
+    assert_eq!(report.dropped_bytes, frames - 1);
 }
 
 /// A record whose value was full of heads of long frames, one flipped bit before them, and no live page: the search for
@@ -725,4 +738,218 @@ fn false_heads_that_hide_the_witnesses_make_a_damaged_log_and_no_ambiguous_one()
         assert_eq!(matches!(what, Corruption::Field(_)), !is_found, "{what}");
         assert_eq!(file(&disk, 0), bytes, "nothing was touched");
     }
+}
+
+/// The live page with other bytes here and there.
+fn set_live(disk: &SimDisk, changes: &[(usize, &[u8])]) {
+    let mut page = disk.read_file("0/live").unwrap();
+    for (at, bytes) in changes {
+        page[*at..at + bytes.len()].copy_from_slice(bytes);
+    }
+    let crc = format::crc32(&[&page[..60]]);
+    page[60..].copy_from_slice(&crc.to_le_bytes());
+    disk.write_file("0/live", &page).unwrap();
+}
+
+const LIVE_LOG_ID: usize = 8;
+const LIVE_EPOCH: usize = 24;
+const LIVE_MAPPED: usize = 28;
+const LIVE_DURABLE: usize = 32;
+const LIVE_STORED: usize = 40;
+const LIVE_BOOT: usize = 48;
+
+#[test]
+fn the_live_page_of_another_log_or_epoch_is_no_witness() {
+    let disk = SimDisk::new(1);
+    append(&open(&disk).unwrap(), &[b"1"], Durability::Buffered);
+    disk.kill();
+    let more: (usize, &[u8]) = (LIVE_DURABLE, &[5]);
+    for (change, lost) in
+        [(more, true), ((LIVE_LOG_ID, &[0xEE; 16]), false), ((LIVE_EPOCH, &[9]), false)]
+    {
+        let disk = disk.fork(1);
+        set_live(&disk, &[more, change]);
+        match open(&disk) {
+            Ok(log) => assert!(!lost && log.recovery().verdict == Verdict::Clean),
+            Err(Error::Corrupt { offset: 1, .. }) => assert!(lost, "{change:?}"),
+            Err(e) => panic!("{e}"),
+        }
+    }
+}
+
+/// A process died within an append, or the machine did: in the one case nobody can have been told of it.
+#[test]
+fn what_follows_the_end_is_cut_off_only_if_this_boot_acknowledged_none_of_it() {
+    let disk = SimDisk::new(1);
+    append(&open(&disk).unwrap(), &[b"1", b"2"], Durability::Buffered);
+    disk.kill();
+    let second = format::frames(&file(&disk, 0)).nth(1).unwrap();
+    let verdict = |zeros: usize, change: &dyn Fn(&SimDisk)| {
+        let disk = disk.fork(1);
+        disk.corrupt(&named(0), second.start as u64, zeros, |head| head.fill(0)).unwrap();
+        disk.flip_bit(&named(0), (second.end as u64 - 2) * 8).unwrap();
+        set_live(&disk, &[(LIVE_MAPPED, &[0]), (LIVE_STORED, &[1])]);
+        change(&disk);
+        let log = open(&disk).unwrap();
+        assert_eq!(log.end_offset(), 1);
+        log.recovery().verdict
+    };
+    assert_eq!(verdict(0, &|_| {}), Verdict::Cut);
+    for change in [
+        (LIVE_LOG_ID, &[0xEE; 16][..]),
+        (LIVE_EPOCH, &[9]),
+        (LIVE_BOOT, &[0xEE; 8]),
+        (LIVE_MAPPED, &[1]),
+        (LIVE_STORED, &[2]),
+    ] {
+        assert_eq!(verdict(0, &|disk| set_live(disk, &[change])), Verdict::Ambiguous, "{change:?}");
+    }
+    assert_eq!(verdict(0, &|disk| disk.crash(&CrashPlan::everything())), Verdict::Ambiguous);
+    // A head is stored before what is acknowledged behind it, whatever a page says.
+    let no_page = |disk: &SimDisk| disk.remove_file("0/live").unwrap();
+    assert_eq!(verdict(0, &no_page), Verdict::Ambiguous);
+    assert_eq!(verdict(16, &no_page), Verdict::Cut);
+    let another_boot = |disk: &SimDisk| {
+        no_page(disk);
+        disk.crash(&CrashPlan::everything());
+    };
+    assert_eq!(verdict(16, &another_boot), Verdict::Ambiguous);
+}
+
+#[test]
+fn what_is_wrong_at_the_end_is_the_damage_there_or_the_records_that_somebody_has_seen() {
+    let disk = SimDisk::new(1);
+    let log = open(&disk).unwrap();
+    let proves_nothing = disk.read_file("0/manifest").unwrap();
+    append(&log, &[b"1", b"2"], Durability::Sync);
+    log.roll().unwrap();
+    append(&log, &[b"3"], Durability::Sync);
+    log.roll().unwrap();
+    log.settle().unwrap();
+    disk.kill();
+    disk.write_file("0/manifest", &proves_nothing).unwrap();
+    disk.remove_file("0/live").unwrap();
+    let bytes = file(&disk, 0);
+    let frames: Vec<_> = format::frames(&bytes).collect();
+    let wrong = |bytes: &[u8]| {
+        let disk = disk.fork(1);
+        disk.write_file(&named(0), bytes).unwrap();
+        match open(&disk) {
+            Err(Error::Corrupt { offset: 1, what, .. }) => what,
+            other => panic!("{:?}", other.map(|log| log.recovery().clone())),
+        }
+    };
+    assert_eq!(wrong(&bytes[..frames[1].start]), Corruption::LostDurable { durable_upto: 3 });
+    let mut flipped = bytes[..frames[1].end].to_vec();
+    flipped[frames[1].end - 2] ^= 1;
+    let damage = wrong(&flipped);
+    assert!(matches!(damage, Corruption::Checksum { .. } | Corruption::Hash), "{damage}");
+}
+
+#[test]
+fn the_proven_point_of_one_segment_says_nothing_about_the_length_of_the_next() {
+    let disk = SimDisk::new(1);
+    let log = open(&disk).unwrap();
+    append(&log, &[&[7; 9_000]], Durability::Sync);
+    log.roll().unwrap();
+    append(&log, &[b"short"], Durability::Buffered);
+    disk.kill();
+    let [first, second] = [0, 1].map(|base| {
+        let bytes = file(&disk, base);
+        bytes[..format::data_end(&bytes)].to_vec()
+    });
+    disk.write_file(&named(0), &first).unwrap();
+    disk.write_file(&named(1), &second).unwrap();
+    set_manifest(
+        &disk,
+        &[(PROVEN_OFFSET, 1), (PROVEN_SEGMENT, 0), (PROVEN_POSITION, first.len() as u64)],
+    );
+    let log = open(&disk).unwrap();
+    assert_eq!((log.recovery().verdict, log.end_offset()), (Verdict::Clean, 2));
+}
+
+/// The frame before the proven point is looked for 2 MiB back at the most.
+#[test]
+fn a_segment_that_was_cut_below_the_proven_point_ends_with_the_last_frame_that_is_left() {
+    let long = vec![7; 1_200_000];
+    for values in [&[b"1".as_slice(), b"2"][..], &[b"1", &long, &long, b"2"]] {
+        let disk = SimDisk::new(1);
+        append(&open(&disk).unwrap(), values, Durability::Sync);
+        disk.kill();
+        let bytes = file(&disk, 0);
+        let (last, end) = (format::frames(&bytes).last().unwrap(), values.len() as u64);
+        let refused = |bytes: &[u8], position: usize| {
+            let disk = disk.fork(1);
+            set_manifest(&disk, &[(PROVEN_OFFSET, end), (PROVEN_POSITION, position as u64)]);
+            disk.write_file(&named(0), bytes).unwrap();
+            match open(&disk) {
+                Err(Error::Corrupt { offset, what, .. }) => (offset, what),
+                other => panic!("{:?}", other.map(|log| log.recovery().clone())),
+            }
+        };
+        let lost = (end - 1, Corruption::LostDurable { durable_upto: end });
+        assert_eq!(refused(&bytes[..last.start], last.end), lost);
+        // What was proven lay behind all records that are there.
+        let what = Corruption::Truncated { expected: last.end as u64 + 1, found: last.end as u64 };
+        assert_eq!(refused(&bytes[..last.end], last.end + 1), (end, what));
+    }
+}
+
+#[test]
+fn a_segment_whose_head_was_cut_short_is_damaged_by_that() {
+    let disk = two_segments();
+    let head = file(&disk, 0)[..100].to_vec();
+    disk.write_file(&named(0), &head).unwrap();
+    match open(&disk) {
+        Err(Error::Corrupt { position: 0, what, .. }) => {
+            assert_eq!(what, Corruption::Truncated { expected: 128, found: 100 });
+        }
+        other => panic!("{:?}", other.map(|log| log.recovery().clone())),
+    }
+}
+
+/// A page or a manifest that is there and cannot be opened may say much: without it, acknowledged records would be cut off.
+#[test]
+fn what_cannot_be_opened_is_not_taken_for_what_is_not_there() {
+    for path in ["0/live", "0/manifest"] {
+        let disk = two_segments();
+        let io = Lens::refusing(disk.io(), path, ErrorKind::PermissionDenied);
+        let dir = DataDirOptions::new().threads(0).open_with(io).unwrap();
+        let before = disk.read_file("0/manifest");
+        let refused = Log::open(&dir, "0", config()).map(|log| log.recovery().clone());
+        assert!(matches!(refused, Err(Error::Io { op: "open", .. })), "{path}: {refused:?}");
+        assert_eq!(disk.read_file("0/manifest"), before);
+    }
+}
+
+#[test]
+fn a_log_with_a_feature_that_only_readers_may_ignore_is_read_and_not_written() {
+    let disk = two_segments();
+    set_manifest(&disk, &[(16, 4)]);
+    let features = Corruption::Features { unknown: 4 };
+    match open(&disk) {
+        Err(Error::Corrupt { position: 0, what, .. }) => assert_eq!(what, features),
+        other => panic!("{:?}", other.map(|log| log.recovery().clone())),
+    }
+    let options = DataDirOptions::new().threads(0).read_only(true);
+    let dir = options.open_with(disk.io()).unwrap();
+    assert_eq!(values(&Log::open(&dir, "0", config()).unwrap()), [b"first".as_slice(), b"second"]);
+}
+
+/// The process died after it had moved a segment there, and the machine after the next one had opened the log.
+#[test]
+fn what_an_earlier_recovery_has_set_aside_is_made_durable() {
+    let disk = two_segments();
+    disk.remove_file("0/live").unwrap();
+    let io = disk.io();
+    io.create_dir("0/quarantine".as_ref()).unwrap();
+    io.sync_dir("0".as_ref()).unwrap();
+    let aside = "0/quarantine/aside.log";
+    io.rename(named(1).as_ref(), aside.as_ref()).unwrap();
+    disk.kill();
+    let log = open(&disk).unwrap();
+    assert_eq!((log.recovery().verdict, log.end_offset()), (Verdict::Clean, 1));
+    disk.crash(&CrashPlan::nothing());
+    assert!(disk.paths().contains(&aside.into()), "{:?}", disk.paths());
+    assert!(!disk.paths().contains(&named(1)));
 }
