@@ -1,7 +1,7 @@
 //! What the queues need of old journal segments: how much, and the copies that stand for it.
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -410,18 +410,17 @@ fn note_messages(
     changed: impl Fn(u64) -> bool,
 ) {
     let Some(slot) = engine.slots.get_mut(&queue) else { return };
-    let mut missed = HashSet::new();
-    for (sequence, at) in slot.state.relocate_all(moves, &mut engine.space) {
-        // Its body changed while it was copied: the entry that says so guards against the copy. If it is gone, its marker
-        // is somewhere from `as_of` on.
-        let marker = slot.state.location_of(sequence).unwrap_or(as_of);
-        engine.space.bury(queue, sequence, at, marker);
-        missed.insert(sequence);
-    }
-    for (sequence, _, at) in moves.iter().filter(|(sequence, ..)| !missed.contains(sequence)) {
-        let size = slot.state.place_of(*sequence).map_or(0, |(_, size)| size);
-        let changed_from = changed(*sequence).then_some(as_of);
-        engine.space.copied(queue, *sequence, *at, size, changed_from);
+    let sizes = slot.state.relocate_all(moves, &mut engine.space);
+    for ((sequence, _, at), size) in moves.iter().copied().zip(sizes) {
+        if let Some(size) = size {
+            let changed_from = changed(sequence).then_some(as_of);
+            engine.space.copied(queue, sequence, at, size, changed_from);
+        } else {
+            // Its body changed while it was copied: the entry that says so guards against the copy. If it is gone, its marker
+            // is somewhere from `as_of` on.
+            let marker = slot.state.location_of(sequence).unwrap_or(as_of);
+            engine.space.bury(queue, sequence, at, marker);
+        }
     }
 }
 

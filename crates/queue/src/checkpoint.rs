@@ -45,7 +45,7 @@ pub(crate) fn save(engine: &Engine, out: &mut Vec<u8>) {
     put_varint(out, engine.space.graves().len() as u64);
     for (queue, graves) in engine.space.graves() {
         put_varint(out, u64::from(*queue));
-        graves.save(out);
+        graves.run().save(out);
     }
 }
 

@@ -23,6 +23,7 @@ mod entry;
 mod envelope;
 mod error;
 mod failing;
+mod graves;
 mod held;
 mod keeper;
 mod kept;

@@ -315,7 +315,9 @@ impl Run {
     pub(crate) fn relocate_all(&mut self, moves: &[(u64, u64, u64)], mut done: impl FnMut(&Item)) {
         let mut left = moves;
         let mut at = self.front.map_or(0, |front| front.sequence);
-        while let Some(chunk) = self.chunks.iter().find(|chunk| chunk.last.sequence >= at) {
+        while let Some(chunk) =
+            self.chunks.get(self.chunks.partition_point(|chunk| chunk.last.sequence < at))
+        {
             let last = chunk.last.sequence;
             left = left
                 .get(left.partition_point(|(sequence, ..)| *sequence < at)..)

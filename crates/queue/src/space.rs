@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, HashSet, VecDeque};
 use logmill_storage::Part;
 
 use crate::codec::{Decoded, Malformed};
+use crate::graves::Graves;
 use crate::location;
 use crate::run::{Item, Run};
 
@@ -127,7 +128,7 @@ impl AddMany<'_> {
 pub(crate) struct Space {
     hot: Buckets,
     cold: Buckets,
-    graves: BTreeMap<u32, Run>,
+    graves: BTreeMap<u32, Graves>,
     /// What changed since a carry looked at it that has not ended yet.
     changed: Option<HashSet<(u32, u64)>>,
 }
@@ -174,11 +175,11 @@ impl Space {
     pub(crate) fn bury(&mut self, queue: u32, sequence: u64, location: u64, marker: u64) {
         if location & location::COLD != 0 && marker & location::COLD == 0 {
             let since = (location & !location::COLD).cast_signed();
-            let graves = self.graves.entry(queue).or_default();
-            // A carry that came to nothing may have left a later copy.
-            let since = graves.get(sequence).map_or(since, |grave| grave.since.max(since));
-            graves.remove(sequence);
-            graves.insert(Item { sequence, location: marker, since, size: 0 });
+            self.graves.entry(queue).or_default().change(sequence, |grave| {
+                // A carry that came to nothing may have left a later copy.
+                let since = grave.map_or(since, |grave| grave.since.max(since));
+                Item { sequence, location: marker, since, size: 0 }
+            });
         }
     }
 
@@ -207,12 +208,15 @@ impl Space {
             return;
         }
         let since = (location & !location::COLD).cast_signed();
-        let graves = self.graves.entry(queue).or_default();
-        // Of several changes since the last copy the first counts.
-        if graves.get(sequence).is_none_or(|grave| grave.since < since) {
-            graves.remove(sequence);
-            graves.insert(Item { sequence, location: marker, since, size });
-        }
+        self.graves.entry(queue).or_default().change(sequence, |grave| {
+            // Of several changes since the last copy the first counts.
+            grave.filter(|grave| grave.since >= since).unwrap_or(Item {
+                sequence,
+                location: marker,
+                since,
+                size,
+            })
+        });
     }
 
     /// Begins to note what changes while copies are made.
@@ -229,16 +233,14 @@ impl Space {
     /// entry that says what the copy must not hide is at `marker`, or where an older copy has it.
     pub(crate) fn left_behind(&mut self, queue: u32, sequence: u64, end: u64, marker: u64) {
         let since = end.cast_signed();
-        let graves = self.graves.entry(queue).or_default();
-        let grave = graves.remove(sequence).map_or(
-            Item { sequence, location: marker, since, size: 0 },
-            |grave| Item {
+        self.graves.entry(queue).or_default().change(sequence, |grave| match grave {
+            None => Item { sequence, location: marker, since, size: 0 },
+            Some(grave) => Item {
                 location: grave.location.min(marker),
                 since: grave.since.max(since),
                 ..grave
             },
-        );
-        graves.insert(grave);
+        });
     }
 
     /// Notes that the message has a copy at `copy`, and has changed since, from `changed_from` on.
@@ -260,7 +262,7 @@ impl Space {
 
     /// Adds to the stretches of the hot part between `bounds` what must be copied anew before they go.
     pub(crate) fn add_changed(&self, bounds: &[u64], live: &mut [u64]) {
-        for grave in self.graves.values().flat_map(Run::iter).filter(|grave| grave.size > 0) {
+        for grave in self.graves.values().flat_map(Graves::iter).filter(|grave| grave.size > 0) {
             let at = bounds.partition_point(|bound| *bound <= grave.location).saturating_sub(1);
             if let Some(bytes) = live.get_mut(at) {
                 *bytes += u64::from(grave.size) + OVERHEAD;
@@ -270,10 +272,11 @@ impl Space {
 
     /// The messages of each queue whose marker lies in the hot part below `upto` and whose copy is still there.
     pub(crate) fn graves_below(&self, upto: u64) -> Vec<(u32, Vec<u64>)> {
-        let below = |run: &Run| -> Vec<u64> {
-            run.iter().filter(|grave| grave.location < upto).map(|grave| grave.sequence).collect()
+        let below = |graves: &Graves| -> Vec<u64> {
+            let below = graves.iter().filter(|grave| grave.location < upto);
+            below.map(|grave| grave.sequence).collect()
         };
-        let graves = self.graves.iter().map(|(queue, run)| (*queue, below(run)));
+        let graves = self.graves.iter().map(|(queue, graves)| (*queue, below(graves)));
         graves.filter(|(_, graves)| !graves.is_empty()).collect()
     }
 
@@ -288,12 +291,10 @@ impl Space {
     }
 
     fn keep_graves(&mut self, keep: impl Fn(&Item) -> bool) {
-        for run in self.graves.values_mut() {
-            let mut kept = Run::default();
-            run.iter().filter(&keep).for_each(|grave| kept.push(grave));
-            *run = kept;
-        }
-        self.graves.retain(|_, run| !run.is_empty());
+        self.graves.retain(|_, graves| {
+            graves.retain(&keep);
+            !graves.is_empty()
+        });
     }
 
     pub(crate) fn forget_queue(&mut self, queue: u32) {
@@ -301,12 +302,12 @@ impl Space {
     }
 
     /// The graves of each queue, for a checkpoint.
-    pub(crate) fn graves(&self) -> &BTreeMap<u32, Run> {
+    pub(crate) fn graves(&self) -> &BTreeMap<u32, Graves> {
         &self.graves
     }
 
     pub(crate) fn set_graves(&mut self, queue: u32, graves: Run) {
-        self.graves.insert(queue, graves);
+        self.graves.insert(queue, Graves::of(graves));
     }
 
     /// Needed bytes in each stretch between `bounds`, which begin where the part does.

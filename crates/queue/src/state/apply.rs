@@ -545,34 +545,31 @@ impl QueueState {
     }
 
     /// Notes that the bodies of messages were copied: `moves` are (sequence, old location, new one), by sequence, and the
-    /// old ones will go. Returns those that were not at the old location any more.
+    /// old ones will go. Returns the size of each; `None` if it was not at the old location any more.
     pub(crate) fn relocate_all(
         &mut self,
         moves: &[(u64, u64, u64)],
         space: &mut Space,
-    ) -> Vec<(u64, u64)> {
+    ) -> Vec<Option<u32>> {
         let mut in_line = std::collections::HashMap::new();
         self.ready.relocate_all(moves, |item| {
             in_line.insert(item.sequence, item.size);
         });
-        let mut missed = Vec::new();
-        for (sequence, old, location) in moves {
-            let size = match (in_line.get(sequence), self.held.find(*sequence)) {
-                (Some(size), _) => *size,
-                (None, Some(slot)) if self.held.get(slot).location == *old => {
-                    let size = self.held.get(slot).size;
-                    self.held.set_body(slot, *location, size);
-                    size
+        let moved = moves.iter().map(|(sequence, old, location)| {
+            let size = in_line.get(sequence).copied().or_else(|| {
+                let slot = self.held.find(*sequence)?;
+                let held = self.held.get(slot);
+                if held.location != *old {
+                    return None;
                 }
-                _ => {
-                    missed.push((*sequence, *location));
-                    continue;
-                }
-            };
+                self.held.set_body(slot, *location, held.size);
+                Some(held.size)
+            })?;
             space.remove(*old, size);
             space.add(*location, size);
-        }
-        missed
+            Some(size)
+        });
+        moved.collect()
     }
 
     /// Where the body of a message is.
