@@ -41,6 +41,14 @@ impl<'a> Input<'a> {
     }
 
     fn long_varint(&mut self) -> Decoded<u64> {
+        if let Some(word) = self.0.first_chunk().map(|bytes| u64::from_le_bytes(*bytes)) {
+            let ends = !word & 0x8080_8080_8080_8080;
+            if ends != 0 {
+                let bits = ends.trailing_zeros() + 1;
+                self.0 = &self.0[bits as usize / 8..];
+                return Ok(gathered(word & (u64::MAX >> (u64::BITS - bits))));
+            }
+        }
         let mut value = 0u64;
         for (i, byte) in self.0.iter().take(10).enumerate() {
             let bits = u64::from(byte & 0x7F);
@@ -111,13 +119,43 @@ pub(crate) fn take_owner(key: &mut &[u8]) -> Option<u64> {
 }
 
 #[inline]
+pub(crate) fn put_varint(out: &mut Vec<u8>, value: u64) {
+    match u8::try_from(value) {
+        Ok(low) if low < 0x80 => out.push(low),
+        _ => put_long_varint(out, value),
+    }
+}
+
+/// All bytes at once, as far as eight do: moments take six, and each entry has some.
 #[expect(clippy::cast_possible_truncation, reason = "seven bits at a time")]
-pub(crate) fn put_varint(out: &mut Vec<u8>, mut value: u64) {
+fn put_long_varint(out: &mut Vec<u8>, mut value: u64) {
+    if value < 1 << 56 {
+        let len = (u64::BITS - value.leading_zeros()).div_ceil(7);
+        let more = 0x8080_8080_8080_8080 & ((1 << (8 * (len - 1))) - 1);
+        let end = out.len() + len as usize;
+        out.extend_from_slice(&(spread(value) | more).to_le_bytes());
+        out.truncate(end);
+        return;
+    }
     while value >= 0x80 {
         out.push(value as u8 | 0x80);
         value >>= 7;
     }
     out.push(value as u8);
+}
+
+/// Eight groups of seven bits, each in a byte of its own.
+const fn spread(value: u64) -> u64 {
+    let value = value & 0x0FFF_FFFF | (value & 0x00FF_FFFF_F000_0000) << 4;
+    let value = value & 0x0000_3FFF_0000_3FFF | (value & 0x0FFF_C000_0FFF_C000) << 2;
+    value & 0x007F_007F_007F_007F | (value & 0x3F80_3F80_3F80_3F80) << 1
+}
+
+/// The reverse of [`spread`]; the high bit of each byte counts for nothing.
+const fn gathered(bytes: u64) -> u64 {
+    let value = bytes & 0x007F_007F_007F_007F | (bytes & 0x7F00_7F00_7F00_7F00) >> 1;
+    let value = value & 0x0000_3FFF_0000_3FFF | (value & 0x3FFF_0000_3FFF_0000) >> 2;
+    value & 0x0FFF_FFFF | (value & 0x0FFF_FFFF_0000_0000) >> 4
 }
 
 #[inline]
@@ -154,6 +192,29 @@ mod tests {
                 assert_eq!(input.zigzag(), Ok(value.cast_signed()));
                 assert_eq!(input.zigzag(), Ok(value.cast_signed().wrapping_neg()));
                 assert_eq!(input.end(), Ok(()));
+            }
+        }
+    }
+
+    /// Eight bytes are written and read at once where they can be.
+    #[test]
+    fn a_number_is_written_seven_bits_at_a_time_and_read_whatever_follows_it() {
+        for shift in 0..64 {
+            for value in [1u64 << shift, (1u64 << shift) - 1, !0u64 >> shift, 0x5A5A << shift] {
+                let mut out = vec![7];
+                put_varint(&mut out, value);
+                let len = (u64::BITS - (value | 1).leading_zeros()).div_ceil(7) as usize;
+                let bytes: Vec<u8> = (0..len)
+                    .map(|i| (value >> (7 * i)) as u8 & 0x7F | if i + 1 < len { 0x80 } else { 0 })
+                    .collect();
+                assert_eq!(out[1..], bytes);
+                for follows in [0, 1, 7, 8, 9] {
+                    let bytes = [&bytes[..], &vec![0xFF; follows]].concat();
+                    let mut input = Input(&bytes);
+                    assert_eq!(input.varint(), Ok(value));
+                    assert_eq!(input.0.len(), follows);
+                    assert!(Input(&bytes[..len - 1]).varint().is_err());
+                }
             }
         }
     }

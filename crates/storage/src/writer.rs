@@ -71,6 +71,15 @@ pub struct Appended {
     pub epoch: u32,
     /// It was there already: an idempotent producer's retry. (The epoch is then the present one.)
     pub duplicate: bool,
+    /// When it was given its place: see [`Claim`].
+    generation: u64,
+}
+
+impl Appended {
+    /// What its acknowledgement waits for. A retry is acknowledged no sooner than the first try: it waits for the same offsets.
+    pub(crate) const fn claim(&self) -> Claim {
+        Claim { end: self.last_offset + 1, generation: self.generation }
+    }
 }
 
 /// What is appended to.
@@ -237,11 +246,7 @@ impl Writer {
     }
 
     /// Stores a batch, or for [`Durability::Sync`] on the positional way only orders it, and says what to wait for.
-    pub fn append(
-        &self,
-        records: &[Record<'_>],
-        options: &AppendOptions,
-    ) -> Result<(Appended, Claim)> {
+    pub fn append(&self, records: &[Record<'_>], options: &AppendOptions) -> Result<Appended> {
         let max = if options.use_spare { u64::MAX } else { self.live_config.record_bytes_max() };
         let size = self.measure(records, max)?;
         // A clock that is out of its mind must not make timestamps that no reader takes.
@@ -266,9 +271,9 @@ impl Writer {
             last_offset: base_offset + records.len() as u64 - 1,
             epoch: self.view.epoch(),
             duplicate: false,
+            generation: state.generation,
         };
         self.encode_and_store(state, records, options, now_ms);
-        let claim = Claim { end: appended.last_offset + 1, generation: state.generation };
         let level = self.level(options);
         let pending = state.pending_len();
         if pending > 0
@@ -285,7 +290,7 @@ impl Writer {
             Durability::Interval(interval) => (interval / 2).min(IDLE),
             Durability::Sync | Durability::Buffered => IDLE,
         });
-        Ok((appended, claim))
+        Ok(appended)
     }
 
     /// An upper bound of the batch's encoded size; refuses what can never be appended.
@@ -310,7 +315,12 @@ impl Writer {
         if records.len() > u32::MAX as usize / 2 || total > u64::from(u32::MAX) / 2 {
             return Err(Error::RecordTooLarge { bytes: total, max: u64::from(u32::MAX) / 2 });
         }
-        Ok(total + (total / self.config.frame_bytes + 1) * 2 * FRAME_OVERHEAD)
+        // Most batches fit into a frame, and a division costs as much as all else here.
+        let full_frames = match self.config.frame_bytes {
+            frame_bytes if total < frame_bytes => 0,
+            frame_bytes => total / frame_bytes,
+        };
+        Ok(total + (full_frames + 1) * 2 * FRAME_OVERHEAD)
     }
 
     fn check_writable(&self, state: &State) -> Result<()> {
@@ -330,17 +340,14 @@ impl Writer {
     }
 
     #[cold]
-    fn duplicate(
-        &self,
-        state: &State,
-        base_offset: u64,
-        records: &[Record<'_>],
-    ) -> (Appended, Claim) {
-        let last_offset = base_offset + records.len() as u64 - 1;
-        let appended =
-            Appended { base_offset, last_offset, epoch: self.view.epoch(), duplicate: true };
-        // A retry is acknowledged no sooner than the first try: it waits for the same offsets.
-        (appended, Claim { end: last_offset + 1, generation: state.generation })
+    fn duplicate(&self, state: &State, base_offset: u64, records: &[Record<'_>]) -> Appended {
+        Appended {
+            base_offset,
+            last_offset: base_offset + records.len() as u64 - 1,
+            epoch: self.view.epoch(),
+            duplicate: true,
+            generation: state.generation,
+        }
     }
     fn encode_and_store(
         &self,
