@@ -273,7 +273,8 @@ impl Frames {
     }
 }
 
-#[cfg(all(test, feature = "sim"))]
+#[cfg(test)]
+#[cfg(feature = "sim")]
 mod tests {
     use super::*;
     use crate::batch::{Encoder, FrameSpec};

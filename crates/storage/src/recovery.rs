@@ -781,7 +781,7 @@ fn trim(unsealed: &mut Unsealed, end: Proven) -> Result<()> {
     Ok(())
 }
 
-/// Where a log ends whose last segment is `last`.
+/// Where a log ends whose last segment is `last`; `unsealed` is the last that has no footer.
 fn end_of(last: Option<&Arc<Segment>>, unsealed: Option<&Unsealed>, end: Proven) -> Result<Proven> {
     let Some(last) = last else {
         return Ok(Proven { segment: end.offset, position: 0, max_timestamp: i64::MIN, ..end });
@@ -795,8 +795,7 @@ fn end_of(last: Option<&Arc<Segment>>, unsealed: Option<&Unsealed>, end: Proven)
             max_timestamp: footer.max_timestamp,
         });
     }
-    let known = unsealed.filter(|unsealed| unsealed.segment.base_offset() == last.base_offset());
-    let position = match known.and_then(|unsealed| unsealed.end_position) {
+    let position = match unsealed.and_then(|unsealed| unsealed.end_position) {
         Some(position) => position,
         None => {
             // All of it was durable before the next one was begun.

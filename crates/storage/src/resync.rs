@@ -99,7 +99,8 @@ impl<'a> Resync<'a> {
     }
 }
 
-#[cfg(all(test, feature = "sim"))]
+#[cfg(test)]
+#[cfg(feature = "sim")]
 mod tests {
     use super::*;
     use crate::batch::{Encoder, FrameSpec};

@@ -3,11 +3,11 @@
 use std::io::ErrorKind;
 
 use logmill_storage::io::FileSystem;
-use logmill_storage::io::sim::{CrashPlan, SimDisk};
+use logmill_storage::io::sim::{CrashPlan, Fault, Op, SimDisk};
 use logmill_storage::recovery::Verdict;
 use logmill_storage::{
     AppendOptions, Corruption, DataDir, DataDirOptions, Durability, Error, Log, LogConfig,
-    Producer, Record,
+    Producer, Record, WritePath,
 };
 
 use crate::format;
@@ -516,6 +516,40 @@ fn batch_that_does_not_fit(file_system: FileSystem) {
         assert_eq!(log.get(offset).unwrap().unwrap().value.as_deref(), Some(&[byte; 5_000][..]));
     }
     assert_eq!(values(&log).len(), 6);
+}
+
+/// What the index had learnt of it would say that nothing before its later frames is late.
+#[test]
+fn a_time_look_up_knows_nothing_of_a_batch_that_did_not_fit_on_the_disk() {
+    let disk = SimDisk::new(1);
+    let config = config().write_path(WritePath::Positional).durability(Durability::Buffered);
+    let log = Log::open(&dir_on(&disk), "0", config.frame_bytes(4 << 10)).unwrap();
+    log.append(&Record::value(b"first").timestamp(500)).unwrap();
+    disk.fail_next(Op::Write, Fault::Enospc);
+    let early = vec![Record::value(&[7; 4_000]).timestamp(1_000); 100];
+    let refused = log.append_with(&early, &AppendOptions::default()).unwrap_err();
+    assert!(matches!(refused, Error::DiskFull { .. }), "{refused}");
+    assert_eq!(disk.faults_fired(), 1);
+    for _ in 0..100 {
+        log.append(&Record::value(b"late").timestamp(2_000)).unwrap();
+    }
+    assert_eq!(log.offset_for_timestamp(2_000).unwrap(), Some(1));
+}
+
+/// The footer says that nothing in it is late enough, so what is wrong with it is not met.
+#[test]
+fn a_time_look_up_does_not_read_a_segment_that_is_too_early() {
+    let disk = SimDisk::new(1);
+    let log = open(&disk).unwrap();
+    for ms in [1_000, 2_000] {
+        log.append(&Record::value(b"v").timestamp(ms)).unwrap();
+        log.roll().unwrap();
+        log.settle().unwrap();
+    }
+    let frame = format::frames(&file(&disk, 0)).next().unwrap();
+    disk.flip_bit(&named(0), (frame.end as u64 - 2) * 8).unwrap();
+    assert!(matches!(log.offset_for_timestamp(500), Err(Error::Corrupt { offset: 0, .. })));
+    assert_eq!(log.offset_for_timestamp(1_500).unwrap(), Some(1));
 }
 
 /// A footer in the right place that is another segment's, or another log's, seals nothing.
