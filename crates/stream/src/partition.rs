@@ -9,7 +9,7 @@ use logmill_storage::{
     AppendOptions, Appended, Batch, BeforeRemoval, CompactionReport, Corruption, Durability, Log,
     LogStats, Reader, Record, RecordBuf, RecordView, RecoveryReport, Ticket, Visibility, Wake,
 };
-use parking_lot::{Condvar, Mutex};
+use parking_lot::Mutex;
 
 use crate::binding;
 use crate::compactor::Compacted;
@@ -18,13 +18,14 @@ use crate::entry::{Entry, LogId};
 use crate::error::{Error, Result};
 use crate::producer::remember_sequences;
 use crate::shared::Shared;
+use crate::signal::Signal;
 use crate::topic::TopicCore;
 use crate::{PartitionId, TopicPartition};
 
 #[cfg(feature = "tokio")]
 mod asynchronous;
 
-/// How often a process that only reads looks whether the writer has made a partition's log.
+/// How often a process that only reads looks for what the writer has appended or made.
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
 /// An open log. As long as somebody else has one, it is not closed for being idle.
@@ -177,7 +178,9 @@ impl PartitionCore {
     }
 
     pub(crate) fn on_append(&self, waker: Weak<dyn Wake>) {
-        self.wakers.lock().push(waker);
+        let mut wakers = self.wakers.lock();
+        wakers.retain(|waker| waker.strong_count() > 0);
+        wakers.push(waker);
     }
 
     /// Notes that the journal knows of a log, and perhaps which.
@@ -389,20 +392,28 @@ impl Partition {
             // Its topic may have been deleted since the journal was read.
             self.shared.catch_up()?;
             if self.topic.is_deleted() {
-                return Err(Error::UnknownTopic { name: self.topic.name().into() });
+                return Err(self.unknown());
             }
         }
         opened
+    }
+
+    pub(crate) fn unknown(&self) -> Error {
+        Error::UnknownTopic { name: self.topic.name().into() }
     }
 
     pub(crate) fn has_log(&self) -> bool {
         self.core.has_log(&self.shared).unwrap_or(false)
     }
 
-    /// The log, or `None` if this process only reads and the writer has not made it yet: then the partition is empty.
-    fn log_if_any(&self) -> Result<Option<Arc<OpenLog>>> {
+    /// The log, or `None` if there never was one: then the partition is empty, and does not get a log for being asked.
+    pub(crate) fn log_if_made(&self) -> Result<Option<Arc<OpenLog>>> {
+        if self.core.is_unused(&self.shared)? && !self.topic.is_deleted() {
+            return Ok(None);
+        }
         match self.log() {
             Ok(log) => Ok(Some(log)),
+            // The writer is about to make it.
             Err(Error::Storage(logmill_storage::Error::Io { source, .. }))
                 if self.shared.dir.is_read_only()
                     && source.kind() == std::io::ErrorKind::NotFound =>
@@ -411,14 +422,6 @@ impl Partition {
             }
             Err(error) => Err(error),
         }
-    }
-
-    /// The log, or `None` if there never was one: then the partition is empty, and does not get a log for being asked.
-    pub(crate) fn log_if_made(&self) -> Result<Option<Arc<OpenLog>>> {
-        if self.core.is_unused(&self.shared)? && !self.topic.is_deleted() {
-            return Ok(None);
-        }
-        self.log_if_any()
     }
 
     /// The offset of the first record that is still there.
@@ -463,7 +466,7 @@ impl Partition {
     /// # Errors
     /// As [`Partition::start_offset`].
     pub fn end_of_epoch(&self, epoch: u32) -> Result<u64> {
-        Ok(self.log_if_any()?.map_or(Ok(0), |log| log.end_of_epoch(epoch))?)
+        Ok(self.log_if_made()?.map_or(Ok(0), |log| log.end_of_epoch(epoch))?)
     }
 
     /// Appends a record and returns its offset when the topic's durability holds for it.
@@ -506,9 +509,7 @@ impl Partition {
     /// What a log says that was closed under the caller's hands, because its topic was deleted.
     fn met(&self, error: logmill_storage::Error) -> Error {
         match error {
-            logmill_storage::Error::Closed { .. } if self.topic.is_deleted() => {
-                Error::UnknownTopic { name: self.topic.name().into() }
-            }
+            logmill_storage::Error::Closed { .. } if self.topic.is_deleted() => self.unknown(),
             error => error.into(),
         }
     }
@@ -568,7 +569,7 @@ impl Partition {
     /// # Errors
     /// As [`Partition::reader`].
     pub fn get(&self, offset: u64) -> Result<Option<RecordBuf>> {
-        match self.log_if_any()? {
+        match self.log_if_made()? {
             Some(log) => Ok(log.get(offset)?),
             None => Err(empty(offset)),
         }
@@ -580,7 +581,7 @@ impl Partition {
     /// # Errors
     /// As [`Partition::reader`].
     pub fn read(&self, from: u64, bytes_max: usize) -> Result<Vec<RecordBuf>> {
-        match self.log_if_any()? {
+        match self.log_if_made()? {
             Some(log) => Ok(log.read(from, bytes_max)?),
             None if from == 0 => Ok(Vec::new()),
             None => Err(empty(from)),
@@ -605,16 +606,39 @@ impl Partition {
     pub fn wait_for(&self, offset: u64, timeout: Duration) -> Result<bool> {
         let clock = self.shared.dir.clock();
         let deadline = clock.monotonic().saturating_add(timeout);
+        let mut signal: Option<Arc<Signal>> = None;
         loop {
-            let left = deadline.saturating_sub(clock.monotonic());
-            if let Some(log) = self.log_if_any()? {
-                return Ok(log.wait_for(offset, left)?);
+            let now = clock.monotonic();
+            if let Some(log) = self.log_if_made()? {
+                // Nobody tells a process that only reads: its log looks for itself.
+                let is_told = !self.shared.dir.is_read_only();
+                let left = if is_told { Duration::ZERO } else { deadline.saturating_sub(now) };
+                if log.wait_for(offset, left)? {
+                    return Ok(true);
+                }
             }
-            if left.is_zero() {
-                return Ok(false);
+            match &signal {
+                _ if now >= deadline => return Ok(false),
+                Some(signal) => signal.wait_until(&**clock, self.next_look(now, deadline)),
+                // An append may have come just before.
+                None => signal = Some(self.signal()),
             }
-            // Another process makes the log, and nobody tells this one.
-            Condvar::new().wait_for(&mut Mutex::new(()).lock(), left.min(LOOK_AGAIN));
+        }
+    }
+
+    /// Somewhere to wait for appends, and for the end of the topic.
+    fn signal(&self) -> Arc<Signal> {
+        let signal = Arc::new(Signal::default());
+        let waker: Arc<dyn Wake> = Arc::<Signal>::clone(&signal);
+        self.core.on_append(Arc::downgrade(&waker));
+        signal
+    }
+
+    /// Until when somebody waits who is told of appends: nobody tells a process that only reads.
+    fn next_look(&self, now: Duration, deadline: Duration) -> Duration {
+        match self.shared.dir.is_read_only() {
+            true => deadline.min(now.saturating_add(LOOK_AGAIN)),
+            false => deadline,
         }
     }
 
@@ -634,12 +658,12 @@ impl Partition {
     }
 
     /// What was found when the partition's log was opened last: whether it had been closed, and what a crash left behind
-    /// its end. `None` if this process only reads and nothing was ever appended.
+    /// its end. `None` if nothing was ever appended.
     ///
     /// # Errors
     /// As [`Partition::start_offset`].
     pub fn recovery(&self) -> Result<Option<RecoveryReport>> {
-        Ok(self.log_if_any()?.map(|log| log.recovery().clone()))
+        Ok(self.log_if_made()?.map(|log| log.recovery().clone()))
     }
 
     /// Removes the segments that retention no longer keeps, now and not when the background comes to it; returns the new
@@ -701,7 +725,7 @@ impl PartitionReader {
             (self.from, self.place) = (reader.position(), None);
         }
         if self.place.is_none() {
-            match self.partition.log_if_any()? {
+            match self.partition.log_if_made()? {
                 Some(log) => self.place = Some((log.reader(self.from)?, log)),
                 None if self.from == 0 => {}
                 None => return Err(empty(self.from)),

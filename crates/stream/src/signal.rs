@@ -20,7 +20,7 @@ struct State {
     is_waiting: bool,
 }
 
-/// The one place where a consumer waits.
+/// The one place where a consumer waits, or a reader.
 #[derive(Debug, Default)]
 pub(crate) struct Signal {
     state: Mutex<State>,
@@ -125,6 +125,13 @@ impl Signal {
             return now;
         }
         Duration::from_nanos(self.last_seen.load(Ordering::Relaxed))
+    }
+}
+
+/// For whoever waits for one partition.
+impl Wake for Signal {
+    fn wake(&self) {
+        self.kick();
     }
 }
 

@@ -3,22 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use logmill_storage::{Batch, Wake};
-use tokio::sync::Notify;
+use logmill_storage::Batch;
 use tokio::task::coop;
 
-use super::{LOOK_AGAIN, Partition, PartitionReader};
+use super::{Partition, PartitionReader};
 use crate::error::Result;
-
-/// A task that waits for a log's end to move.
-#[derive(Debug, Default)]
-struct Watcher(Notify);
-
-impl Wake for Watcher {
-    fn wake(&self) {
-        self.0.notify_one();
-    }
-}
+use crate::signal::Signal;
 
 impl Partition {
     /// As [`Partition::sync`], for tasks.
@@ -42,32 +32,23 @@ impl Partition {
         coop::consume_budget().await;
         let clock = Arc::clone(self.shared.dir.clock());
         let deadline = clock.monotonic().saturating_add(timeout);
-        let watcher = Arc::new(Watcher::default());
-        let waker: Arc<dyn Wake> = Arc::<Watcher>::clone(&watcher);
-        // What is watched stays open meanwhile.
-        let mut watched = None;
+        let mut signal: Option<Arc<Signal>> = None;
         loop {
-            let log = self.log_if_any()?;
-            if let Some(log) = &log
+            if let Some(log) = self.log_if_made()?
                 && log.wait_for(offset, Duration::ZERO)?
             {
                 return Ok(true);
             }
-            let left = deadline.saturating_sub(clock.monotonic());
-            if left.is_zero() {
-                return Ok(false);
-            }
-            if watched.is_none()
-                && let Some(log) = log
-            {
-                log.on_append(Arc::downgrade(&waker));
+            let now = clock.monotonic();
+            match &signal {
+                _ if now >= deadline => return Ok(false),
+                Some(signal) => {
+                    let until = self.next_look(now, deadline);
+                    signal.wait_until_async(&*clock, until).await;
+                }
                 // An append may have come just before.
-                watched = Some(log);
-                continue;
+                None => signal = Some(self.signal()),
             }
-            let pause = if self.shared.dir.is_read_only() { left.min(LOOK_AGAIN) } else { left };
-            // That the pause is over is no error: it is time to look again.
-            let _ = tokio::time::timeout(pause, watcher.0.notified()).await;
         }
     }
 }

@@ -6,6 +6,7 @@ use crate::entry::Entry;
 use crate::error::{Error, Result};
 use crate::known::OWNER;
 use crate::partition::{OpenLog, Partition, PartitionCore};
+use crate::state::State;
 use crate::{PartitionId, partition_for_key};
 
 /// Copies of more bytes than this go in several batches, so that memory and the journal's batches stay small.
@@ -19,7 +20,8 @@ pub(super) struct Dead {
 }
 
 /// Ends the first of the records and says that their copies go to `topic`, in one batch: a crash leaves both or neither, and
-/// what is left to be appended is appended at the next open. Returns how many it were. The batch is stored, and not synced.
+/// what is left to be appended is appended at the next open. Returns how many it were; `None` if `topic` was deleted, which
+/// takes nothing any more. The batch is stored, and not synced. `done` sees the state that the batch will follow.
 pub(super) fn move_first(
     topic: u32,
     from: &Partition,
@@ -27,16 +29,11 @@ pub(super) fn move_first(
     group: &str,
     dead: &[Dead],
     deliveries: impl Fn(u64) -> u32,
-    done: impl Fn(&[Dead]) -> Entry<'static>,
-) -> Result<usize> {
+    done: impl Fn(&State, &[Dead]) -> Result<Entry<'static>>,
+) -> Result<Option<usize>> {
     let shared = &from.shared;
     let partitions = shared.topics.read().by_id(topic).map(|core| core.partition_count());
-    // A dead-letter topic that was deleted takes nothing any more.
-    let Some(partitions) = partitions else {
-        let done = done(dead).encoded();
-        shared.change(Durability::Buffered, |_| Ok((vec![done], ())))?;
-        return Ok(dead.len());
-    };
+    let Some(partitions) = partitions else { return Ok(None) };
     let (mut copies, mut bytes, mut moved) = (Vec::new(), 0, 0);
     for dead in dead {
         // One that compaction or retention took meanwhile has no copy.
@@ -46,6 +43,8 @@ pub(super) fn move_first(
             {
                 None
             }
+            // Its files may be gone.
+            Err(_) if from.topic.is_deleted() => return Err(from.unknown()),
             found => found?,
         };
         if let Some(record) = found {
@@ -105,9 +104,12 @@ pub(super) fn move_first(
         })
         .collect();
     let intended = shared.intents()?;
-    let done = done(&dead[..moved]);
-    let bytes = done.encoded();
     let mut known = shared.known.lock();
+    if known.state.topics.get(topic).is_none() {
+        return Ok(None);
+    }
+    let done = done(&known.state, &dead[..moved])?;
+    let bytes = done.encoded();
     // Everybody's lock is held here, so nobody waits for a sync.
     let options =
         AppendOptions { durability: Some(Durability::Buffered), ..AppendOptions::default() };
@@ -124,5 +126,5 @@ pub(super) fn move_first(
         .map_err(|what| shared.corrupt(appended.base_offset, what))?;
     drop(known);
     shared.tell_untold();
-    Ok(moved)
+    Ok(Some(moved))
 }

@@ -24,7 +24,7 @@ use crate::error::{Error, Result};
 use crate::group::MemberId;
 use crate::partition::{OpenLog, Partition};
 use crate::signal::Listener;
-use crate::state::ShareState;
+use crate::state::{ShareState, State};
 
 /// Records that wait for an earlier one of their key; beyond so many, none that comes later is looked at.
 const LOOK_AHEAD: usize = 1_000_000;
@@ -148,9 +148,14 @@ impl SharePartition {
     }
 
     /// The state of work, begun if it was not.
-    fn begin<'a>(&self, work: &'a mut Option<Work>, site: Site<'_>) -> Result<&'a mut Work> {
+    fn begin<'a>(
+        &self,
+        work: &'a mut Option<Work>,
+        site: Site<'_>,
+        log: Option<&OpenLog>,
+    ) -> Result<&'a mut Work> {
         if work.is_none() {
-            let state = self.load(site)?;
+            let state = self.load(site, log)?;
             let leases = Leases::starting_at(state.start);
             *work = Some(Work { state, leases, reader: None, hasher: RandomState::new() });
         }
@@ -160,23 +165,29 @@ impl SharePartition {
         }
     }
 
-    /// What the journal knows, brought in line with the log as it is now.
-    fn load(&self, site: Site<'_>) -> Result<ShareState> {
+    /// What the journal knows, brought in line with the log as it is now, if there is one.
+    fn load(&self, site: Site<'_>, log: Option<&OpenLog>) -> Result<ShareState> {
         let (shared, group, partition) = (&site.partition.shared, self.group, self.id);
-        let log = site.partition.log()?;
         let known = shared.look(|state| state.groups.get(group)?.shares.get(&partition).cloned());
         let mut state = match known {
             Some(state) => state,
             None => {
-                let offset = site.settings.start_at.offset(&log, &**shared.dir.clock())?;
-                let offset = offset.unwrap_or_else(|| log.high_watermark());
-                let epoch = log.epoch();
+                let (epoch, offset) = match log {
+                    Some(log) => {
+                        let offset = site.settings.start_at.offset(log, &**shared.dir.clock())?;
+                        (log.epoch(), offset.unwrap_or_else(|| log.high_watermark()))
+                    }
+                    // The first record is one that comes later.
+                    None => (0, 0),
+                };
                 let entry = Entry::ShareStarted { group, partition, epoch, offset };
                 self.journal(site, &[entry], Durability::Buffered)?;
                 ShareState::new(epoch, offset)
             }
         };
-        if state.epoch < log.epoch() {
+        if let Some(log) = log
+            && state.epoch < log.epoch()
+        {
             let (epoch, offset) = (log.epoch(), log.end_of_epoch(state.epoch)?);
             let entry = Entry::ShareEpoch { group, partition, epoch, offset };
             self.record(site, &mut state, &[entry], Durability::Buffered)?;
@@ -187,15 +198,22 @@ impl SharePartition {
     fn journal(&self, site: Site<'_>, entries: &[Entry<'_>], durability: Durability) -> Result<()> {
         let entries = entries.iter().map(Entry::encoded).collect();
         // Whoever wants a sync asks for one.
-        let begun =
-            site.partition.shared.begin(durability, |state| match state.groups.get(self.group) {
-                Some(_) if state.topics.get(self.id.topic).is_none() => {
-                    Err(Error::UnknownTopic { name: site.partition.topic.name().into() })
-                }
-                Some(_) => Ok((entries, ())),
-                None => Err(Error::UnknownGroup { group: self.group_name.to_string() }),
-            });
+        let begun = site.partition.shared.begin(durability, |state| {
+            self.check(site, state)?;
+            Ok((entries, ()))
+        });
         begun.map(drop)
+    }
+
+    /// Nothing is said of a group or of a topic that is gone.
+    pub(super) fn check(&self, site: Site<'_>, state: &State) -> Result<()> {
+        if state.groups.get(self.group).is_none() {
+            return Err(Error::UnknownGroup { group: self.group_name.to_string() });
+        }
+        if state.topics.get(self.id.topic).is_none() {
+            return Err(site.partition.unknown());
+        }
+        Ok(())
     }
 
     /// Journals what happens, and only then lets it happen here: an error changes nothing.
@@ -219,9 +237,12 @@ impl SharePartition {
         next_lease: &AtomicU64,
     ) -> Result<Acquired> {
         let mut guard = self.work.lock();
-        let log = site.partition.log()?;
+        let Some(log) = site.partition.log_if_made()? else {
+            self.begin(&mut guard, site, None)?;
+            return Ok(Acquired { exhausted: true, ..Acquired::default() });
+        };
         forget_if_void(&mut guard, &log);
-        let work = self.begin(&mut guard, site)?;
+        let work = self.begin(&mut guard, site, Some(&log))?;
         self.drop_removed(site, work, log.start_offset())?;
         // What cannot be buried hides no other record.
         let run_out = work.leases.run_out(site.now);
@@ -400,7 +421,7 @@ impl SharePartition {
         let mut guard = self.work.lock();
         let log = site.partition.log()?;
         forget_if_void(&mut guard, &log);
-        let work = self.begin(&mut guard, site)?;
+        let work = self.begin(&mut guard, site, Some(&log))?;
         let (mut accepted, mut dead, mut refused) = (Vec::new(), Vec::new(), Vec::new());
         let (mut released, mut renewed) = (Vec::new(), Vec::new());
         // What is left to be said if burying fails.
@@ -470,15 +491,20 @@ impl SharePartition {
         let (mut stuck, mut result) = (Vec::new(), Ok(()));
         while !dead.is_empty() {
             let deliveries = |offset| work.state.deliveries.get(&offset).copied().unwrap_or(0);
+            let checked = |state: &State, dead: &[Dead]| {
+                self.check(site, state)?;
+                Ok(done(dead))
+            };
             let (from, group) = (site.partition, &self.group_name);
-            let ended = match site.settings.dead_letter_topic {
-                Some(topic) => {
-                    super::bury::move_first(topic, from, log, group, dead, deliveries, done)
-                }
+            let moved = site.settings.dead_letter_topic.map_or(Ok(None), |topic| {
+                super::bury::move_first(topic, from, log, group, dead, deliveries, checked)
+            });
+            let ended = moved.and_then(|moved| match moved {
+                Some(moved) => Ok(moved),
                 None => {
                     self.journal(site, &[done(dead)], Durability::Buffered).map(|()| dead.len())
                 }
-            };
+            });
             match ended {
                 Ok(ended) => {
                     work.state.apply(&done(&dead[..ended]));

@@ -5,7 +5,9 @@ use std::fmt;
 use logmill_storage::io::sim::{Fault, SimDisk};
 use logmill_storage::{DataDirOptions, LogConfig, ManualClock, Record};
 
+use super::bury::{Dead, move_first};
 use super::*;
+use crate::state::State;
 use crate::{StartAt, StreamsOptions, TopicConfig};
 
 /// A store with the topics `t` and `other`, and a record in `t`.
@@ -131,4 +133,63 @@ fn a_member_that_goes_gives_its_leases_back_before_the_group_may_be_without_memb
     let members = std::mem::take(&mut *clock.members.lock());
     assert!(!members.is_empty() && members.iter().all(|members| *members == 1), "{members:?}");
     assert_eq!((group.members().len(), group.next_deadline(Duration::ZERO)), (0, None));
+}
+
+/// Moves the record of `t` to `other`, and does something before it is read and something after.
+fn moved(streams: &Streams, before: impl Fn(), after: impl Fn()) -> Result<Option<usize>> {
+    let holder = member(streams, ShareGroupConfig::new(), "t");
+    let from = streams.topic("t").unwrap().partition(0).unwrap();
+    let (to, log) = (streams.topic("other").unwrap().id(), from.log().unwrap());
+    let work = holder.group.partition(from.id());
+    let settings = holder.group.settings();
+    let site = Site { partition: &from, settings: &settings, now: Duration::ZERO };
+    before();
+    let deliveries = |_| {
+        after();
+        1
+    };
+    let done = |state: &State, _: &[Dead]| {
+        work.check(site, state)?;
+        Ok(Entry::ShareDone { group: holder.group.id, partition: from.id(), ranges: vec![(0, 1)] })
+    };
+    let dead = [Dead { offset: 0, reason: "rejected" }];
+    move_first(to, &from, &log, "g", &dead, deliveries, done)
+}
+
+fn is_of_no_topic(moved: &Result<Option<usize>>) -> bool {
+    matches!(moved, Err(Error::UnknownTopic { name }) if name == "t")
+}
+
+/// What was deleted turned up again in the dead-letter topic, after the deletion had returned; or its missing files were the
+/// error.
+#[test]
+fn a_record_whose_topic_is_deleted_before_or_while_it_is_moved_is_not_copied_any_more() {
+    for is_before in [true, false] {
+        let (streams, _journal) = store(&SimDisk::new(1), Arc::new(ManualClock::at(0)));
+        let delete = |now| {
+            if now {
+                streams.delete_topic("t").unwrap();
+            }
+        };
+        let moved = moved(&streams, || delete(is_before), || delete(!is_before));
+        assert!(is_of_no_topic(&moved), "{moved:?}");
+        let dead = streams.topic("other").unwrap().partition(0).unwrap();
+        assert_eq!(dead.end_offset().unwrap(), 0);
+        assert!(!streams.shared.dir.logs().unwrap().contains(&"1/0".to_owned()));
+    }
+}
+
+/// The name of a log that is gone was called invalid.
+#[test]
+fn a_record_whose_dead_letter_topic_is_deleted_before_or_while_it_is_moved_ends_without_one() {
+    for is_before in [true, false] {
+        let (streams, _journal) = store(&SimDisk::new(1), Arc::new(ManualClock::at(0)));
+        let delete = |now| {
+            if now {
+                streams.delete_topic("other").unwrap();
+            }
+        };
+        let moved = moved(&streams, || delete(is_before), || delete(!is_before));
+        assert_eq!(moved.unwrap(), None);
+    }
 }

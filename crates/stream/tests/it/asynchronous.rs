@@ -478,3 +478,17 @@ fn a_task_that_never_has_to_wait_lets_others_have_their_turn() {
         assert!(others_have_their_turn(polls).await, "polling as one of a share group");
     });
 }
+
+#[test]
+fn a_task_waits_for_the_first_record_of_a_partition_without_making_a_log() {
+    with_topic(2, async |store, topic| {
+        let partition = topic.partition(1).unwrap();
+        let mut reader = partition.reader(0).unwrap();
+        drop_while_waiting(reader.next_batch_timeout_async(LONG)).await;
+        assert_eq!(store.dir.logs().unwrap(), ["0", "0/1"]);
+        let append = async { append(&topic, 1, &["a"]) };
+        let (found, ()) = join(reader.next_batch_timeout_async(LONG), append).await;
+        assert_eq!(found.unwrap().unwrap().count(), 1);
+        assert_eq!(store.dir.logs().unwrap(), ["0", "0/1", "1/1"]);
+    });
+}

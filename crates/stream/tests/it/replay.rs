@@ -145,3 +145,60 @@ fn of_records_of_one_key_and_one_time_the_one_in_the_partition_that_the_key_goes
     assert_eq!(texts(&[table.get(b"k").unwrap().unwrap()]), ["late"]);
     assert_eq!(texts(&[topic.table().unwrap().get(b"k").unwrap().unwrap()]), ["late"]);
 }
+
+/// Each question made one in its partition, with its syncs, and a table in all of them.
+#[test]
+fn readers_and_tables_make_no_logs_and_see_what_is_appended_after_they_came() {
+    let place = tempfile::tempdir().unwrap();
+    let store = TestStore::open(place.path());
+    let topic = store.topic("t", 4);
+    let mut table = topic.table().unwrap();
+    let partition = topic.partition(1).unwrap();
+    let mut reader = partition.reader(0).unwrap();
+    assert!(reader.next_batch().unwrap().is_none());
+    assert!(reader.next_batch_timeout(Duration::ZERO).unwrap().is_none());
+    reader.seek(0).unwrap();
+    let out_of_range = |error| {
+        use logmill_storage::Error::OffsetOutOfRange;
+        matches!(error, Error::Storage(OffsetOutOfRange { offset: 1, start: 0, end: 0 }))
+    };
+    assert!(out_of_range(reader.seek(1).unwrap_err()));
+    assert!(out_of_range(partition.reader(1).unwrap_err()));
+    assert!(out_of_range(partition.get(1).unwrap_err()));
+    assert!(partition.read(0, 1_000).unwrap().is_empty());
+    assert!(partition.range(0, 9).unwrap().collect().unwrap().is_empty());
+    assert_eq!((partition.end_of_epoch(0).unwrap(), partition.recovery().unwrap()), (0, None));
+    assert_eq!(table.get(b"k").unwrap(), None);
+    assert_eq!(store.dir.logs().unwrap(), ["0", "0/1"]);
+
+    partition.append(&Record::value(b"v").key(b"k")).unwrap();
+    assert_eq!(reader.next_batch().unwrap().unwrap().base_offset(), 0);
+    assert_eq!(table.get(b"k").unwrap().unwrap().value.as_deref(), Some(&b"v"[..]));
+    assert_eq!(store.dir.logs().unwrap(), ["0", "0/1", "1/1"]);
+}
+
+/// Where there was a log, whoever waited was not told that its topic was deleted.
+#[test]
+#[expect(clippy::disallowed_methods, reason = "somebody appends, and deletes, meanwhile")]
+fn who_waits_for_a_record_is_woken_by_it_and_by_the_end_of_its_topic() {
+    let place = tempfile::tempdir().unwrap();
+    let store = TestStore::open(place.path());
+    for offset in [0, 1] {
+        let partition = store.topic("t", 1).partition(0).unwrap();
+        if offset == 1 {
+            partition.append(&Record::value(b"first")).unwrap();
+        }
+        assert!(!partition.wait_for(offset, Duration::ZERO).unwrap());
+        let wait = |offset| partition.wait_for(offset, Duration::from_secs(3_600));
+        std::thread::scope(|scope| {
+            let waiter = scope.spawn(|| wait(offset));
+            partition.append(&Record::value(b"v")).unwrap();
+            assert!(waiter.join().unwrap().unwrap());
+            let waiter = scope.spawn(|| wait(offset + 1));
+            store.streams.delete_topic("t").unwrap();
+            let error = waiter.join().unwrap().unwrap_err();
+            assert!(matches!(error, Error::UnknownTopic { .. }), "{error}");
+        });
+        assert_eq!(store.dir.logs().unwrap(), ["0", "0/1"]);
+    }
+}

@@ -680,3 +680,52 @@ fn a_poll_that_takes_as_many_of_a_partition_as_one_may_leaves_the_rest_to_the_ne
     assert_eq!(poll(&mut consumer).len(), end - TAKEN);
     assert!(poll(&mut consumer).is_empty());
 }
+
+/// The consumer's first look made one in each of them, with its syncs.
+#[test]
+fn share_groups_make_no_logs_and_see_what_is_appended_after_they_came() {
+    let place = tempfile::tempdir().unwrap();
+    let store = TestStore::open(place.path());
+    let topic = store.topic("t", 8);
+    for (name, start) in [("latest", StartAt::Latest), ("earliest", StartAt::Earliest)] {
+        let config = ShareConsumerConfig::new().group(ShareGroupConfig::new().start_at(start));
+        let mut consumer = store.streams.share_consumer(name, config).unwrap();
+        consumer.subscribe(&["t"]).unwrap();
+        assert!(poll(&mut consumer).is_empty());
+        consumer.close().unwrap();
+    }
+    assert_eq!(store.dir.logs().unwrap(), ["0", "0/1"]);
+    append(&topic, 3, &["a"]);
+    assert_eq!(store.dir.logs().unwrap(), ["0", "0/1", "1/3"]);
+    drop(topic);
+    store.close();
+    // Also after a restart: where they began is known.
+    let store = TestStore::open(place.path());
+    for name in ["latest", "earliest"] {
+        let config = ShareConsumerConfig::new().explicit(true);
+        let mut consumer = store.streams.share_consumer(name, config).unwrap();
+        consumer.subscribe(&["t"]).unwrap();
+        let records = poll(&mut consumer);
+        assert_eq!(texts(&records), ["a"], "{name}");
+        say(&mut consumer, &records, Acknowledge::Accept);
+        assert!(poll(&mut consumer).is_empty());
+        assert_eq!(store.streams.describe_group(name).unwrap().lag(), 0);
+    }
+    assert_eq!(store.dir.logs().unwrap(), ["0", "0/1", "1/3"]);
+}
+
+#[test]
+#[expect(clippy::disallowed_methods, reason = "somebody appends meanwhile")]
+fn a_waiting_share_consumer_is_woken_by_the_first_record_of_a_partition() {
+    let place = tempfile::tempdir().unwrap();
+    let store = TestStore::open(place.path());
+    let topic = store.topic("t", 2);
+    let mut waiting = consumer(&store);
+    assert!(poll(&mut waiting).is_empty());
+    std::thread::scope(|scope| {
+        let waiter = scope.spawn(|| waiting.poll(Duration::from_secs(3_600)).unwrap());
+        append(&topic, 1, &["a"]);
+        assert_eq!(texts(&waiter.join().unwrap()), ["a"]);
+    });
+    assert_eq!(store.dir.logs().unwrap(), ["0", "0/1", "1/1"]);
+}
