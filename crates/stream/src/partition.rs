@@ -263,7 +263,11 @@ impl PartitionCore {
             }
             Slot::Open(_) => close(&mut slot)?,
             Slot::Closed => {}
-            Slot::Gone => return Err(Error::UnknownTopic { name: topic.name().into() }),
+            Slot::Gone => {
+                // What is still to be appended to it can wait, unlike to a topic that is gone.
+                shared.check_open()?;
+                return Err(Error::UnknownTopic { name: topic.name().into() });
+            }
         }
         let (settings_version, config) = topic.log_config();
         let name = PartitionCore::log_name(self.id);

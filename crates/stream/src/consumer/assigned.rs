@@ -122,15 +122,10 @@ impl Assigned {
             self.committed = Some(committed.offset);
             return Ok(false);
         }
-        let log = match log {
-            Some(log) => log,
-            None if config.start_at == StartAt::Nowhere => self.partition.log()?,
-            None => {
-                self.position = Some(0);
-                return Ok(true);
-            }
+        let begin = match log {
+            Some(log) => config.start_at.offset(&log, &**self.partition.shared.dir.clock())?,
+            None => (config.start_at != StartAt::Nowhere).then_some(0),
         };
-        let begin = config.start_at.offset(&log, &**self.partition.shared.dir.clock())?;
         self.position = Some(begin.ok_or_else(|| Error::NoPosition {
             group: self.group.to_string(),
             partition: self.name.clone(),

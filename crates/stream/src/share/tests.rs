@@ -10,11 +10,16 @@ use super::*;
 use crate::state::State;
 use crate::{StartAt, StreamsOptions, TopicConfig};
 
-/// A store with the topics `t` and `other`, and a record in `t`.
-fn store(disk: &SimDisk, clock: Arc<dyn Clock>) -> (Streams, Journal) {
+fn opened(disk: &SimDisk, clock: Arc<dyn Clock>) -> (Streams, Journal) {
     let dir = DataDirOptions::new().threads(0).clock(clock).open_with(disk.io()).unwrap();
     let journal = Journal::open(&dir, "0", LogConfig::default()).unwrap();
     let streams = Streams::open(&dir, &journal, &StreamsOptions::default()).unwrap();
+    (streams, journal)
+}
+
+/// A store with the topics `t` and `other`, and a record in `t`.
+fn store(disk: &SimDisk, clock: Arc<dyn Clock>) -> (Streams, Journal) {
+    let (streams, journal) = opened(disk, clock);
     for topic in ["t", "other"] {
         streams.create_topic(topic, &TopicConfig::new()).unwrap();
     }
@@ -192,4 +197,19 @@ fn a_record_whose_dead_letter_topic_is_deleted_before_or_while_it_is_moved_ends_
         let moved = moved(&streams, || delete(is_before), || delete(!is_before));
         assert_eq!(moved.unwrap(), None);
     }
+}
+
+/// Its topic counted as deleted, so that the copy was forgotten, and a checkpoint said that there was none left to be made.
+#[test]
+fn a_copy_that_the_closing_of_the_store_overtakes_is_made_at_the_next_open() {
+    let disk = SimDisk::new(1);
+    let (streams, journal) = store(&disk, Arc::new(ManualClock::at(0)));
+    let close = || streams.close().unwrap();
+    assert_eq!(moved(&streams, || {}, || {}).unwrap(), Some(1));
+    assert_eq!(moved(&streams, close, || {}).unwrap(), Some(1));
+    streams.checkpoint().unwrap();
+    drop((streams, journal));
+    let (streams, _journal) = opened(&disk, Arc::new(ManualClock::at(0)));
+    let dead = streams.topic("other").unwrap().partition(0).unwrap();
+    assert_eq!(dead.end_offset().unwrap(), 2);
 }

@@ -734,6 +734,9 @@ fn partitions_without_a_position_of_a_topic_that_a_group_reads_count_from_where_
         assert_eq!(partitions, [named("t", 0), named("t", 1), named("t", 2)], "{}", group.name);
         assert_eq!((group.partitions[1].committed, group.lag()), (None, lag), "{}", group.name);
     }
+    let mut nowhere = store.consumer_with("nowhere", manual().start_at(StartAt::Nowhere));
+    nowhere.assign(&[named("t", 2)]).unwrap();
+    assert!(matches!(nowhere.poll(Duration::ZERO), Err(Error::NoPosition { .. })));
     assert!(!place.path().join("1/2").exists(), "to be asked for its end makes no log");
 }
 
