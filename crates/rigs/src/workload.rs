@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use logmill::storage::recovery::{RecoveryReport, Verdict};
-use logmill::storage::{DataDir, DataDirOptions, Log};
+use logmill::storage::{DataDir, DataDirOptions, Journal, Log, LogConfig};
 use logmill_torture::random::{Random, mix};
 
 use crate::history::{Moment, Violation};
@@ -102,6 +102,13 @@ pub fn home() -> Outcome<tempfile::TempDir> {
 /// The directory of a store. A handle that was just dropped may still be let go of by the background.
 pub fn dir(store: &Path) -> logmill::storage::Result<DataDir> {
     DataDirOptions::new().lock_wait(Duration::from_secs(10)).open(store)
+}
+
+/// A log beside the journal that every store has: without one a store is taken for damaged.
+pub fn log(store: &Path, config: LogConfig) -> logmill::storage::Result<Log> {
+    let dir = dir(store)?;
+    Journal::open(&dir, "0", LogConfig::default())?.close()?;
+    Log::open(&dir, "1", config)
 }
 
 /// An error of the engine where there must be none.
