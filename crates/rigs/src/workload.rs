@@ -4,7 +4,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use logmill::storage::recovery::{RecoveryReport, Verdict};
-use logmill::storage::{DataDir, DataDirOptions, Journal, Log, LogConfig};
+use logmill::storage::verify::{Severity, verify};
+use logmill::storage::{DataDir, DataDirOptions, Log};
 use logmill_torture::random::{Random, mix};
 
 use crate::history::{Moment, Violation};
@@ -104,11 +105,13 @@ pub fn dir(store: &Path) -> logmill::storage::Result<DataDir> {
     DataDirOptions::new().lock_wait(Duration::from_secs(10)).open(store)
 }
 
-/// A log beside the journal that every store has: without one a store is taken for damaged.
-pub fn log(store: &Path, config: LogConfig) -> logmill::storage::Result<Log> {
-    let dir = dir(store)?;
-    Journal::open(&dir, "0", LogConfig::default())?.close()?;
-    Log::open(&dir, "1", config)
+/// The engine finds nothing wrong with the logs in a directory, but for bytes that recovery has set aside.
+pub fn sound(store: &Path) -> Result<(), Violation> {
+    let found = dir(store).and_then(|dir| verify(&dir, &mut |_| {})).map_err(refused("verify"))?;
+    match found.worst {
+        None | Some(Severity::Note | Severity::Ambiguous) => Ok(()),
+        Some(worst) => Err(Violation::Refused(format!("verify found {worst:?}: {found:?}"))),
+    }
 }
 
 /// An error of the engine where there must be none.

@@ -7,7 +7,7 @@ use logmill::Ticket;
 use logmill::storage::{AppendOptions, Durability, Log, LogConfig, Record};
 use logmill_torture::random::Random;
 
-use super::{Level, Seen, Workload, log, payload, refused};
+use super::{Level, Seen, Workload, dir, payload, refused};
 use crate::history::{History, Moment, Violation, judge};
 use crate::tools::{Outcome, failed};
 
@@ -26,7 +26,7 @@ pub struct Appends {
 }
 
 fn open(store: &Path) -> logmill::storage::Result<Log> {
-    log(store, LogConfig::default().segment_bytes_max(32 << 10))
+    Log::open(&dir(store)?, "1", LogConfig::default().segment_bytes_max(32 << 10))
 }
 
 impl Appends {

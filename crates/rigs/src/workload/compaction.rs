@@ -6,7 +6,7 @@ use std::path::Path;
 use logmill::storage::{AppendOptions, Durability, Log, LogConfig, Record};
 use logmill_torture::random::{Random, mix};
 
-use super::{Level, Seen, Workload, log, payload, refused};
+use super::{Level, Seen, Workload, dir, payload, refused};
 use crate::history::{History, Moment, Violation, judge};
 use crate::tools::{Outcome, failed};
 
@@ -24,7 +24,7 @@ fn key(offset: u64) -> [u8; 8] {
 }
 
 fn open(store: &Path) -> logmill::storage::Result<Log> {
-    log(store, LogConfig::default().segment_bytes_max(16 << 10))
+    Log::open(&dir(store)?, "1", LogConfig::default().segment_bytes_max(16 << 10))
 }
 
 impl Workload for Compaction {
