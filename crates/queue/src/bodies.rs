@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 use logmill_storage::{Error as StorageError, Journal, Part, Reader, Visibility};
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 
 use crate::error::Result;
 use crate::location;
@@ -25,70 +25,80 @@ struct Cursor {
     ahead: VecDeque<(u64, Bytes)>,
 }
 
-/// The readers of a store's queues. Who reads holds one of the locks meanwhile, and nobody waits for one.
+/// The readers of a store's queues.
 #[derive(Debug, Default)]
 pub(crate) struct Bodies {
-    cursors: [Mutex<Option<Cursor>>; READERS],
+    #[expect(
+        clippy::vec_box,
+        reason = "each call takes one and brings it back, and they are large"
+    )]
+    cursors: Mutex<Vec<Box<Cursor>>>,
 }
-
-type Held<'a> = MutexGuard<'a, Option<Cursor>>;
 
 impl Bodies {
     /// The bytes of the entries at `wanted`; `None` for those that are not there any more. Cost: entries that lie close
     /// behind each other, or that were stored in one batch, are read once.
     pub(crate) fn read(&self, journal: &Journal, wanted: &[u64]) -> Result<Vec<Option<Bytes>>> {
         let mut found = Vec::with_capacity(wanted.len());
-        let mut held = None;
+        let mut kept = None;
         for at in wanted {
-            found.push(self.read_with(journal, *at, &mut held)?);
+            found.push(self.read_with(journal, *at, &mut kept)?);
         }
+        self.keep(kept);
         Ok(found)
     }
 
     /// As [`read`](Self::read), of one entry.
-    #[inline]
     pub(crate) fn read_one(&self, journal: &Journal, at: u64) -> Result<Option<Bytes>> {
-        self.read_with(journal, at, &mut None)
+        let mut kept = None;
+        let found = self.read_with(journal, at, &mut kept)?;
+        self.keep(kept);
+        Ok(found)
     }
 
-    fn read_with<'a>(
-        &'a self,
+    fn read_with(
+        &self,
         journal: &Journal,
         at: u64,
-        held: &mut Option<Held<'a>>,
+        kept: &mut Option<Box<Cursor>>,
     ) -> Result<Option<Bytes>> {
         let place = location::place(at);
         let (part, offset) = (place.part(), place.offset());
-        held.take_if(|held| held.as_ref().is_some_and(|cursor| cursor.part != part));
-        if held.is_none() {
-            *held = self.take(part, offset);
+        if kept.as_ref().is_some_and(|cursor| cursor.part != part) {
+            self.keep(kept.take());
         }
-        if let Some(cursor) = held.as_mut().and_then(|held| held.as_mut())
+        if kept.is_none() {
+            *kept = self.take(part, offset);
+        }
+        if let Some(cursor) = kept
             && let Ok(Some(entry)) = cursor.get(offset)
         {
             return Ok(Some(entry));
         }
         // A reader that stood in a segment that is gone knows less than a new one.
-        let Some(mut cursor) = gone(Cursor::at(journal, part, offset))? else { return Ok(None) };
-        let found = gone(cursor.get(offset))?.flatten();
-        if let Some(held) = held {
-            **held = Some(cursor);
+        match Cursor::at(journal, part, offset) {
+            Ok(cursor) => Ok(gone(kept.insert(Box::new(cursor)).get(offset))?.flatten()),
+            other => Ok(gone(other)?.and(None)),
         }
-        Ok(found)
     }
 
-    /// The place of a cursor that stands at or shortly before `offset`, of one to be, or of any of that part; `None` if all are
-    /// in use.
-    fn take(&self, part: Part, offset: u64) -> Option<Held<'_>> {
-        let is_near = |cursor: &Cursor| cursor.part == part && cursor.is_near(offset);
-        let found = |wanted: &dyn Fn(&Option<Cursor>) -> bool| {
-            let free = self.cursors.iter().filter_map(Mutex::try_lock);
-            free.into_iter().find(|held| wanted(held))
-        };
-        found(&|cursor| cursor.as_ref().is_some_and(is_near))
-            .or_else(|| found(&Option::is_none))
-            .or_else(|| found(&|cursor| cursor.as_ref().is_some_and(|cursor| cursor.part == part)))
-            .or_else(|| found(&|_| true))
+    /// A cursor that stands at or shortly before `offset`, or, if there are many, any of that part.
+    fn take(&self, part: Part, offset: u64) -> Option<Box<Cursor>> {
+        let mut cursors = self.cursors.lock();
+        let full = cursors.len() == READERS;
+        let near = cursors.iter().rposition(|cursor| cursor.part == part && cursor.is_near(offset));
+        let index =
+            near.or_else(|| cursors.iter().position(|cursor| full && cursor.part == part))?;
+        Some(cursors.swap_remove(index))
+    }
+
+    fn keep(&self, cursor: Option<Box<Cursor>>) {
+        let Some(cursor) = cursor else { return };
+        let mut cursors = self.cursors.lock();
+        if cursors.len() == READERS {
+            cursors.remove(0);
+        }
+        cursors.push(cursor);
     }
 }
 
