@@ -258,7 +258,7 @@ impl Writer {
             && let Check::Duplicate(base_offset) =
                 state.producers.check(producer, len_u32(records))?
         {
-            return Ok(self.duplicate(&state, base_offset, records));
+            return Ok(self.placed(&state, base_offset, records, true));
         }
         self.make_room(&mut state, size, len_u32(records), now_ms, options)?;
         if options.producer.is_some() && state.producers.is_empty() {
@@ -266,13 +266,7 @@ impl Writer {
         }
         let state = &mut *state;
         let base_offset = state.next_offset;
-        let appended = Appended {
-            base_offset,
-            last_offset: base_offset + records.len() as u64 - 1,
-            epoch: self.view.epoch(),
-            duplicate: false,
-            generation: state.generation,
-        };
+        let appended = self.placed(state, base_offset, records, false);
         self.encode_and_store(state, records, options, now_ms);
         let level = self.level(options);
         let pending = state.pending_len();
@@ -339,13 +333,18 @@ impl Writer {
         self.or_poison(self.manifest.lock().store(|m| m.has_producers = true))
     }
 
-    #[cold]
-    fn duplicate(&self, state: &State, base_offset: u64, records: &[Record<'_>]) -> Appended {
+    fn placed(
+        &self,
+        state: &State,
+        base_offset: u64,
+        records: &[Record<'_>],
+        duplicate: bool,
+    ) -> Appended {
         Appended {
             base_offset,
             last_offset: base_offset + records.len() as u64 - 1,
             epoch: self.view.epoch(),
-            duplicate: true,
+            duplicate,
             generation: state.generation,
         }
     }
