@@ -76,7 +76,7 @@ impl Graves {
 mod tests {
     use super::*;
 
-    /// Each change of one in a long run costed the decoding and encoding of a chunk: a backlog was worked off at a sixth of the
+    /// Each change of one in a long run cost the decoding and encoding of a chunk: a backlog was worked off at a sixth of the
     /// speed once some of it had been copied.
     #[test]
     fn graves_are_those_of_a_map_wherever_they_are_changed() {

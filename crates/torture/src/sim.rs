@@ -248,8 +248,8 @@ const THIN: Effort = Effort { point_stride: 3, random_plans: 1, fixed_plans: fal
 
 /// The share of the long workloads.
 const LONG: u64 = 100;
-/// How the share of a book falls to its new stores, and to its sequences of 1, 2, 3 and 4 operations, in per cent and more: ten
-/// million states are enough for all of them.
+/// How the share of a book falls to its new stores, and to its sequences of 1, 2, 3 and 4 operations, in per cent and more, so
+/// that ten million states come to the end of all or nearly all of them.
 const PARTS: [u64; 5] = [5, 5, 30, 30, 80];
 
 impl<W: World> Phase<W> {

@@ -594,8 +594,8 @@ fn a_footer_of_another_segment_or_log_or_place_is_none() {
 }
 
 /// What a footer says is the end of its segment is the end of what is read in it, whatever frames there are behind. A reader
-/// that had come to that end met those frames instead of the record that was appended next, found after 400 million runs of
-/// fuzzing. A batch across the end is damage.
+/// that had come to that end met those frames instead of the record that was appended next: found by fuzzing whole
+/// directories. A batch across the end is damage.
 #[test]
 fn what_lies_behind_the_end_that_a_footer_states_is_not_in_the_log() {
     let disk = SimDisk::new(1);
