@@ -25,7 +25,7 @@ const OFFSET_ENTRY: usize = 8;
 const TIME_ENTRY: usize = 12;
 
 /// Where a frame is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct OffsetEntry {
     /// Offset minus the segment's base offset.
     pub delta: u32,
@@ -42,11 +42,23 @@ pub(crate) struct TimeEntry {
 /// Both indexes of one segment, in memory.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Index {
+    /// What it begins with: it knows of no frame before this one, and of no time then. All zero: it is whole.
+    from: OffsetEntry,
     offsets: Vec<OffsetEntry>,
     times: Vec<TimeEntry>,
 }
 
 impl Index {
+    /// One that will know the frames from this one on.
+    pub fn beginning_at(from: OffsetEntry) -> Index {
+        Index { from, ..Index::default() }
+    }
+
+    /// Whether it can tell where to begin when looking for `delta`; for a time it has to be whole.
+    pub fn reaches(&self, delta: u32) -> bool {
+        self.from.delta <= delta
+    }
+
     /// Notes a frame; frames come in order. `max_timestamp` is the largest of the segment up to and with this frame.
     #[inline]
     pub fn note(&mut self, delta: u32, position: u64, max_timestamp: i64) {
@@ -73,10 +85,11 @@ impl Index {
         is_new
     }
 
-    /// The entry to begin at when looking for `delta`.
+    /// The entry to begin at when looking for `delta`, if it is not the segment's start.
     pub fn floor(&self, delta: u32) -> Option<OffsetEntry> {
         let after = self.offsets.partition_point(|entry| entry.delta <= delta);
-        self.offsets.get(after.checked_sub(1)?).copied()
+        let last = after.checked_sub(1).and_then(|last| self.offsets.get(last));
+        last.copied().or_else(|| (self.from.delta > 0).then_some(self.from))
     }
 
     /// The offset delta to begin at when looking for the first timestamp at or above `ms`.
@@ -129,7 +142,7 @@ impl Index {
         let rising = offsets.is_sorted_by(|a, b| a.delta < b.delta && a.position < b.position)
             && times.is_sorted_by(|a, b| a.delta < b.delta && a.max_timestamp <= b.max_timestamp);
         if rising {
-            Ok(Index { offsets, times })
+            Ok(Index { offsets, times, ..Index::default() })
         } else {
             Err(Corruption::Field("index entries out of order"))
         }

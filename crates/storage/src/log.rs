@@ -669,6 +669,10 @@ impl Inner {
                 m.proven = scan.end;
             })?;
         }
+        let proven = current.proven;
+        if let Some(holder) = scan.segments.iter().find(|s| s.base_offset() == proven.segment) {
+            holder.set_landmark(proven.offset, proven.position);
+        }
         let bounds = Bounds {
             start: current.start_offset,
             stored: scan.end.offset,

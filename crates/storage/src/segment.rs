@@ -13,7 +13,7 @@ use crate::batch::{Batch, FrameHead, Scope};
 use crate::behind::{self, Run};
 use crate::error::{Corruption, Error, Result};
 use crate::frames::{Frames, Step};
-use crate::index::Index;
+use crate::index::{Index, OffsetEntry};
 use crate::io::{File, Io, Open, read_full, unlink_if_there, write_full};
 use crate::layout::{FOOTER_LEN, Footer, HEAD_LEN, OFFSET_END, SEGMENT_BYTES_MAX, SegmentHead};
 use crate::planted::{self, Bug};
@@ -49,6 +49,8 @@ pub(crate) struct Segment {
     footer: OnceLock<Footer>,
     /// This process appends to it, so there is no footer to look for.
     is_active: AtomicBool,
+    /// Where a frame begins, or the end of all of them: what was proven when the log was opened.
+    landmark: OnceLock<OffsetEntry>,
     /// `None` until somebody looks for something in a segment that was not written by this process.
     index: Mutex<Option<Index>>,
 }
@@ -72,6 +74,7 @@ impl Segment {
             head: OnceLock::new(),
             footer: OnceLock::new(),
             is_active: AtomicBool::new(false),
+            landmark: OnceLock::new(),
             index: Mutex::new(None),
         }
     }
@@ -302,11 +305,20 @@ impl Segment {
         }
     }
 
+    /// A frame begins at this place, or all of them end there: who looks for what comes behind it need not read what comes
+    /// before.
+    pub fn set_landmark(&self, offset: u64, position: u64) {
+        let delta = u32::try_from(offset.saturating_sub(self.base_offset));
+        if let (Ok(delta), Ok(position)) = (delta, u32::try_from(position)) {
+            let _ = self.landmark.set(OffsetEntry { delta, position });
+        }
+    }
+
     /// Sends `frames` to a frame at or before the one that holds `offset`, of a log that ends at `end`.
     pub fn seek(&self, frames: &mut Frames, offset: u64, limit: u64, end: u64) -> Result<()> {
         let delta = u32::try_from(offset.saturating_sub(self.base_offset)).unwrap_or(u32::MAX);
         let file = Arc::clone(frames.file());
-        let entry = self.with_index(&file, limit, end, |index| index.floor(delta))?;
+        let entry = self.with_index(&file, delta, limit, end, |index| index.floor(delta))?;
         if let Some(entry) = entry {
             frames.seek(u64::from(entry.position));
             match frames.peek().map_err(self.failed("read"))? {
@@ -326,25 +338,57 @@ impl Segment {
         limit: u64,
         end: u64,
     ) -> Result<u64> {
-        let delta = self.with_index(file, limit, end, |index| index.before_time(ms))?;
+        let delta = self.with_index(file, 0, limit, end, |index| index.before_time(ms))?;
         Ok(self.base_offset + u64::from(delta.unwrap_or(0)))
     }
 
+    /// Looks at an index that knows the frames from `delta` on.
     fn with_index<T>(
         &self,
         file: &Arc<dyn File>,
+        delta: u32,
         limit: u64,
         end: u64,
         look: impl FnOnce(&Index) -> T,
     ) -> Result<T> {
-        if let Some(index) = self.index.lock().as_ref() {
+        let reaches = |index: &&Index| index.reaches(delta);
+        if let Some(index) = self.index.lock().as_ref().filter(reaches) {
             return Ok(look(index));
         }
-        let loaded = match self.load_index() {
-            Some(index) => index,
-            None => self.index_anew(file, limit, end)?,
+        let loaded = match (self.load_index(), self.landmark.get()) {
+            (Some(index), _) => index,
+            (None, Some(landmark)) if landmark.delta <= delta => {
+                self.index_behind(file, *landmark, limit, end)?
+            }
+            (None, _) => self.index_anew(file, limit, end)?,
         };
-        Ok(look(self.index.lock().get_or_insert(loaded)))
+        let mut index = self.index.lock();
+        if index.as_ref().filter(reaches).is_none() {
+            *index = Some(loaded);
+        }
+        Ok(look(index.get_or_insert_default()))
+    }
+
+    /// The index of the frames from `landmark` on, if all of them can be read; else of all frames that can.
+    fn index_behind(
+        &self,
+        file: &Arc<dyn File>,
+        landmark: OffsetEntry,
+        limit: u64,
+        end: u64,
+    ) -> Result<Index> {
+        let mut index = Index::beginning_at(landmark);
+        let mut frames = self.frames(Arc::clone(file), u64::from(landmark.position), limit)?;
+        let mut reached = self.base_offset + u64::from(landmark.delta);
+        while reached < end
+            && let Step::Frame(frame) = frames.peek().map_err(self.failed("read"))?
+            && let Ok(batch) = frames.batch(frame)
+        {
+            reached = batch.last_offset() + 1;
+            index.note_behind_damage(frame.delta(), frames.position());
+            frames.skip(&frame);
+        }
+        if reached < end { self.index_anew(file, limit, end) } else { Ok(index) }
     }
 
     /// The index of a segment that has none, of all frames that can be read.

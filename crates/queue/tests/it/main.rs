@@ -6,6 +6,7 @@ mod carrying;
 mod conformance;
 mod limits;
 mod model;
+mod opening;
 mod space;
 mod store;
 mod threads;

@@ -89,9 +89,14 @@ impl Store {
 
     /// Closes the store cleanly and opens it again.
     pub fn reopen(&mut self) {
-        self.queues.take().expect("an open store").close().unwrap();
+        self.close().unwrap();
         self.dir = None;
         self.open();
+    }
+
+    /// Closes the store, and leaves it closed.
+    pub fn close(&mut self) -> Result<(), Error> {
+        self.queues.take().expect("an open store").close()
     }
 
     /// kill -9, and a new process.

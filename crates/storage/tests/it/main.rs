@@ -22,6 +22,7 @@ mod judge;
 mod lens;
 mod lock;
 mod model;
+mod opening;
 mod producers;
 mod recovery;
 mod retention;

@@ -82,6 +82,7 @@ impl Op {
 pub struct Ops {
     counts: [u64; OPS],
     total: u64,
+    pub(super) bytes_read: u64,
 }
 
 impl Ops {
@@ -93,6 +94,11 @@ impl Ops {
     /// All counted calls: the index of the next one.
     pub fn total(&self) -> u64 {
         self.total
+    }
+
+    /// The bytes that all reads together gave.
+    pub fn bytes_read(&self) -> u64 {
+        self.bytes_read
     }
 }
 

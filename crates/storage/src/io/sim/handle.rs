@@ -65,7 +65,9 @@ impl File for SimFile {
             Step::Fail(Fault::ShortRead) => 1 + state.random.below(buffer.len() - 1),
             Step::Fail(fault) => return Err(fault.error()),
         };
-        Ok(state.volume.file(self.ino)?.read(position, &mut buffer[..want]))
+        let got = state.volume.file(self.ino)?.read(position, &mut buffer[..want]);
+        state.control.ops.bytes_read += got as u64;
+        Ok(got)
     }
 
     fn write_at(&self, buffer: &[u8], position: u64) -> io::Result<usize> {
