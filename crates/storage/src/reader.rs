@@ -227,6 +227,7 @@ impl Reader {
                     }
                     continue;
                 }
+                place.until = place.find_end(&self.view)?;
                 if !place.covers(next) {
                     self.place = None;
                     continue;
@@ -323,14 +324,7 @@ impl Reader {
         let Some(place) = self.place.as_mut() else { return Ok(true) };
         let (position, next) = (place.frames.position(), self.next);
         let at_data_end = place.at_data_end()?;
-        let until = match (place.until, place.segment.footer(place.frames.file().as_ref())?) {
-            (Some(until), _) => Some(until),
-            // It was sealed meanwhile, and may have been merged with others since.
-            (None, Some(footer)) => Some(footer.end_offset),
-            (None, None) => {
-                self.view.segment_for(place.segment.base_offset()).and_then(|(_, until)| until)
-            }
-        };
+        let until = place.find_end(&self.view)?;
         if at_data_end
             && let (Some(found), Some(footer)) =
                 (until, place.segment.footer(place.frames.file().as_ref())?)
@@ -431,6 +425,17 @@ impl Place {
             place.go_to(offset)?;
         }
         Ok(place)
+    }
+
+    /// Where the segment ends, once that is settled, whatever a failed write has left behind.
+    fn find_end(&self, view: &View) -> Result<Option<u64>> {
+        if self.until.is_some() {
+            return Ok(self.until);
+        }
+        // Looked at before the footer: what was merged with others by then had one.
+        let next = view.segment_for(self.segment.base_offset()).and_then(|(_, until)| until);
+        let footer = self.segment.footer(self.frames.file().as_ref())?;
+        Ok(footer.map(|footer| footer.end_offset).or(next))
     }
 
     /// Whether the log begins behind it.

@@ -486,10 +486,11 @@ impl Known<'_> {
             if self.drop_cache {
                 file.drop_cache().map_err(segment.failed("drop cache of"))?;
             }
-            let found = self.scan_segment(&segment, &file, &mut scan, &mut witness)?;
+            let next = bases.get(i + 1).copied();
+            let found = self.scan_segment(&segment, &file, next, &mut scan, &mut witness)?;
             rest = found.rest;
             head_is_zero = found.head_is_zero;
-            if found.rest == Rest::Bytes && bases.get(i + 1) == Some(&scan.end.offset) {
+            if found.rest == Rest::Bytes && next == Some(scan.end.offset) {
                 // The next segment begins where this one ends, so what a failed write left behind it is nothing.
                 rest = Rest::Nothing;
                 scan.rest_bytes = 0;
@@ -528,6 +529,7 @@ impl Known<'_> {
         &self,
         segment: &Arc<Segment>,
         file: &Arc<dyn File>,
+        next: Option<u64>,
         scan: &mut Scan,
         witness: &mut u64,
     ) -> Result<EndOfSegment> {
@@ -542,7 +544,9 @@ impl Known<'_> {
             position: begin,
             max_timestamp: if resumed { self.from.max_timestamp } else { i64::MIN },
         };
-        let mut frames = segment.frames(Arc::clone(file), begin, len)?;
+        // What a failed write has left where the next segment begins may be whole frames.
+        let until = next.unwrap_or(u64::MAX);
+        let mut frames = segment.frames(Arc::clone(file), begin, len)?.until(until);
         let (mut next_offset, mut max_timestamp) = (scan.end.offset, scan.end.max_timestamp);
         let damage = loop {
             let head = match frames.peek().map_err(segment.failed("read"))? {
@@ -799,12 +803,7 @@ fn end_of(last: Option<&Arc<Segment>>, unsealed: Option<&Unsealed>, end: Proven)
         Some(position) => position,
         None => {
             // All of it was durable before the next one was begun.
-            let walked = last.walk(&file, u64::MAX)?;
-            if walked.end_offset != end.offset {
-                let what = Corruption::LostDurable { durable_upto: end.offset };
-                return Err(last.corrupt(walked.data_end, walked.end_offset, what));
-            }
-            walked.data_end
+            last.walk_to(&file, u64::MAX, end.offset)?.data_end
         }
     };
     Ok(Proven {

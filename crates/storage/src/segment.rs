@@ -393,7 +393,7 @@ impl Segment {
 
     /// The index of a segment that has none, of all frames that can be read.
     fn index_anew(&self, file: &Arc<dyn File>, limit: u64, end: u64) -> Result<Index> {
-        let (walked, damage) = self.walk_until_damage(file, limit)?;
+        let (walked, damage) = self.walk_until_damage(file, limit, end)?;
         let mut index = walked.index;
         if damage.is_some() && walked.end_offset < end {
             let lost = walked.end_offset..end;
@@ -454,19 +454,30 @@ impl Segment {
 
     /// Reads all frames up to `limit`, verifying each.
     pub fn walk(&self, file: &Arc<dyn File>, limit: u64) -> Result<Walked> {
-        match self.walk_until_damage(file, limit)? {
+        match self.walk_until_damage(file, limit, u64::MAX)? {
             (walked, None) => Ok(walked),
             (walked, Some(what)) => Err(self.corrupt(walked.data_end, walked.end_offset, what)),
         }
     }
 
-    /// Reads frames up to `limit` or the first damage, and says what that is.
+    /// Reads the frames of all offsets before `end_offset`, verifying each, whatever a failed write has left behind them.
+    pub fn walk_to(&self, file: &Arc<dyn File>, limit: u64, end_offset: u64) -> Result<Walked> {
+        let (walked, damage) = self.walk_until_damage(file, limit, end_offset)?;
+        if walked.end_offset == end_offset {
+            return Ok(walked);
+        }
+        let what = damage.unwrap_or(Corruption::LostDurable { durable_upto: end_offset });
+        Err(self.corrupt(walked.data_end, walked.end_offset, what))
+    }
+
+    /// Reads frames up to `limit`, offset `until` or the first damage, and says what that is.
     fn walk_until_damage(
         &self,
         file: &Arc<dyn File>,
         limit: u64,
+        until: u64,
     ) -> Result<(Walked, Option<Corruption>)> {
-        let mut frames = self.frames(Arc::clone(file), HEAD_LEN as u64, limit)?;
+        let mut frames = self.frames(Arc::clone(file), HEAD_LEN as u64, limit)?.until(until);
         let mut head = [0; HEAD_LEN];
         read_full(file.as_ref(), &mut head, 0).map_err(self.failed("read"))?;
         let mut hash = Xxh3::new();
@@ -486,11 +497,11 @@ impl Segment {
                 Step::End => break None,
                 Step::Damaged(what) => break Some(what),
             };
-            hash.update(frames.frame_bytes(&frame));
             let position = frames.position();
             if let Err(what) = walked.add(frames.batch(frame), &frame, position) {
                 break Some(what);
             }
+            hash.update(frames.frame_bytes(&frame));
             frames.skip(&frame);
             walked.data_end = frames.position();
         };
@@ -508,10 +519,9 @@ impl Segment {
         previous_hash: [u8; 16],
         now_ms: i64,
     ) -> Result<()> {
-        let walked = self.walk(file, data_end.unwrap_or(u64::MAX))?;
-        let data_end = data_end.unwrap_or(walked.data_end);
-        if walked.data_end != data_end || walked.end_offset != end_offset {
-            let what = Corruption::Truncated { expected: data_end, found: walked.data_end };
+        let walked = self.walk_to(file, data_end.unwrap_or(u64::MAX), end_offset)?;
+        if let Some(expected) = data_end.filter(|data_end| *data_end != walked.data_end) {
+            let what = Corruption::Truncated { expected, found: walked.data_end };
             return Err(self.corrupt(walked.data_end, walked.end_offset, what));
         }
         self.write_footer(file.as_ref(), &walked, end_offset, previous_hash, now_ms)?;

@@ -141,7 +141,7 @@ impl View {
         self.epoch.store(epoch, Ordering::Release);
     }
 
-    /// Called with the writer's lock held, so it never goes back but for a rollback of what nobody was promised.
+    /// In the writer's process called with its lock held, so it never goes back: what a full disk takes back was not stored.
     #[inline]
     pub fn set_stored(&self, stored: u64) {
         self.stored.store(stored, Ordering::Release);

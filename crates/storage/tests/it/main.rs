@@ -26,6 +26,7 @@ mod opening;
 mod producers;
 mod recovery;
 mod retention;
+mod rollback;
 mod salvage;
 mod segments;
 mod size;
