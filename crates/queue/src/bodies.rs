@@ -42,26 +42,31 @@ impl Bodies {
         let mut found = Vec::with_capacity(wanted.len());
         let mut kept = None;
         for at in wanted {
-            found.push(self.read_with(journal, *at, &mut kept)?);
+            let mut entry = Bytes::new();
+            let is_there = self.read_with(journal, *at, &mut kept, &mut entry)?;
+            found.push(is_there.then_some(entry));
         }
         self.keep(kept);
         Ok(found)
     }
 
-    /// As [`read`](Self::read), of one entry.
-    pub(crate) fn read_one(&self, journal: &Journal, at: u64) -> Result<Option<Bytes>> {
+    /// Reads the entry at `at` into `entry`, if it is there still.
+    #[inline]
+    pub(crate) fn read_one(&self, journal: &Journal, at: u64, entry: &mut Bytes) -> Result<bool> {
         let mut kept = None;
-        let found = self.read_with(journal, at, &mut kept)?;
+        let is_there = self.read_with(journal, at, &mut kept, entry)?;
         self.keep(kept);
-        Ok(found)
+        Ok(is_there)
     }
 
+    #[inline]
     fn read_with(
         &self,
         journal: &Journal,
         at: u64,
         kept: &mut Option<Box<Cursor>>,
-    ) -> Result<Option<Bytes>> {
+        entry: &mut Bytes,
+    ) -> Result<bool> {
         let place = location::place(at);
         let (part, offset) = (place.part(), place.offset());
         if kept.as_ref().is_some_and(|cursor| cursor.part != part) {
@@ -71,14 +76,17 @@ impl Bodies {
             *kept = self.take(part, offset);
         }
         if let Some(cursor) = kept
-            && let Ok(Some(entry)) = cursor.get(offset)
+            && let Ok(true) = cursor.get(offset, entry)
         {
-            return Ok(Some(entry));
+            return Ok(true);
         }
         // A reader that stood in a segment that is gone knows less than a new one.
-        match Cursor::at(journal, part, offset) {
-            Ok(cursor) => Ok(gone(kept.insert(Box::new(cursor)).get(offset))?.flatten()),
-            other => Ok(gone(other)?.and(None)),
+        let read = Cursor::at(journal, part, offset)
+            .and_then(|cursor| kept.insert(Box::new(cursor)).get(offset, entry));
+        match read {
+            // What was before the start is gone.
+            Err(StorageError::OffsetOutOfRange { .. }) => Ok(false),
+            read => Ok(read?),
         }
     }
 
@@ -102,15 +110,6 @@ impl Bodies {
     }
 }
 
-/// An offset before the start is not an error here: what was there is gone.
-fn gone<T>(result: Result<T, StorageError>) -> Result<Option<T>, StorageError> {
-    match result {
-        Ok(value) => Ok(Some(value)),
-        Err(StorageError::OffsetOutOfRange { .. }) => Ok(None),
-        Err(error) => Err(error),
-    }
-}
-
 impl Cursor {
     fn at(journal: &Journal, part: Part, offset: u64) -> Result<Cursor, StorageError> {
         let reader = journal.part(part).reader_with(offset, Visibility::Stored)?;
@@ -122,36 +121,38 @@ impl Cursor {
         offset >= first && offset < self.reader.position() + NEAR
     }
 
-    fn get(&mut self, offset: u64) -> Result<Option<Bytes>, StorageError> {
-        while let Some((next, _)) = self.ahead.front().filter(|(next, _)| *next <= offset) {
-            let is_it = *next == offset;
-            let entry = self.ahead.pop_front();
-            if is_it {
-                return Ok(entry.map(|(_, bytes)| bytes));
+    /// Reads the entry at `offset` into `entry`, if it is there. (What is handed out by value is moved once for each caller.)
+    fn get(&mut self, offset: u64, entry: &mut Bytes) -> Result<bool, StorageError> {
+        while let Some((next, bytes)) = self.ahead.pop_front_if(|(next, _)| *next <= offset) {
+            if next == offset {
+                *entry = bytes;
+                return Ok(true);
             }
         }
         self.ahead.clear();
         self.reader.seek(offset)?;
-        let Some(batch) = self.reader.next_batch()? else { return Ok(None) };
-        let base_offset = batch.base_offset();
-        let (mut found, mut kept) = (None, 0);
-        for record in batch.records() {
-            let record = record.map_err(|what| StorageError::Corrupt {
-                path: std::path::PathBuf::from("journal"),
-                position: 0,
-                offset: base_offset,
-                what,
-            })?;
-            let Some(value) = record.value else { continue };
-            if record.offset == offset {
-                found = Some(Bytes::copy_from_slice(value));
-            } else if found.is_none() || kept > AHEAD_BYTES {
-                break;
-            } else {
-                kept += value.len();
-                self.ahead.push_back((record.offset, Bytes::copy_from_slice(value)));
-            }
+        let Some(batch) = self.reader.next_batch()? else { return Ok(false) };
+        let undecoded = |what| StorageError::Corrupt {
+            path: std::path::PathBuf::from("journal"),
+            position: 0,
+            offset: batch.base_offset(),
+            what,
+        };
+        let mut records = batch.records();
+        let first = records.next().transpose().map_err(undecoded)?;
+        let Some(found) =
+            first.filter(|first| first.offset == offset).and_then(|first| first.value)
+        else {
+            return Ok(false);
+        };
+        let mut kept = 0;
+        for record in records {
+            let record = record.map_err(undecoded)?;
+            let Some(value) = record.value.filter(|_| kept <= AHEAD_BYTES) else { break };
+            kept += value.len();
+            self.ahead.push_back((record.offset, Bytes::copy_from_slice(value)));
         }
-        Ok(found)
+        *entry = Bytes::copy_from_slice(found);
+        Ok(true)
     }
 }

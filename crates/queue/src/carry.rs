@@ -155,7 +155,7 @@ impl Owner for QueueOwner {
         drop(engine);
         for Wanted { queue, sequence, from, standing, memory } in wanted {
             let Some(bytes) = self.read_wanted(queue, sequence, from)? else { continue };
-            let (_, envelope) = message_in(&bytes).map_err(|_| self.damaged(from))?;
+            let envelope = message_in(&bytes).map_err(|_| self.damaged(from))?;
             let fact = Fact::Snapshot { sequence, standing, envelope };
             saying.say(&Entry { queue, fact }, Copied::Message { queue, sequence, from });
             if let Some(memory) = memory {

@@ -190,6 +190,11 @@ impl QueueState {
         take.clear();
         let room = self.config.in_flight_max.saturating_sub(self.ready.in_flight());
         let max = max.min(usize::try_from(room).unwrap_or(usize::MAX));
+        if let Some(run) = self.ready.only_run() {
+            let visible = run.iter().take(max).take_while(|item| is_visible(item.location));
+            take.extend(visible.map(|item| Mark { sequence: item.sequence, generation: 1 }));
+            return ReceivePlan { take, ..ReceivePlan::default() };
+        }
         let mut plan = ReceivePlan { take, ..ReceivePlan::default() };
         let mut order = Order::of(&self.ready);
         while plan.take.len() < max

@@ -373,8 +373,14 @@ impl<'a> Entry<'a> {
     }
 }
 
-/// Where the envelope of the message in an entry begins, and the envelope.
-pub(crate) fn message_in(bytes: &[u8]) -> Decoded<(usize, Envelope<'_>)> {
+/// The message in an entry.
+pub(crate) fn message_in(bytes: &[u8]) -> Decoded<Envelope<'_>> {
+    Envelope::decode(envelope_in(bytes)?)
+}
+
+/// Where the envelope of the message in an entry begins: it goes to the entry's end.
+#[inline]
+pub(crate) fn envelope_in(bytes: &[u8]) -> Decoded<Input<'_>> {
     let mut input = Input(bytes);
     let tag = input.byte()?;
     input.u32()?;
@@ -394,7 +400,7 @@ pub(crate) fn message_in(bytes: &[u8]) -> Decoded<(usize, Envelope<'_>)> {
         }
         _ => return Err(Malformed("an entry without a message")),
     }
-    Ok((bytes.len() - input.0.len(), Envelope::decode(input)?))
+    Ok(input)
 }
 
 /// A sequence: from 1 on and below 2^48, so that it fits everywhere.

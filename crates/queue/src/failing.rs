@@ -172,7 +172,7 @@ impl Shared {
         for ((sequence, past, bytes), target_sequence) in bodies.iter().zip(next..) {
             let malformed =
                 |what: crate::codec::Malformed| Error::Corrupt { offset: *sequence, what: what.0 };
-            let (_, mut envelope) = message_in(bytes).map_err(malformed)?;
+            let mut envelope = message_in(bytes).map_err(malformed)?;
             let own = crate::message::MessageId { queue, sequence: *sequence };
             envelope.origin = Some(envelope.origin.unwrap_or(own));
             let mut whole = Past::joined(envelope.past.take().as_deref(), past);

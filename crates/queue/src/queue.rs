@@ -85,6 +85,7 @@ impl Queue {
         Ok(level)
     }
 
+    #[inline]
     fn commit_deleted(
         &self,
         engine: &mut Engine,

@@ -223,24 +223,30 @@ impl Ready {
 
     /// The lane whose run has `sequence`. Cost: nothing to speak of if it is its lane's first, else a look into every lane.
     pub(crate) fn find(&self, sequence: u64) -> Option<(LaneId, Item)> {
-        if let Some(first) = self.find_first(sequence) {
-            return Some(first);
+        if let Some(lane) = self.lane_from(sequence) {
+            return self.lanes.get(lane).run.front().map(|first| (lane, *first));
         }
         self.lanes.ids().find_map(|lane| Some((lane, self.lanes.get(lane).run.get(sequence)?)))
     }
 
     /// The lane whose run begins with `sequence`.
     #[inline]
-    pub(crate) fn find_first(&self, sequence: u64) -> Option<(LaneId, Item)> {
-        let first = |lane: &LaneId| {
-            let item =
-                self.lanes.get(*lane).run.front().filter(|item| item.sequence == sequence)?;
-            Some((*lane, *item))
+    pub(crate) fn lane_from(&self, sequence: u64) -> Option<LaneId> {
+        let begins = |lane: &LaneId| {
+            self.lanes.get(*lane).run.front().is_some_and(|first| first.sequence == sequence)
         };
-        self.plain.iter().find_map(first).or_else(|| {
+        self.plain.iter().copied().find(begins).or_else(|| {
             let mut found = self.eldest.range((sequence, 0)..=(sequence, LaneId::MAX));
-            first(&found.next()?.1)
+            found.next().map(|(_, lane)| *lane)
         })
+    }
+
+    /// The one line that there is to choose from, if none of its messages came back: nothing to merge, and nothing blocks.
+    #[inline]
+    pub(crate) fn only_run(&self) -> Option<&Run> {
+        let rank = self.available.first().filter(|_| self.available.len() == 1)?;
+        let lane = self.lanes.get(rank.lane);
+        (lane.group == NO_GROUP && lane.returned.is_empty()).then_some(&lane.run)
     }
 
     /// The message in the run of `lane`, if both are there.

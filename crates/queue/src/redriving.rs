@@ -242,7 +242,7 @@ fn moves<'a>(
             offset: candidate.location,
             what: what.0,
         };
-        let (_, envelope) = message_in(bytes).map_err(malformed)?;
+        let envelope = message_in(bytes).map_err(malformed)?;
         if !matches(&task.filter, candidate, &envelope, engine, queue) {
             continue;
         }

@@ -85,24 +85,24 @@ fn encode(out: &mut Vec<u8>, last: &Item, item: &Item) {
     }
 }
 
+/// Turns `item` into the one after it.
 #[inline]
-fn decode(input: &mut Input<'_>, last: &Item) -> Decoded<Item> {
+fn decode(input: &mut Input<'_>, item: &mut Item) -> Decoded<()> {
     let head = input.varint()?;
-    let mut item = *last;
     if head & IRREGULAR != 0 {
-        item.sequence = last.sequence.wrapping_add(input.varint()?);
-        item.location = last.location.wrapping_add_signed(input.zigzag()?);
+        item.sequence = item.sequence.wrapping_add(input.varint()?);
+        item.location = item.location.wrapping_add_signed(input.zigzag()?);
     } else {
-        item.sequence = last.sequence.wrapping_add(1);
-        item.location = last.location.wrapping_add(head >> 3);
+        item.sequence = item.sequence.wrapping_add(1);
+        item.location = item.location.wrapping_add(head >> 3);
     }
     if head & RETIMED != 0 {
-        item.since = last.since.wrapping_add(input.zigzag()?);
+        item.since = item.since.wrapping_add(input.zigzag()?);
     }
     if head & RESIZED != 0 {
         item.size = input.u32()?;
     }
-    Ok(item)
+    Ok(())
 }
 
 /// The items of one chunk. The bytes were written or checked by this module, so a malformed one ends the iteration.
@@ -120,7 +120,7 @@ impl Iterator for Items<'_> {
         if self.input.0.is_empty() {
             return None;
         }
-        self.last = decode(&mut self.input, &self.last).ok()?;
+        decode(&mut self.input, &mut self.last).ok()?;
         Some(self.last)
     }
 }
@@ -220,16 +220,16 @@ impl Run {
         self.len -= 1;
         loop {
             let only = self.chunks.len() == 1;
-            let Some(chunk) = self.chunks.front_mut() else {
+            let (Some(chunk), Some(front)) = (self.chunks.front_mut(), &mut self.front) else {
                 self.front = None;
                 break;
             };
+            if self.position == 0 {
+                *front = Item::default();
+            }
             let mut input = Input(chunk.bytes.get(self.position..).unwrap_or_default());
-            if !input.0.is_empty()
-                && let Ok(item) = decode(&mut input, &popped_base(self.position, &popped))
-            {
+            if !input.0.is_empty() && decode(&mut input, front).is_ok() {
                 self.position = chunk.bytes.len() - input.0.len();
-                self.front = Some(item);
                 break;
             }
             if only {
@@ -413,7 +413,7 @@ impl Run {
             let mut last = Item::default();
             let mut first = None;
             for _ in 0..count {
-                last = decode(&mut left, &last)?;
+                decode(&mut left, &mut last)?;
                 if last.sequence <= last_sequence {
                     return Err(Malformed("a run out of sequence order"));
                 }
@@ -436,12 +436,6 @@ impl Run {
         }
         Ok(run)
     }
-}
-
-/// The item that the one at `position` was encoded after.
-#[inline]
-fn popped_base(position: usize, popped: &Item) -> Item {
-    if position == 0 { Item::default() } else { *popped }
 }
 
 #[cfg(test)]

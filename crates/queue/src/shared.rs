@@ -23,7 +23,6 @@ use crate::engine::Engine;
 use crate::entry::{Entry, Fact};
 use crate::error::{Error, Result};
 use crate::queues::QueuesOptions;
-use crate::state::Found;
 
 /// This crate's entries in a journal that others use, too.
 pub(crate) const OWNER: u64 = 2;
@@ -114,79 +113,84 @@ impl Shared {
         entries: &[Entry<'_>],
         level: Level,
     ) -> Result<u64> {
-        let mut scratch = std::mem::take(&mut engine.scratch);
-        scratch.clear();
-        let committed = self.commit_with(engine, entries, level, &mut scratch);
-        engine.scratch = scratch;
-        if engine.scratch.capacity() > 1 << 20 {
-            engine.scratch = Vec::new();
-        }
-        if let Err(Error::Storage(StorageError::DiskFull { .. })) = &committed {
-            self.want_space(engine);
-        }
-        committed
+        self.commit_with(engine, entries, &level.options())
     }
 
     fn commit_with(
         &self,
         engine: &mut Engine,
         entries: &[Entry<'_>],
-        level: Level,
-        scratch: &mut Vec<u8>,
+        options: &AppendOptions,
     ) -> Result<u64> {
-        // Syncing is the caller's, outside of the lock; but what is stored is stored now, so that a full disk is met
-        // before anything is applied.
-        let durability = match level.durability {
-            Durability::Sync | Durability::Buffered => Durability::Buffered,
-            interval @ Durability::Interval(_) => interval,
+        engine.scratch.clear();
+        let committed = match entries {
+            [entry] => self.commit_one(engine, entry, options),
+            _ => self.commit_many(engine, entries, options),
         };
-        let options = AppendOptions {
-            durability: Some(durability),
-            use_spare: level.use_spare,
-            wall_ms: level.wall_ms,
-            ..AppendOptions::default()
-        };
-        let base = if let [entry] = entries {
-            entry.encode(scratch);
-            let bytes = scratch.as_slice();
-            let base =
-                self.journal.append(&[JournalEntry { owner: OWNER, bytes }], &options)?.base_offset;
-            engine.apply(entry, base);
-            if entry.fact.is_message() {
-                engine.recent.keep(base, bytes);
-            }
-            base
-        } else {
-            let ends: Vec<usize> = entries
-                .iter()
-                .map(|entry| {
-                    entry.encode(scratch);
-                    scratch.len()
-                })
-                .collect();
-            let mut start = 0;
-            let encoded: Vec<JournalEntry<'_>> = ends
-                .iter()
-                .map(|end| {
-                    let bytes = scratch.get(start..*end).unwrap_or_default();
-                    start = *end;
-                    JournalEntry { owner: OWNER, bytes }
-                })
-                .collect();
-            let base = self.journal.append(&encoded, &options)?.base_offset;
-            for ((entry, encoded), at) in entries.iter().zip(&encoded).zip(base..) {
-                engine.apply(entry, at);
-                if entry.fact.is_message() {
-                    engine.recent.keep(at, encoded.bytes);
+        let bytes = engine.scratch.len() as u64 + ENTRY_OVERHEAD * entries.len() as u64;
+        if engine.scratch.capacity() > 1 << 20 {
+            engine.scratch = Vec::new();
+        }
+        match committed {
+            Ok(base) => {
+                engine.unchecked_bytes += bytes;
+                engine.reclaimed.journaled_bytes += bytes;
+                if engine.unchecked_bytes > self.checkpoint_interval(engine)
+                    && engine.space_due.is_none()
+                {
+                    self.wake_keeper(engine, i64::MIN);
                 }
+                Ok(base)
             }
-            base
-        };
-        let bytes = scratch.len() as u64 + ENTRY_OVERHEAD * entries.len() as u64;
-        engine.unchecked_bytes += bytes;
-        engine.reclaimed.journaled_bytes += bytes;
-        if engine.unchecked_bytes > self.checkpoint_interval(engine) && engine.space_due.is_none() {
-            self.wake_keeper(engine, i64::MIN);
+            Err(error) => {
+                if matches!(error, StorageError::DiskFull { .. }) {
+                    self.want_space(engine);
+                }
+                Err(error.into())
+            }
+        }
+    }
+
+    #[inline]
+    fn commit_one(
+        &self,
+        engine: &mut Engine,
+        entry: &Entry<'_>,
+        options: &AppendOptions,
+    ) -> Result<u64, StorageError> {
+        let bytes = encoded(entry, &mut engine.scratch);
+        let at = self.journal.append(&[JournalEntry { owner: OWNER, bytes }], options)?.base_offset;
+        engine.apply(entry, at);
+        if entry.fact.is_message() {
+            engine.recent.keep(at, &engine.scratch);
+        }
+        Ok(at)
+    }
+
+    fn commit_many(
+        &self,
+        engine: &mut Engine,
+        entries: &[Entry<'_>],
+        options: &AppendOptions,
+    ) -> Result<u64, StorageError> {
+        let mut ends = Vec::with_capacity(entries.len());
+        for entry in entries {
+            entry.encode(&mut engine.scratch);
+            ends.push(engine.scratch.len());
+        }
+        let starts = || std::iter::once(0).chain(ends.iter().copied());
+        let encoded: Vec<JournalEntry<'_>> = (starts().zip(&ends))
+            .map(|(start, end)| {
+                let bytes = engine.scratch.get(start..*end).unwrap_or_default();
+                JournalEntry { owner: OWNER, bytes }
+            })
+            .collect();
+        let base = self.journal.append(&encoded, options)?.base_offset;
+        for (((entry, start), end), at) in entries.iter().zip(starts()).zip(&ends).zip(base..) {
+            engine.apply(entry, at);
+            if entry.fact.is_message() {
+                engine.recent.keep(at, engine.scratch.get(start..*end).unwrap_or_default());
+            }
         }
         Ok(base)
     }
@@ -235,7 +239,8 @@ impl Shared {
 
     /// The bytes of the entry at `at`; `None` if it is not there any more.
     pub(crate) fn read(&self, at: u64) -> Result<Option<Bytes>> {
-        self.bodies.read_one(&self.journal, at)
+        let mut entry = Bytes::new();
+        Ok(self.bodies.read_one(&self.journal, at, &mut entry)?.then_some(entry))
     }
 
     /// The bytes of the entries at `wanted`; `None` for those that are not there any more.
@@ -258,25 +263,28 @@ impl Shared {
         wanted.iter().map(one).collect()
     }
 
-    /// The bytes of the entry that holds a message, wherever it is carried meanwhile; `None` if the message is gone.
-    pub(crate) fn read_message(&self, queue: u32, sequence: u64, at: u64) -> Result<Option<Bytes>> {
-        let mut at = at;
-        loop {
-            if let Some(bytes) = self.read(at)? {
-                return Ok(Some(bytes));
+    /// Reads the entry that holds a message into `entry`, wherever it is carried meanwhile; `false` if the message is gone.
+    #[inline]
+    pub(crate) fn read_message(
+        &self,
+        queue: u32,
+        sequence: u64,
+        mut at: u64,
+        entry: &mut Bytes,
+    ) -> Result<bool> {
+        while !self.bodies.read_one(&self.journal, at, entry)? {
+            let moved = self.location_of(queue, sequence)?;
+            match moved {
+                Some(moved) if moved != at => at = moved,
+                _ => return Ok(false),
             }
-            let mut engine = self.engine.lock();
-            let state = &engine.slot(queue)?.state;
-            let moved = match state.find(sequence) {
-                None => return Ok(None),
-                Some(Found::Held(slot)) => state.held.get(slot).location,
-                Some(Found::InRun(_, item)) => item.location,
-            };
-            if moved == at {
-                return Ok(None);
-            }
-            at = moved;
         }
+        Ok(true)
+    }
+
+    #[cold]
+    fn location_of(&self, queue: u32, sequence: u64) -> Result<Option<u64>> {
+        Ok(self.lock().slot(queue)?.state.location_of(sequence))
     }
 
     /// Reads the body of a message while the engine is locked.
@@ -303,6 +311,13 @@ impl Shared {
     }
 }
 
+/// The bytes of an entry, put into `scratch` alone.
+fn encoded<'a>(entry: &Entry<'_>, scratch: &'a mut Vec<u8>) -> &'a [u8] {
+    scratch.clear();
+    entry.encode(scratch);
+    scratch
+}
+
 impl Level {
     /// The same, with the disk's reserve: for what gives back space.
     pub(crate) fn with_spare(self) -> Level {
@@ -312,6 +327,21 @@ impl Level {
     /// The same, by one who has just looked at the clock.
     pub(crate) const fn at(self, now: Now) -> Level {
         Level { wall_ms: Some(now.wall), ..self }
+    }
+
+    /// What the journal is asked for. Syncing is the caller's, outside of the lock; but what is stored is stored now, so that a
+    /// full disk is met before anything is applied.
+    fn options(self) -> AppendOptions {
+        let durability = match self.durability {
+            Durability::Sync | Durability::Buffered => Durability::Buffered,
+            interval @ Durability::Interval(_) => interval,
+        };
+        AppendOptions {
+            durability: Some(durability),
+            use_spare: self.use_spare,
+            wall_ms: self.wall_ms,
+            ..AppendOptions::default()
+        }
     }
 
     pub(crate) fn waits(self) -> bool {

@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use crate::codec::Input;
 use crate::dedup::hexadecimal;
-use crate::entry::message_in;
+use crate::entry::envelope_in;
 use crate::envelope::{Deduplication, Envelope, Past};
 use crate::held::State;
 use crate::message::{Attribute, MessageId};
@@ -65,6 +65,7 @@ impl MessageState {
 
 impl StoredMessage {
     /// What is known of a message before its entry is read.
+    #[inline]
     pub(crate) fn unread(
         queue: u32,
         sequence: u64,
@@ -89,18 +90,24 @@ impl StoredMessage {
 
     /// Takes in the entry that holds the message; whether it holds one.
     pub(crate) fn read(&mut self, entry: Bytes) -> bool {
-        let Ok((envelope_at, Envelope { wall, priority, origin, past, body, .. })) =
-            message_in(&entry)
+        self.entry = entry;
+        self.decode()
+    }
+
+    /// Takes in what the entry says that was read.
+    #[inline]
+    pub(crate) fn decode(&mut self) -> bool {
+        let Ok(envelope) = envelope_in(&self.entry) else { return false };
+        self.envelope_at = self.entry.len() - envelope.0.len();
+        let Ok(Envelope { wall, priority, origin, past, body, .. }) = Envelope::decode(envelope)
         else {
             return false;
         };
         self.id = origin.unwrap_or(self.id);
-        self.envelope_at = envelope_at;
-        self.body_at = entry.len() - body.len();
+        self.body_at = self.entry.len() - body.len();
         self.priority = priority;
         self.sent_at = wall;
         self.earlier = past;
-        self.entry = entry;
         true
     }
 

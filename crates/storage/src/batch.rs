@@ -104,13 +104,11 @@ impl Scope {
     }
 }
 
-/// The fixed head of a frame, its own checksum verified.
+/// The fixed head of a frame, its own checksum verified. It stays as it was read: fields put together one by one and then moved
+/// at once make the processor wait for each of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct FrameHead {
-    crc: u32,
-    length: u32,
-    delta: u32,
-    flags: u16,
+    bytes: [u8; HEAD_LEN],
 }
 
 impl FrameHead {
@@ -124,8 +122,8 @@ impl FrameHead {
         if expected != found {
             return Err(Corruption::Checksum { expected: expected.into(), found: found.into() });
         }
-        let head = FrameHead::fields(bytes);
-        if head.length == 0 || head.length > LENGTH_MAX || head.flags & ZERO_FLAGS != 0 {
+        let head = FrameHead { bytes: *bytes };
+        if head.length() == 0 || head.length() > LENGTH_MAX || head.flags() & ZERO_FLAGS != 0 {
             return Err(Corruption::Field("frame head"));
         }
         Ok(Some(head))
@@ -134,36 +132,43 @@ impl FrameHead {
     /// The fields of a head that is not zero, if they can be those of a frame; nothing is verified.
     #[inline]
     pub fn unverified(bytes: &[u8; HEAD_LEN]) -> Option<FrameHead> {
-        let head = FrameHead::fields(bytes);
-        (head.length != 0 && head.flags & ZERO_FLAGS == 0).then_some(head)
+        let head = FrameHead { bytes: *bytes };
+        (head.length() != 0 && head.flags() & ZERO_FLAGS == 0).then_some(head)
     }
 
     #[inline]
-    fn fields(bytes: &[u8; HEAD_LEN]) -> FrameHead {
-        FrameHead {
-            crc: LE::read_u32(&bytes[0..4]),
-            length: LE::read_u32(&bytes[4..8]),
-            delta: LE::read_u32(&bytes[8..12]),
-            flags: LE::read_u16(&bytes[12..14]),
-        }
+    fn crc(&self) -> u32 {
+        LE::read_u32(&self.bytes[0..4])
+    }
+
+    #[inline]
+    fn length(&self) -> u32 {
+        LE::read_u32(&self.bytes[4..8])
+    }
+
+    #[inline]
+    pub fn delta(&self) -> u32 {
+        LE::read_u32(&self.bytes[8..12])
+    }
+
+    #[inline]
+    fn flags(&self) -> u16 {
+        LE::read_u16(&self.bytes[12..14])
     }
 
     /// Bytes of the whole frame.
-    pub const fn frame_len(&self) -> usize {
-        HEAD_LEN.saturating_add(self.length as usize)
-    }
-
-    pub const fn delta(&self) -> u32 {
-        self.delta
+    #[inline]
+    pub fn frame_len(&self) -> usize {
+        HEAD_LEN.saturating_add(self.length() as usize)
     }
 
     /// Verifies the checksum of `frame`, which must be `frame_len` bytes.
     pub fn verify(&self, scope: &Scope, frame: &[u8]) -> Result<(), Corruption> {
         let expected = scope.crc(frame.get(4..).unwrap_or_default());
-        if expected == self.crc || planted::has(Bug::ChecksumIgnored) {
+        if expected == self.crc() || planted::has(Bug::ChecksumIgnored) {
             Ok(())
         } else {
-            Err(Corruption::Checksum { expected, found: self.crc })
+            Err(Corruption::Checksum { expected, found: self.crc() })
         }
     }
 }
@@ -304,7 +309,8 @@ impl<'a> Batch<'a> {
         scratch: &'a mut Vec<u8>,
     ) -> Result<Batch<'a>, Corruption> {
         let mut rest = frame.get(HEAD_LEN..).ok_or(Corruption::Field("frame head"))?;
-        let flag = |bit| head.flags & bit != 0;
+        let flags = head.flags();
+        let flag = |bit| flags & bit != 0;
         let base_timestamp =
             record::timestamp(scope.base_timestamp, varint::take_signed(&mut rest)?)?;
         let (count, max_ahead) =
@@ -313,7 +319,7 @@ impl<'a> Batch<'a> {
         let back = if flag(DURABLE) { Some(varint::take(&mut rest)?) } else { None };
         let producer = if flag(PRODUCER) { Some(take_producer(&mut rest)?) } else { None };
         let horizon = if flag(HORIZON) { Some(varint::take(&mut rest)?) } else { None };
-        let codec = (head.flags & CODEC_MASK) as u8;
+        let codec = (flags & CODEC_MASK) as u8;
         let records = if codec == compress::NONE {
             rest
         } else {
@@ -323,7 +329,7 @@ impl<'a> Batch<'a> {
         };
         let base_offset = scope
             .base_offset
-            .checked_add(u64::from(head.delta))
+            .checked_add(u64::from(head.delta()))
             .ok_or(Corruption::Field("an offset beyond 64 bits"))?;
         let count = u32::try_from(count)
             .ok()
@@ -347,7 +353,7 @@ impl<'a> Batch<'a> {
                 i64::try_from(max_ahead).unwrap_or(i64::MAX),
             )?,
             epoch: scope.epoch,
-            flags: head.flags,
+            flags,
             durable_upto: match back {
                 Some(back) => {
                     Some(base_offset.checked_sub(back).ok_or(Corruption::Field("durable_upto"))?)

@@ -199,7 +199,7 @@ impl Frames {
 
     /// Goes to the next frame.
     #[inline]
-    pub const fn skip(&mut self, head: &FrameHead) {
+    pub fn skip(&mut self, head: &FrameHead) {
         self.position += head.frame_len() as u64;
     }
 

@@ -504,38 +504,40 @@ fn with_records<T>(
     entries: &[Entry<'_>],
     append: impl FnOnce(&[Record<'_>]) -> Result<T>,
 ) -> Result<T> {
+    let mut room = KEY_ROOM;
     if let [entry] = entries {
-        let (key, len) = owner_key(entry.owner);
-        return append(&[Record::value(entry.bytes).key(&key[..len])]);
+        return append(&[Record::value(entry.bytes).key(owner_key(entry.owner, &mut room))]);
     }
-    if let Some(first) = entries.first()
-        && entries.iter().all(|entry| entry.owner == first.owner)
-    {
-        let (key, len) = owner_key(first.owner);
-        let records: Vec<_> =
-            entries.iter().map(|entry| Record::value(entry.bytes).key(&key[..len])).collect();
-        return append(&records);
-    }
-    let keys: Vec<_> = entries.iter().map(|entry| owner_key(entry.owner)).collect();
-    let records: Vec<_> = entries
-        .iter()
-        .zip(&keys)
-        .map(|(entry, (key, len))| Record::value(entry.bytes).key(&key[..*len]))
-        .collect();
+    let mut rooms;
+    let records: Vec<_> = match entries.first() {
+        Some(first) if entries.iter().all(|entry| entry.owner == first.owner) => {
+            let key = owner_key(first.owner, &mut room);
+            entries.iter().map(|entry| Record::value(entry.bytes).key(key)).collect()
+        }
+        _ => {
+            rooms = vec![KEY_ROOM; entries.len()];
+            let keyed = entries.iter().zip(&mut rooms);
+            keyed
+                .map(|(entry, room)| Record::value(entry.bytes).key(owner_key(entry.owner, room)))
+                .collect()
+        }
+    };
     append(&records)
 }
 
+const KEY_ROOM: [u8; varint::LEN_MAX] = [0; varint::LEN_MAX];
+
+#[inline]
 #[expect(clippy::cast_possible_truncation, reason = "seven bits at a time")]
-const fn owner_key(mut owner: u64) -> ([u8; varint::LEN_MAX], usize) {
-    let mut key = [0; varint::LEN_MAX];
+fn owner_key(mut owner: u64, room: &mut [u8; varint::LEN_MAX]) -> &[u8] {
     let mut len = 0;
     while owner >= 0x80 {
-        key[len] = owner as u8 | 0x80;
+        room[len] = owner as u8 | 0x80;
         owner >>= 7;
         len += 1;
     }
-    key[len] = owner as u8;
-    (key, len + 1)
+    room[len] = owner as u8;
+    &room[..=len]
 }
 
 pub(crate) fn replayed<'a>(

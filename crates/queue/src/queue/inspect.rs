@@ -168,7 +168,7 @@ impl Queue {
         let standing = state.plan_edit(found, due, now);
         let bytes_max = state.config.message_bytes_max;
         let bytes = shared.read_locked(&engine, at)?.ok_or(Error::MessageDoesNotExist { id })?;
-        let (_, mut envelope) =
+        let mut envelope =
             message_in(&bytes).map_err(|what| Error::Corrupt { offset: at, what: what.0 })?;
         let mut buffer = Vec::new();
         let attributes = match edit.attributes {
@@ -280,7 +280,7 @@ impl Queue {
 }
 
 fn is_called(entry: &Bytes, id: MessageId) -> bool {
-    message_in(entry).is_ok_and(|(_, envelope)| envelope.origin == Some(id))
+    message_in(entry).is_ok_and(|envelope| envelope.origin == Some(id))
 }
 
 fn sequences_of(state: &QueueState, section: Section, after: u64, max: usize) -> Vec<u64> {

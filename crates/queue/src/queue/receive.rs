@@ -92,6 +92,7 @@ pub(crate) enum Turn {
     Wait(Duration),
 }
 
+#[inline]
 pub(crate) fn past_of(details: &Details) -> Past {
     Past {
         receives: details.receives,
@@ -271,36 +272,36 @@ impl Queue {
         mut messages: Vec<ReceivedMessage>,
     ) -> Result<Vec<ReceivedMessage>> {
         let shared = &self.shared;
-        let missing: Vec<u64> = match &messages[..] {
+        let read = match &messages[..] {
             // Read below, by itself.
             [_] => Vec::new(),
             many => {
                 let unread = many.iter().filter(|message| message.entry.is_empty());
-                unread.map(|message| message.location).collect()
+                let missing: Vec<u64> = unread.map(|message| message.location).collect();
+                // If one of them cannot be read, each is tried by itself.
+                shared.read_all(&missing).unwrap_or_default()
             }
         };
-        // If one of them cannot be read, each is tried by itself.
-        let mut read = shared.read_all(&missing).unwrap_or_default().into_iter();
+        let mut read = read.into_iter();
         let mut unreadable = Vec::new();
         messages.retain_mut(|message| {
             let stored = &mut message.stored;
             let (sequence, location) = (stored.sequence, stored.location);
-            let mut entry = std::mem::take(&mut stored.entry);
-            if entry.is_empty() {
-                entry = match read.next().flatten() {
-                    Some(entry) => entry,
-                    // It was carried away, or deleted, between the receive and the reading.
-                    None => match shared.read_message(self.id, sequence, location) {
-                        Ok(Some(entry)) => entry,
-                        Ok(None) => return false,
-                        Err(error) => {
-                            unreadable.push(self.unreadable(sequence, error));
-                            return false;
-                        }
-                    },
-                };
+            if stored.entry.is_empty() {
+                stored.entry = read.next().flatten().unwrap_or_default();
             }
-            let is_read = stored.read(entry);
+            if stored.entry.is_empty() {
+                // It may be carried away, or deleted, between the receive and the reading.
+                match shared.read_message(self.id, sequence, location, &mut stored.entry) {
+                    Ok(true) => {}
+                    Ok(false) => return false,
+                    Err(error) => {
+                        unreadable.push(self.unreadable(sequence, error));
+                        return false;
+                    }
+                }
+            }
+            let is_read = stored.decode();
             if !is_read {
                 unreadable.push(self.unreadable(sequence, without_message(location)));
             }
@@ -335,10 +336,12 @@ impl Queue {
         let missing = || Error::MessageDoesNotExist { id: MessageId { queue: self.id, sequence } };
         let (location, past, state) =
             self.with_state(|state| facts_about(state, sequence))?.ok_or_else(missing)?;
-        let read = self.shared.read_message(self.id, sequence, location);
-        let entry = read.map_err(|error| self.unreadable(sequence, error))?.ok_or_else(missing)?;
         let mut stored = StoredMessage::unread(self.id, sequence, location, past, state);
-        if !stored.read(entry) {
+        let read = self.shared.read_message(self.id, sequence, location, &mut stored.entry);
+        if !read.map_err(|error| self.unreadable(sequence, error))? {
+            return Err(missing());
+        }
+        if !stored.decode() {
             return Err(self.unreadable(sequence, without_message(location)));
         }
         Ok(stored)

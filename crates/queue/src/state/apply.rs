@@ -270,13 +270,16 @@ impl QueueState {
     fn start_lease(&mut self, mark: Mark, lease: &Lease) {
         let Lease { time, until, epoch, session, back } = *lease;
         // Most messages are received for the first time, and in order.
-        let first = (mark.generation == 1).then(|| self.ready.find_first(mark.sequence)).flatten();
-        let first = first.map(|(lane, item)| Found::InRun(lane, item));
-        let slot = match first.or_else(|| self.find(mark.sequence)) {
-            None => return,
-            Some(Found::InRun(lane, Item { sequence, location, since, size })) => {
+        let first = (mark.generation == 1).then(|| self.ready.lane_from(mark.sequence)).flatten();
+        let found = if first.is_some() { None } else { self.find(mark.sequence) };
+        let slot = match (first, found) {
+            (None, None) => return,
+            (Some(lane), _) | (None, Some(Found::InRun(lane, _))) => {
                 self.ready.hold(lane);
-                self.ready.remove(lane, sequence);
+                let Some(item) = self.ready.remove(lane, mark.sequence) else {
+                    return self.ready.let_go(lane);
+                };
+                let Item { sequence, location, since, size } = item;
                 self.counts.subtract(State::Ready, size);
                 self.counts.add(State::InFlight, size);
                 let details = Details { since, place: sequence, ..Details::default() };
@@ -293,7 +296,7 @@ impl QueueState {
                 self.ready.started(lane);
                 slot
             }
-            Some(Found::Held(slot)) => {
+            (None, Some(Found::Held(slot))) => {
                 let held = self.held.get(slot);
                 let receives = self.held.details(slot).map(|details| details.receives);
                 match held.state {

@@ -34,11 +34,14 @@ impl Writer {
             }
             None => self.begin_segment(state, size, now_ms, zero_ahead),
         };
-        let is_full = matches!(reserved, Err(Error::DiskFull { .. }));
-        if is_full && options.use_spare && self.begin_spare_segment(state, size, now_ms)? {
-            return Ok(());
+        match reserved {
+            Err(Error::DiskFull { .. })
+                if options.use_spare && self.begin_spare_segment(state, size, now_ms)? =>
+            {
+                Ok(())
+            }
+            reserved => reserved,
         }
-        reserved
     }
 
     /// Goes on in the last segment of an earlier session.
