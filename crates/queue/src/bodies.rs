@@ -139,12 +139,12 @@ impl Cursor {
             what,
         };
         let mut records = batch.records();
-        let first = records.next().transpose().map_err(undecoded)?;
-        let Some(found) =
-            first.filter(|first| first.offset == offset).and_then(|first| first.value)
-        else {
-            return Ok(false);
+        let found = match records.next() {
+            Some(Ok(record)) if record.offset == offset => record.value,
+            Some(Err(what)) => return Err(undecoded(what)),
+            _ => None,
         };
+        let Some(found) = found else { return Ok(false) };
         let mut kept = 0;
         for record in records {
             let record = record.map_err(undecoded)?;

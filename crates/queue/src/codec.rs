@@ -36,17 +36,22 @@ impl<'a> Input<'a> {
                 self.0 = rest;
                 Ok(u64::from(*low))
             }
-            _ => self.long_varint(),
+            _ => {
+                let (value, rest) = self.long_varint()?;
+                *self = rest;
+                Ok(value)
+            }
         }
     }
 
-    fn long_varint(&mut self) -> Decoded<u64> {
+    /// By value, so that whoever takes one may keep what is left in registers.
+    fn long_varint(self) -> Decoded<(u64, Input<'a>)> {
         if let Some(word) = self.0.first_chunk().map(|bytes| u64::from_le_bytes(*bytes)) {
             let ends = !word & 0x8080_8080_8080_8080;
             if ends != 0 {
                 let bits = ends.trailing_zeros() + 1;
-                self.0 = &self.0[bits as usize / 8..];
-                return Ok(gathered(word & (u64::MAX >> (u64::BITS - bits))));
+                let value = gathered(word & (u64::MAX >> (u64::BITS - bits)));
+                return Ok((value, Input(&self.0[bits as usize / 8..])));
             }
         }
         let mut value = 0u64;
@@ -57,8 +62,7 @@ impl<'a> Input<'a> {
             }
             value |= bits << (7 * i);
             if byte & 0x80 == 0 {
-                self.0 = &self.0[i + 1..];
-                return Ok(value);
+                return Ok((value, Input(&self.0[i + 1..])));
             }
         }
         Err(Malformed("a varint that does not end"))

@@ -30,9 +30,10 @@ impl U48 {
 }
 
 /// Where a held message is in its life.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum State {
     /// Receivable, but not in a run: it was received before, or it expires by itself.
+    #[default]
     Ready,
     /// Not receivable before its moment.
     Delayed,
@@ -99,7 +100,7 @@ pub(crate) struct Details {
 /// More attempts than a queue can permit with a limit.
 pub(crate) const ATTEMPTS_MAX: usize = 1000;
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Slot {
     sequence: U48,
     location: U48,
@@ -139,6 +140,8 @@ pub(crate) struct HeldTable {
     blocks: Vec<Vec<Slot>>,
     free: Vec<SlotId>,
     index: HashTable<SlotId>,
+    /// What was held last: who receives one message looks for it again, and so does who deletes it.
+    latest: SlotId,
     /// Delays and leases, by their end.
     wakes: Heap,
     /// Ready and dead messages, by their expiry.
@@ -170,7 +173,15 @@ impl HeldTable {
         &mut self.blocks[id as usize / SLOTS_PER_BLOCK][id as usize % SLOTS_PER_BLOCK]
     }
 
+    #[inline]
     pub(crate) fn find(&self, sequence: u64) -> Option<SlotId> {
+        if self.used(self.latest).is_some_and(|slot| slot.sequence.get() == sequence) {
+            return Some(self.latest);
+        }
+        self.look_up(sequence)
+    }
+
+    fn look_up(&self, sequence: u64) -> Option<SlotId> {
         self.index.find(hash(sequence), |id| self.slot(*id).sequence.get() == sequence).copied()
     }
 
@@ -205,24 +216,18 @@ impl HeldTable {
 
     /// Holds a message that is not held yet.
     pub(crate) fn insert(&mut self, held: Held, details: Option<Box<Details>>) -> SlotId {
-        let slot = Slot {
-            sequence: U48::new(held.sequence),
-            location: U48::new(held.location),
-            at: moment(held.at),
-            size: held.size,
-            heap_place: heap::NOWHERE,
-            lane: held.lane,
-            state: held.state,
-            holding: held.holding,
-            details,
-        };
-        let id = match self.free.pop() {
-            Some(id) => {
-                *self.slot_mut(id) = slot;
-                id
-            }
-            None => self.append(slot),
-        };
+        let id = self.free.pop().unwrap_or_else(|| self.append());
+        // In its place, field by field: moved there at once, it would wait for the last of them.
+        let slot = self.slot_mut(id);
+        slot.sequence = U48::new(held.sequence);
+        slot.location = U48::new(held.location);
+        slot.at = moment(held.at);
+        slot.size = held.size;
+        slot.lane = held.lane;
+        slot.state = held.state;
+        slot.holding = held.holding;
+        slot.details = details;
+        self.latest = id;
         let blocks = &self.blocks;
         self.index.insert_unique(hash(held.sequence), id, |id| hash(sequence_of(blocks, *id)));
         *self.count(held.state) += 1;
@@ -230,35 +235,35 @@ impl HeldTable {
         id
     }
 
-    fn append(&mut self, slot: Slot) -> SlotId {
+    fn append(&mut self) -> SlotId {
         if self.blocks.last().is_none_or(|block| block.len() == SLOTS_PER_BLOCK) {
             let first = self.blocks.is_empty();
             self.blocks.push(Vec::with_capacity(if first { 4 } else { SLOTS_PER_BLOCK }));
         }
         let full = (self.blocks.len() - 1) * SLOTS_PER_BLOCK;
         let Some(block) = self.blocks.last_mut() else { return heap::NOWHERE };
-        block.push(slot);
+        block.push(Slot { heap_place: heap::NOWHERE, ..Slot::default() });
         let id = SlotId::try_from(full + block.len() - 1).unwrap_or(heap::NOWHERE);
         assert!(id != heap::NOWHERE, "more than 2^32 held messages in one queue");
         id
     }
 
     /// Lets go of a message.
-    pub(crate) fn remove(&mut self, id: SlotId) -> (Held, Option<Box<Details>>) {
+    pub(crate) fn remove(&mut self, id: SlotId) -> Option<Box<Details>> {
         self.unschedule(id);
-        let held = self.get(id);
-        *self.count(held.state) -= 1;
-        if let Ok(entry) = self.index.find_entry(hash(held.sequence), |other| *other == id) {
+        let slot = self.slot_mut(id);
+        let (sequence, state, details) = (slot.sequence.get(), slot.state, slot.details.take());
+        *self.count(state) -= 1;
+        if let Ok(entry) = self.index.find_entry(hash(sequence), |other| *other == id) {
             entry.remove();
         }
-        let details = self.slot_mut(id).details.take();
         self.free.push(id);
         if self.index.is_empty() {
             self.free.clear();
             self.blocks.truncate(1);
             self.blocks.iter_mut().for_each(Vec::clear);
         }
-        (held, details)
+        details
     }
 
     /// Puts a message into another state, until another moment.
@@ -320,9 +325,13 @@ impl HeldTable {
 
     /// The message that is held at `id`, if there is one.
     pub(crate) fn in_use(&self, id: SlotId) -> Option<Held> {
+        self.used(id).map(|_| self.get(id))
+    }
+
+    fn used(&self, id: SlotId) -> Option<&Slot> {
         let slot =
             self.blocks.get(id as usize / SLOTS_PER_BLOCK)?.get(id as usize % SLOTS_PER_BLOCK)?;
-        (slot.heap_place != heap::NOWHERE).then(|| self.get(id))
+        (slot.heap_place != heap::NOWHERE).then_some(slot)
     }
 
     pub(crate) fn len(&self) -> usize {

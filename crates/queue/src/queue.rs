@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use logmill_storage::Durability;
+use logmill_storage::{AppendOptions, Durability};
 
 use crate::config::QueueConfig;
 use crate::engine::{Engine, Tally};
@@ -80,21 +80,20 @@ impl Queue {
         let mark = planned?;
         let level = shared.level(None, slot.state.config.durability).with_spare().at(now);
         if let Some(mark) = mark {
-            self.commit_deleted(&mut engine, now.time, &[mark], level)?;
+            self.commit_deleted(&mut engine, now.time, &[mark], &level.options())?;
         }
         Ok(level)
     }
 
-    #[inline]
     fn commit_deleted(
         &self,
         engine: &mut Engine,
         time: i64,
         marks: &[Mark],
-        level: Level,
+        options: &AppendOptions,
     ) -> Result<()> {
         let fact = Fact::Deleted { time, reason: Gone::Deleted, marks: Cow::Borrowed(marks) };
-        self.shared.commit(engine, &[Entry { queue: self.id, fact }], level)?;
+        self.shared.commit_with(engine, &[Entry { queue: self.id, fact }], options)?;
         let slot = engine.slot(self.id)?;
         slot.tally.deleted += marks.len() as u64;
         if slot.waiters > 0 && (slot.state.config.fifo || slot.state.config.group_concurrency > 0) {
@@ -160,7 +159,7 @@ impl Queue {
         }
         let level = shared.level(durability, slot.state.config.durability).with_spare().at(now);
         if !marks.is_empty() {
-            self.commit_deleted(&mut engine, now.time, &marks, level)?;
+            self.commit_deleted(&mut engine, now.time, &marks, &level.options())?;
         }
         // A receipt of a message that is gone may mean a delete that has not been synced yet: `level` holds for that, too.
         Ok((results, level))
@@ -183,7 +182,7 @@ impl Queue {
         slot.tally.note_receipt(&planned);
         let marks = vec![planned?].into();
         let fact = Fact::VisibilityChanged { time: now.time, until: now.time + timeout_ms, marks };
-        shared.commit_lease(&mut engine, self.id, fact, now)?;
+        shared.commit_lease(&mut engine, &mut Entry { queue: self.id, fact }, now)?;
         let slot = engine.slot(self.id)?;
         if slot.waiters > 0 {
             slot.signal.notify_all();
@@ -238,7 +237,7 @@ impl Queue {
         let by_policy = || slot.state.config.retry.delay_ms(failed + 1, sequence);
         let due = now.time.saturating_add(own.unwrap_or_else(by_policy));
         let fact = Fact::Returned { sequence, generation, time: now.time, outcome, due, reason };
-        shared.commit_lease(&mut engine, self.id, fact, now)?;
+        shared.commit_lease(&mut engine, &mut Entry { queue: self.id, fact }, now)?;
         let slot = engine.slot(self.id)?;
         if slot.waiters > 0 {
             slot.signal.notify_all();

@@ -276,8 +276,11 @@ impl Ready {
 
     /// Notes that a held message left `lane`; the lane goes if nothing is left of it.
     pub(crate) fn let_go(&mut self, lane: LaneId) {
-        self.lanes.get_mut(lane).held -= 1;
-        self.refresh(lane);
+        let state = self.lanes.get_mut(lane);
+        state.held -= 1;
+        if state.group != NO_GROUP {
+            self.refresh(lane);
+        }
     }
 
     /// Changes what is known of the lane's group, and with it perhaps its place in the order.
@@ -336,10 +339,14 @@ impl Ready {
         by_count || by_time
     }
 
+    #[inline]
     fn refresh_noise(&mut self) {
-        if self.heavy.is_empty() {
-            return;
+        if !self.heavy.is_empty() {
+            self.refresh_heavy();
         }
+    }
+
+    fn refresh_heavy(&mut self) {
         let heavy: Vec<GroupId> = self.heavy.iter().copied().collect();
         for id in heavy {
             let noisy = self.is_noisy(self.groups.get(id));

@@ -116,7 +116,7 @@ impl Shared {
         self.commit_with(engine, entries, &level.options())
     }
 
-    fn commit_with(
+    pub(crate) fn commit_with(
         &self,
         engine: &mut Engine,
         entries: &[Entry<'_>],
@@ -200,17 +200,15 @@ impl Shared {
     pub(crate) fn commit_lease(
         &self,
         engine: &mut Engine,
-        queue: u32,
-        fact: Fact<'_>,
+        entry: &mut Entry<'_>,
         now: Now,
     ) -> Result<()> {
-        let mut entry = Entry { queue, fact };
-        match self.commit(engine, std::slice::from_ref(&entry), Level::buffered().at(now)) {
+        match self.commit(engine, std::slice::from_ref(entry), Level::buffered().at(now)) {
             Err(Error::Storage(StorageError::DiskFull { .. })) => {
                 if let Fact::Received { lease, .. } = &mut entry.fact {
                     lease.session = self.session;
                 }
-                engine.apply(&entry, 0);
+                engine.apply(entry, 0);
                 Ok(())
             }
             other => other.map(|_| ()),
@@ -311,7 +309,9 @@ impl Shared {
     }
 }
 
-/// The bytes of an entry, put into `scratch` alone.
+/// The bytes of an entry, put into `scratch` alone. Not inlined: who has just set a length by itself, and then loads it and the
+/// address at once, waits for it.
+#[inline(never)]
 fn encoded<'a>(entry: &Entry<'_>, scratch: &'a mut Vec<u8>) -> &'a [u8] {
     scratch.clear();
     entry.encode(scratch);
@@ -331,7 +331,7 @@ impl Level {
 
     /// What the journal is asked for. Syncing is the caller's, outside of the lock; but what is stored is stored now, so that a
     /// full disk is met before anything is applied.
-    fn options(self) -> AppendOptions {
+    pub(crate) fn options(self) -> AppendOptions {
         let durability = match self.durability {
             Durability::Sync | Durability::Buffered => Durability::Buffered,
             interval @ Durability::Interval(_) => interval,

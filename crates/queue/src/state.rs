@@ -329,8 +329,8 @@ impl QueueState {
             }
             Found::Held(slot) => {
                 let held = self.held.get(slot);
-                self.leave(slot, time);
-                let (_, details) = self.held.remove(slot);
+                self.leave(slot, &held, time);
+                let details = self.held.remove(slot);
                 let since = details.as_ref().map_or(held.at, |details| details.since);
                 let Held { lane, location, size, .. } = held;
                 Some(Taken { lane, location, size, since, details })
@@ -339,8 +339,8 @@ impl QueueState {
     }
 
     /// Undoes what the state of a held message counts for.
-    fn leave(&mut self, slot: SlotId, time: i64) {
-        let Held { sequence, lane, state, holding, size, .. } = self.held.get(slot);
+    fn leave(&mut self, slot: SlotId, held: &Held, time: i64) {
+        let Held { sequence, lane, state, holding, size, .. } = *held;
         self.counts.subtract(state, size);
         let details = self.held.details(slot);
         match state {
@@ -362,10 +362,11 @@ impl QueueState {
 
     /// Moves a held message from one state to another.
     fn enter(&mut self, slot: SlotId, state: State, at: i64, holding: bool, time: i64) {
-        self.leave(slot, time);
+        let held = self.held.get(slot);
+        self.leave(slot, &held, time);
         self.held.change(slot, state, at);
         self.held.set_holding(slot, holding);
-        let Held { sequence, lane, size, .. } = self.held.get(slot);
+        let Held { sequence, lane, size, .. } = held;
         self.counts.add(state, size);
         let place = self.held.details(slot).map_or(sequence, |details| details.place);
         match state {
@@ -401,9 +402,10 @@ impl QueueState {
 
     /// Makes a held message ready: in line, if it has no past.
     fn make_ready(&mut self, slot: SlotId, time: i64) {
-        let Held { sequence, location, size, lane, at, .. } = self.held.get(slot);
+        let held = self.held.get(slot);
+        let Held { sequence, location, size, lane, at, .. } = held;
         if self.held.details(slot).is_none() && self.is_in_order(sequence, at) {
-            self.leave(slot, time);
+            self.leave(slot, &held, time);
             self.held.remove(slot);
             self.line_up(lane, Item { sequence, location, since: at, size });
             self.ready.let_go(lane);

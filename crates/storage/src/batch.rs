@@ -107,6 +107,7 @@ impl Scope {
 /// The fixed head of a frame, its own checksum verified. It stays as it was read: fields put together one by one and then moved
 /// at once make the processor wait for each of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(align(8))]
 pub(crate) struct FrameHead {
     bytes: [u8; HEAD_LEN],
 }
@@ -302,6 +303,7 @@ impl<'a> Batch<'a> {
     }
 
     /// Takes a frame apart whose checksum was verified. Compressed records are unfolded into `scratch`.
+    #[inline(always)]
     pub(crate) fn decode(
         scope: &Scope,
         head: FrameHead,

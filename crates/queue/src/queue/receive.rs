@@ -9,7 +9,7 @@ use bytes::Bytes;
 use super::Queue;
 use crate::decide::Now;
 use crate::engine::Engine;
-use crate::entry::{Fact, Lease, Mark};
+use crate::entry::{Entry, Fact, Lease, Mark};
 use crate::envelope::Past;
 use crate::error::{Error, Result};
 use crate::held::{Details, Held, State};
@@ -230,8 +230,8 @@ impl Queue {
             let state = &engine.slot(self.id)?.state;
             if let Some(marks) = state.plan_repeat(id) {
                 let (marks, lease) = (marks.to_vec(), lease(state.next_sequence));
-                let again = Fact::Received { lease, attempt: id, marks: Cow::Borrowed(&marks) };
-                shared.commit_lease(engine, self.id, again, now)?;
+                let fact = Fact::Received { lease, attempt: id, marks: Cow::Borrowed(&marks) };
+                shared.commit_lease(engine, &mut Entry { queue: self.id, fact }, now)?;
                 return Ok(taken(&engine.slot(self.id)?.state, &marks));
             }
         }
@@ -257,7 +257,7 @@ impl Queue {
                 attempt: attempt_id.unwrap_or_default(),
                 marks: Cow::Borrowed(&plan.take),
             };
-            shared.commit_lease(engine, self.id, fact, now)?;
+            shared.commit_lease(engine, &mut Entry { queue: self.id, fact }, now)?;
             let slot = engine.slot(self.id)?;
             slot.tally.received += plan.take.len() as u64;
             let taken = taken(&slot.state, &plan.take);

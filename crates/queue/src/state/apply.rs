@@ -4,7 +4,8 @@ use super::{Counts, QueueState, Taken};
 use crate::config::QueueConfig;
 use crate::entry::{Fact, Gone, Lease, Mark, RECEIVES_TO_THE_BACK};
 use crate::envelope::{DeathReason, Envelope};
-use crate::held::{Details, Held, HeldTable, Outcome, State};
+use crate::held::{Details, Held, HeldTable, Outcome, SlotId, State};
+use crate::ready::LaneId;
 use crate::run::Item;
 use crate::space::Space;
 use crate::standing::Standing;
@@ -274,28 +275,11 @@ impl QueueState {
         let found = if first.is_some() { None } else { self.find(mark.sequence) };
         let slot = match (first, found) {
             (None, None) => return,
-            (Some(lane), _) | (None, Some(Found::InRun(lane, _))) => {
-                self.ready.hold(lane);
-                let Some(item) = self.ready.remove(lane, mark.sequence) else {
-                    return self.ready.let_go(lane);
-                };
-                let Item { sequence, location, since, size } = item;
-                self.counts.subtract(State::Ready, size);
-                self.counts.add(State::InFlight, size);
-                let details = Details { since, place: sequence, ..Details::default() };
-                let held = Held {
-                    sequence,
-                    location,
-                    at: until,
-                    size,
-                    lane,
-                    state: State::InFlight,
-                    holding: false,
-                };
-                let slot = self.held.insert(held, Some(Box::new(details)));
-                self.ready.started(lane);
-                slot
+            (Some(lane), _) => {
+                let Some(first) = self.ready.lane(lane).run.front().copied() else { return };
+                self.leave_line(lane, first, until)
             }
+            (None, Some(Found::InRun(lane, item))) => self.leave_line(lane, item, until),
             (None, Some(Found::Held(slot))) => {
                 let held = self.held.get(slot);
                 let receives = self.held.details(slot).map(|details| details.receives);
@@ -328,6 +312,22 @@ impl QueueState {
         if goes_back {
             details.place = back;
         }
+    }
+
+    /// Puts a message that stands in line in flight.
+    #[inline(always)]
+    fn leave_line(&mut self, lane: LaneId, item: Item, until: i64) -> SlotId {
+        let Item { sequence, location, since, size } = item;
+        self.ready.hold(lane);
+        self.ready.remove(lane, sequence);
+        self.counts.subtract(State::Ready, size);
+        self.counts.add(State::InFlight, size);
+        let details = Details { since, place: sequence, ..Details::default() };
+        let state = State::InFlight;
+        let held = Held { sequence, location, at: until, size, lane, state, holding: false };
+        let slot = self.held.insert(held, Some(Box::new(details)));
+        self.ready.started(lane);
+        slot
     }
 
     fn change_visibility(&mut self, mark: Mark, time: i64, until: i64) {

@@ -17,9 +17,12 @@ impl QueueState {
     /// Ends every delay and lease that is over at `now`.
     #[inline]
     pub(crate) fn advance(&mut self, now: i64) {
-        if now <= self.now {
-            return;
+        if now > self.now {
+            self.advance_to(now);
         }
+    }
+
+    fn advance_to(&mut self, now: i64) {
         while let Some((at, slot)) = self.held.next_wake().filter(|(at, _)| *at <= now) {
             self.wake(slot, at);
         }
