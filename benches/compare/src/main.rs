@@ -26,6 +26,10 @@ enum Work {
     Get,
     /// Receive and delete.
     Take,
+    /// Send, receive and delete by that many threads, each message by itself.
+    Cycle {
+        threads: u64,
+    },
 }
 
 struct Row {
@@ -147,6 +151,15 @@ const ROWS: &[Row] = &[
         Level::Buffered,
         100,
         200_000,
+    ),
+    row(
+        Kind::Queue,
+        "cycle_64",
+        "Queue, send, receive and delete, synced, 64 threads, one message a call, 100 B",
+        Work::Cycle { threads: 64 },
+        Level::Synced,
+        100,
+        640_000,
     ),
     row(
         Kind::Broker,
@@ -313,6 +326,24 @@ fn timed(name: &str, engine: &dyn Engine, row: &Row) -> Option<Sample> {
                 assert_eq!(engine.get((index >> 20) % row.count), row.bytes);
                 done += 1;
             }
+            Some(rate(done, begin))
+        }
+        Work::Cycle { threads } => {
+            let begin = Instant::now();
+            let cycle = |thread| {
+                let (mut done, payload) = (0, vec![b'x'; row.bytes]);
+                while done < row.count / threads && begin.elapsed() < PATIENCE {
+                    engine.append(&[&payload]);
+                    assert!(engine.take(), "thread {thread} has sent one");
+                    done += 1;
+                }
+                done
+            };
+            let done = std::thread::scope(|scope| {
+                let running: Vec<_> =
+                    (0..threads).map(|thread| scope.spawn(move || cycle(thread))).collect();
+                running.into_iter().map(|thread| thread.join().expect("a thread")).sum()
+            });
             Some(rate(done, begin))
         }
         Work::Take => {

@@ -26,7 +26,7 @@ pub const PEERS: &[Peer] = &[
         name: "floor: mapped store",
         kind: Kind::Log,
         open: open_mapped,
-        note: "lengths and payloads, one CRC-32 for each call, stored into zero-written, present pages",
+        note: "lengths and payloads, one CRC-32 for each call, stored into zero-written, present pages; a read verifies the CRC-32",
     },
     Peer {
         name: "logmill",
@@ -140,7 +140,16 @@ fn frame(bytes: &mut Vec<u8>, batch: &[&[u8]]) {
     bytes[4..8].copy_from_slice(&(batch.len() as u32).to_le_bytes());
 }
 
-struct Mapped(Mutex<(memmap2::MmapMut, usize, Vec<u8>)>);
+struct Mapped(Mutex<Frames>);
+
+/// Frames in a mapped file; what leads to them is in memory.
+struct Frames {
+    map: memmap2::MmapMut,
+    end: usize,
+    /// Where each begins.
+    starts: Vec<usize>,
+    bytes: Vec<u8>,
+}
 
 const MAPPED: usize = 1 << 30;
 
@@ -159,16 +168,54 @@ fn open_mapped(path: &Path, level: Level) -> Option<Box<dyn Engine>> {
     // SAFETY: the file is this process's own, in a directory of its own, and nobody cuts it.
     let map = unsafe { memmap2::MmapMut::map_mut(&file).expect("map") };
     let _ = map.advise(memmap2::Advice::PopulateWrite);
-    Some(Box::new(Mapped(Mutex::new((map, 0, Vec::new())))))
+    let starts = Vec::with_capacity(4 << 20);
+    Some(Box::new(Mapped(Mutex::new(Frames { map, end: 0, starts, bytes: Vec::new() }))))
+}
+
+impl Frames {
+    /// The payloads of a frame whose checksum is right.
+    fn payloads(&self, number: usize) -> impl Iterator<Item = &[u8]> {
+        let start = self.starts[number];
+        let end = self.starts.get(number + 1).copied().unwrap_or(self.end);
+        let (crc, mut left) = (&self.map[start..start + 4], &self.map[start + 8..end]);
+        assert_eq!(crc, crc32fast::hash(left).to_le_bytes());
+        std::iter::from_fn(move || {
+            let (len, rest) = left.split_first_chunk()?;
+            let (payload, rest) = rest.split_at(u32::from_le_bytes(*len) as usize);
+            left = rest;
+            Some(payload)
+        })
+    }
 }
 
 impl Engine for Mapped {
     fn append(&self, batch: &[&[u8]]) {
-        let (map, end, bytes) = &mut *self.0.lock().expect("lock");
+        let Frames { map, end, starts, bytes } = &mut *self.0.lock().expect("lock");
         bytes.clear();
         frame(bytes, batch);
         map[*end..*end + bytes.len()].copy_from_slice(bytes);
+        starts.push(*end);
         *end += bytes.len();
+    }
+
+    fn can_scan(&self) -> bool {
+        true
+    }
+
+    fn scan(&self) -> u64 {
+        let frames = self.0.lock().expect("lock");
+        let numbers = 0..frames.starts.len();
+        numbers.flat_map(|number| frames.payloads(number)).map(|p| p.len() as u64).sum()
+    }
+
+    fn can_get(&self) -> bool {
+        true
+    }
+
+    fn get(&self, index: u64) -> usize {
+        let frames = self.0.lock().expect("lock");
+        let (number, within) = (index / 100, index % 100);
+        frames.payloads(number as usize).nth(within as usize).map_or(0, |p| p.to_vec().len())
     }
 }
 
