@@ -470,6 +470,15 @@ mod tests {
         ]);
     }
 
+    /// A receive took a message whose body could not be read. The account let it pass for one that was not taken, and took the
+    /// queue's refusal of the receipt of the receive before for a broken promise.
+    #[test]
+    fn a_message_that_a_receive_took_and_could_not_read_is_taken() {
+        plays::<QueueMachine>(&[
+            "queue+positional+buffered;1265;three checkpoint release take take deleteall pass power7785 takeall;eio@84;n",
+        ]);
+    }
+
     /// The simulated disk never made the length durable that a failed sync had given up, so that what recovery had
     /// rewritten and synced was lost.
     #[test]

@@ -301,20 +301,23 @@ impl QueueMachine {
         let before = self.account.now();
         let mut after = before.clone();
         after.follow(&pending, &seen, now);
-        if let Change::Take { .. } = pending {
-            // Nobody was told of it, and it may not have been noted.
-            let taken = after.0.iter().filter(|(id, item)| before.0.get(*id) != Some(*item));
-            let taken: Vec<u64> = taken.map(|(id, _)| *id).collect();
-            self.account.loose.extend(taken);
-        }
-        let loose = &self.account.loose;
-        if self.account.now().differs(&seen, now, loose).is_none() {
+        let differs = match pending {
+            Change::Take { .. } => {
+                // Nobody was told of it, and it may not have been noted: a crash may forget it. Until then it counts.
+                let taken = after.0.iter().filter(|(id, item)| before.0.get(*id) != Some(*item));
+                let taken: Vec<u64> = taken.map(|(id, _)| *id).collect();
+                self.account.loose.extend(taken);
+                self.account.now().differs(&seen, now, &BTreeSet::new())
+            }
+            _ => self.account.now().differs(&seen, now, &self.account.loose),
+        };
+        if differs.is_none() {
             // What is not there now may come back, if the write or the sync of it failed half-way.
             match self.account.doubtful {
                 true => self.account.doubt_pending(),
                 false => self.account.pending = None,
             }
-        } else if let Some(what) = after.differs(&seen, now, loose) {
+        } else if let Some(what) = after.differs(&seen, now, &self.account.loose) {
             return Err(Halt::Broken(format!("after a refusal: {what}")));
         } else {
             self.account.past.push(seen);
