@@ -21,7 +21,7 @@ use crate::state::{Catalogued, QueueState};
 
 const VERSION: u8 = 2;
 
-pub(crate) fn save(engine: &Engine, out: &mut Vec<u8>) {
+pub(crate) fn save(engine: &mut Engine, out: &mut Vec<u8>) {
     out.push(VERSION);
     put_varint(out, u64::from(engine.next_queue));
     put_ms(out, engine.latest);
@@ -42,8 +42,9 @@ pub(crate) fn save(engine: &Engine, out: &mut Vec<u8>) {
     for slot in engine.slots.values() {
         save_queue(&slot.state, out);
     }
-    put_varint(out, engine.space.graves().len() as u64);
-    for (queue, graves) in engine.space.graves() {
+    let graves = engine.space.graves();
+    put_varint(out, graves.len() as u64);
+    for (queue, graves) in graves {
         put_varint(out, u64::from(*queue));
         graves.run().save(out);
     }

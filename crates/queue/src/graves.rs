@@ -64,11 +64,12 @@ impl Graves {
         self.young.retain(|_, grave| keep(grave));
     }
 
-    /// As one run, for a checkpoint.
-    pub(crate) fn run(&self) -> Run {
-        let mut run = self.old.clone();
-        self.young.values().for_each(|grave| run.insert(*grave));
-        run
+    /// All of them in one run, for a checkpoint.
+    pub(crate) fn run(&mut self) -> &Run {
+        while let Some((_, grave)) = self.young.pop_first() {
+            self.old.insert(grave);
+        }
+        &self.old
     }
 }
 

@@ -109,7 +109,7 @@ impl Shared {
         // Room enough at once: a buffer that grows leaves its smaller ones behind. What is not touched costs nothing.
         let expected = usize::try_from(engine.checkpoint_len).unwrap_or(0);
         let mut state = Vec::with_capacity((expected + expected / 4).max(GIVEN_BACK));
-        checkpoint::save(&engine, &mut state);
+        checkpoint::save(&mut engine, &mut state);
         engine.checkpoint_len = state.len() as u64;
         let unchecked = std::mem::take(&mut engine.unchecked_bytes);
         drop(engine);

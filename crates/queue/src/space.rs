@@ -302,8 +302,8 @@ impl Space {
     }
 
     /// The graves of each queue, for a checkpoint.
-    pub(crate) fn graves(&self) -> &BTreeMap<u32, Graves> {
-        &self.graves
+    pub(crate) fn graves(&mut self) -> &mut BTreeMap<u32, Graves> {
+        &mut self.graves
     }
 
     pub(crate) fn set_graves(&mut self, queue: u32, graves: Run) {
