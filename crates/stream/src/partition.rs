@@ -614,8 +614,8 @@ impl Partition {
         loop {
             let now = clock.monotonic();
             if let Some(log) = self.log_if_made()? {
-                // Nobody tells a process that only reads: its log looks for itself.
-                let is_told = !self.shared.dir.is_read_only();
+                // Where nobody tells of appends, the log looks for itself.
+                let is_told = self.is_told_of_appends();
                 let left = if is_told { Duration::ZERO } else { deadline.saturating_sub(now) };
                 if log.wait_for(offset, left)? {
                     return Ok(true);
@@ -638,11 +638,16 @@ impl Partition {
         signal
     }
 
-    /// Until when somebody waits who is told of appends: nobody tells a process that only reads.
+    /// Nobody tells a process that only reads.
+    fn is_told_of_appends(&self) -> bool {
+        !self.shared.dir.is_read_only()
+    }
+
+    /// Until when somebody waits for the signal.
     fn next_look(&self, now: Duration, deadline: Duration) -> Duration {
-        match self.shared.dir.is_read_only() {
-            true => deadline.min(now.saturating_add(LOOK_AGAIN)),
-            false => deadline,
+        match self.is_told_of_appends() {
+            true => deadline,
+            false => deadline.min(now.saturating_add(LOOK_AGAIN)),
         }
     }
 
