@@ -82,12 +82,13 @@ impl Frames {
         self.position = position;
     }
 
-    /// Forgets what was read, because the file may have changed there.
-    pub fn forget(&mut self) {
+    /// Forgets what was read, because the file may have changed there. What stands at the position can be put into the buffer.
+    pub fn forget(&mut self) -> &mut Vec<u8> {
         self.buffer.clear();
         self.verified = None;
         self.buffer_at = self.position;
         self.fill = BUFFER_AT_TAIL;
+        &mut self.buffer
     }
 
     /// Looks at the frame at the position, and verifies it.

@@ -42,6 +42,7 @@ mod error;
 mod events;
 mod follower;
 mod frames;
+mod hand_over;
 mod health;
 mod index;
 mod intent;

@@ -195,7 +195,10 @@ impl Reader {
         let mut end = self.high_watermark();
         if self.next >= end {
             match &self.view.follower {
-                None => return Ok(Next::None),
+                None => {
+                    self.view.hand_over.want();
+                    return Ok(Next::None);
+                }
                 Some(follower) => {
                     follower.refresh(&self.view)?;
                     end = self.high_watermark();
@@ -227,14 +230,10 @@ impl Reader {
                     }
                     continue;
                 }
-                place.until = place.find_end(&self.view)?;
-                if !place.covers(next) {
+                if !place.look_anew(&self.view, next, end)? {
                     self.place = None;
                     continue;
                 }
-                place.frames.forget();
-                place.filled = place.until.map_or(end, |until| end.min(until));
-                place.durable = self.view.noted_durable();
             }
             let step = place.frames.peek().map_err(place.segment.failed("read"))?;
             match step {
@@ -425,6 +424,27 @@ impl Place {
             place.go_to(offset)?;
         }
         Ok(place)
+    }
+
+    /// Forgets what was read before the log came to `end`; `false` if `next` is in another segment.
+    #[cold]
+    fn look_anew(&mut self, view: &View, next: u64, end: u64) -> Result<bool> {
+        // Then all before `end`, which was asked for before this, is in it.
+        let is_active = self.segment.is_active();
+        if !is_active {
+            self.until = self.find_end(view)?;
+        }
+        if !self.covers(next) {
+            return Ok(false);
+        }
+        let (segment, position) = (self.segment.base_offset(), self.frames.position());
+        let buffer = self.frames.forget();
+        if is_active {
+            view.hand_over.take(segment, position, buffer);
+        }
+        self.filled = self.until.map_or(end, |until| end.min(until));
+        self.durable = view.noted_durable();
+        Ok(true)
     }
 
     /// Where the segment ends, once that is settled, whatever a failed write has left behind.

@@ -241,7 +241,7 @@ impl Segment {
         if let Some(footer) = self.footer.get() {
             return Ok(Some(footer));
         }
-        if self.is_active.load(Ordering::Relaxed) {
+        if self.is_active() {
             return Ok(None);
         }
         let len = file.len().map_err(self.failed("stat"))?;
@@ -260,6 +260,11 @@ impl Segment {
     /// This process begins, or ceases, to append.
     pub fn set_active(&self, is_active: bool) {
         self.is_active.store(is_active, Ordering::Relaxed);
+    }
+
+    /// Whether this process appends to it.
+    pub fn is_active(&self) -> bool {
+        self.is_active.load(Ordering::Relaxed)
     }
 
     /// A valid footer of this segment at `position`.
@@ -323,7 +328,9 @@ impl Segment {
             frames.seek(u64::from(entry.position));
             match frames.peek().map_err(self.failed("read"))? {
                 Step::Frame(head) if head.delta() == entry.delta => return Ok(()),
-                _ => frames.forget(),
+                _ => {
+                    frames.forget();
+                }
             }
         }
         frames.seek(HEAD_LEN as u64);

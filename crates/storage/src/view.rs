@@ -8,6 +8,7 @@ use crate::config::Visibility;
 use crate::data_dir::DataDir;
 use crate::error::{Error, Result};
 use crate::follower::Follower;
+use crate::hand_over::HandOver;
 use crate::planted::{self, Bug};
 use crate::segment::Segment;
 use crate::sync::RwLock;
@@ -31,6 +32,7 @@ pub(crate) struct View {
     epoch: AtomicU32,
     shows_durable_only: bool,
     tail: Tail,
+    pub hand_over: HandOver,
     /// Where a log of another process gets its news; `None` in the writer's process.
     pub follower: Option<Follower>,
 }
@@ -71,6 +73,7 @@ impl View {
             epoch: AtomicU32::new(bounds.epoch),
             shows_durable_only,
             tail: Tail::default(),
+            hand_over: HandOver::default(),
             follower,
         }
     }

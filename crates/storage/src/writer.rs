@@ -405,6 +405,7 @@ impl Writer {
         state.next_offset = base_offset;
         if is_mapped {
             active.store(scratch);
+            self.view.hand_over.give(active.scope.base_offset, start, scratch);
             self.view.set_stored(base_offset);
         }
     }
