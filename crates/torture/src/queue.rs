@@ -301,26 +301,33 @@ impl QueueMachine {
         let before = self.account.now();
         let mut after = before.clone();
         after.follow(&pending, &seen, now);
-        let differs = match pending {
-            Change::Take { .. } => {
-                // Nobody was told of it, and it may not have been noted: a crash may forget it. Until then it counts.
-                let taken = after.0.iter().filter(|(id, item)| before.0.get(*id) != Some(*item));
-                let taken: Vec<u64> = taken.map(|(id, _)| *id).collect();
-                self.account.loose.extend(taken);
-                self.account.now().differs(&seen, now, &BTreeSet::new())
+        let is_receive = matches!(pending, Change::Take { .. });
+        let taken: Vec<u64> =
+            after.0.keys().copied().filter(|id| after.0.get(id) != before.0.get(id)).collect();
+        if is_receive {
+            let receivable = now.map(|now| before.receivable(self.setup.fifo, now));
+            let out_of_turn = |id: &&u64| receivable.as_ref().is_some_and(|all| !all.contains(id));
+            if let Some(id) = taken.iter().find(out_of_turn) {
+                return Err(Halt::Broken(format!(
+                    "message {id} was taken out of turn, and refused"
+                )));
             }
-            _ => self.account.now().differs(&seen, now, &self.account.loose),
-        };
-        if differs.is_none() {
+            // Nobody was told of it, and it may not have been noted: a crash may forget it. Until then it counts.
+            self.account.loose.extend(&taken);
+        }
+        let is_made = is_receive && !taken.is_empty();
+        let loose = &self.account.loose;
+        if !is_made && self.account.now().differs(&seen, now, loose).is_none() {
             // What is not there now may come back, if the write or the sync of it failed half-way.
             match self.account.doubtful {
                 true => self.account.doubt_pending(),
                 false => self.account.pending = None,
             }
-        } else if let Some(what) = after.differs(&seen, now, &self.account.loose) {
+        } else if let Some(what) = after.differs(&seen, now, loose) {
             return Err(Halt::Broken(format!("after a refusal: {what}")));
         } else {
-            self.account.past.push(seen);
+            // Of a receive the account knows all that there is to know, and the queue may only say which messages it took.
+            self.account.past.push(if is_receive { after } else { seen });
             self.account.pending = None;
         }
         Ok(())
