@@ -311,10 +311,10 @@ impl Segment {
     }
 
     /// A frame begins at this place, or all of them end there: who looks for what comes behind it need not read what comes
-    /// before.
+    /// before. The segment's start is none, since an index from there on is whole and has times.
     pub fn set_landmark(&self, offset: u64, position: u64) {
         let delta = u32::try_from(offset.saturating_sub(self.base_offset));
-        if let (Ok(delta), Ok(position)) = (delta, u32::try_from(position)) {
+        if let (Ok(delta @ 1..), Ok(position)) = (delta, u32::try_from(position)) {
             let _ = self.landmark.set(OffsetEntry { delta, position });
         }
     }

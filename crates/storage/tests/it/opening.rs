@@ -1,7 +1,7 @@
 //! What opening reads, and what closing says.
 
 use logmill_storage::io::sim::{CrashPlan, Fault, Op};
-use logmill_storage::{AppendOptions, Durability, Error, Log, LogConfig, Record};
+use logmill_storage::{AppendOptions, Durability, Error, Log, LogConfig, Record, WritePath};
 
 use crate::support::{Bench, records};
 
@@ -68,6 +68,34 @@ fn whoever_reads_on_after_an_open_reads_nothing_of_what_came_before_in_the_segme
         let at = log.offset_for_timestamp(0).unwrap();
         assert_eq!(at, Some(0), "a time needs the whole of the index");
     }
+}
+
+/// A segment in which nothing was stored yet was proven up to its start, and its index from there on passed for a whole one,
+/// though it had no times: each look-up read all of the segment.
+#[test]
+fn times_are_looked_up_in_an_index_though_a_segment_was_proven_up_to_its_start() {
+    const LATER: i64 = 1_800_000_000_000;
+    let config = || LogConfig::default().write_path(WritePath::Positional);
+    let bench = Bench::new(1);
+    let log = Log::open(&bench.dir(), "0", config()).unwrap();
+    append(&log, 1);
+    log.roll().unwrap();
+    let refused = log.submit(&[Record::value(b"refused")], &AppendOptions::default()).unwrap();
+    bench.disk.fail_next(Op::Write, Fault::Enospc);
+    assert!(refused.wait().is_err());
+    assert_eq!(bench.disk.faults_fired(), 1);
+    log.close().unwrap();
+    let log = Log::open(&bench.dir(), "0", config()).unwrap();
+    for ms in 1..2_000 {
+        log.append(&Record::value(&[7; 1000]).timestamp(LATER + ms)).unwrap();
+    }
+    let looked_up = || {
+        let before = bench.disk.ops().bytes_read();
+        assert_eq!(log.offset_for_timestamp(LATER + 1_900).unwrap(), Some(1_900));
+        bench.disk.ops().bytes_read() - before
+    };
+    looked_up();
+    assert!(looked_up() < 200_000);
 }
 
 #[test]
